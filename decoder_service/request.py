@@ -1,0 +1,158 @@
+"""A request inside the decoder: what it asks, the states it goes through, and what it tells its caller.
+
+    WAITING ──▶ RUNNING ──▶ FINISHED      a result
+       │           ├──────▶ FAILED        a typed error
+       └───────────┴──────▶ CANCELLED     the caller left, its deadline passed, or the service stops
+
+Every accepted request enters exactly one of the three final states, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from vscan.errors import VScanError
+from vscan.specs import PositionPolicy, PruneBudget, Rater
+from vscan.visual_tokens import VisualTokens
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpan:
+    """Rows `start` to `start + count` of the prompt are the visual tokens of image `image`.
+
+    rows    s s s v v v v q q        spans = [ImageSpan(image=0, start=3, count=4)]
+    """
+
+    image: int
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt, row by row. At a visual row the id is the family's placeholder and is never embedded."""
+
+    token_ids: tuple[int, ...]
+    spans: tuple[ImageSpan, ...] = ()
+    images: tuple[VisualTokens, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows at the first layer."""
+        return len(self.token_ids)
+
+    @property
+    def visual_rows(self) -> int:
+        """Rows that are visual tokens."""
+        return sum(span.count for span in self.spans)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen, every field decided and within limits (see `SamplingParams` for meanings)."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruning:
+    """Stage 2 of one request, decided: one budget for each pruning layer that applies; no layers means no pruning."""
+
+    layers: tuple[int, ...] = ()
+    budgets: tuple[PruneBudget, ...] = ()
+    rater: Rater = Rater.NONE
+    seed: int = 0
+    positions: PositionPolicy = PositionPolicy.RENUMBER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRequest:
+    """What the engine is asked: immutable."""
+
+    request_id: str
+    prompt: Prompt
+    sampling: Sampling
+    pruning: Pruning = field(default_factory=Pruning)
+    tenant: str = "default"
+    trace_context: Mapping[str, str] = field(default_factory=dict)  # W3C headers of the span that asked
+
+
+class State(Enum):
+    """Where a request is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class FinishReason(Enum):
+    """Why an answer ended."""
+
+    END_OF_SEQUENCE = "end_of_sequence"
+    STOP_STRING = "stop_string"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """A generated token. `top` holds (token id, log-probability), most likely first, where log-probabilities were asked for."""
+
+    token_id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPruning:
+    """What one pruning layer did: for each image the surviving rows of its `VisualTokens`, ascending."""
+
+    layer: int
+    tokens_before: int
+    survivors: tuple[tuple[int, ...], ...]
+
+    @property
+    def tokens_after(self) -> int:
+        """Visual tokens that went on."""
+        return sum(len(rows) for rows in self.survivors)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More of the answer: whole characters, and the tokens since the last delta."""
+
+    text: str
+    tokens: tuple[SampledToken, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The end of an answer; the last event. Durations in milliseconds."""
+
+    reason: FinishReason
+    completion_tokens: int
+    pruning: tuple[LayerPruning, ...]
+    queue_ms: float
+    prefill_ms: float
+    prune_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The request failed or was cancelled; the last event."""
+
+    error: VScanError
+
+
+Event = Delta | Result | Failure

@@ -1,0 +1,226 @@
+"""What a request may ask of the two stages: typed, validated values. No torch, no generated types.
+
+A field that is `None` means "as the deployment does it"; `filled_from` fills it in. Only a filled spec has a canonical form.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TypeVar
+
+from vscan.errors import InvalidArgument
+
+# Guards floor() against 1.5 x (1/9) x 576 coming out as 95.999...
+_FLOOR_SLACK = 1e-9
+T = TypeVar("T")
+# The paper's default: 64 of 576 tokens on average (96 after stage 1, 32 from half the layers on).
+DEFAULT_AVERAGE = 1 / 9
+STAGE_ONE_PER_AVERAGE = 1.5
+
+
+class ReductionMethod(StrEnum):
+    """How the encoder chooses the tokens to keep."""
+
+    VSCAN = "vscan"
+    GLOBAL = "global"
+    LOCAL = "local"
+    RANDOM = "random"
+    POOL = "pool"
+    NONE = "none"
+
+
+class Rater(StrEnum):
+    """How the decoder ranks visual tokens before a pruning layer."""
+
+    LAST_TOKEN = "last_token"
+    TEXT_MEAN = "text_mean"
+    RANDOM = "random"
+    DROP_ALL = "drop_all"
+    NONE = "none"
+
+
+class PositionPolicy(StrEnum):
+    """What becomes of positions after pruning."""
+
+    RENUMBER = "renumber"
+    KEEP = "keep"
+
+
+def floor_tokens(amount: float) -> int:
+    """Rounds a token count down, at least one, forgiving binary fractions a hair below an integer."""
+    return max(1, math.floor(amount + _FLOOR_SLACK))
+
+
+def _check_fraction(value: float, field: str) -> None:
+    if not 0 < value <= 1:  # also false for NaN
+        raise InvalidArgument(field, f"{value:g}", limit="over 0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
+class TokensPerTile:
+    """Keep this many tokens of each tile."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InvalidArgument("budget.tokens_per_tile", f"{self.count}", limit="1 to the tokens of a tile")
+
+    def tokens(self, tile_tokens: int) -> int:
+        """Tokens to keep of a tile of `tile_tokens`; more than it has is InvalidArgument."""
+        if self.count > tile_tokens:
+            raise InvalidArgument("budget.tokens_per_tile", f"{self.count}", limit=f"{tile_tokens} tokens of a tile")
+        return self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Keep this fraction of each tile's tokens, rounded down, at least one."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        _check_fraction(self.fraction, "budget.ratio")
+
+    def tokens(self, tile_tokens: int) -> int:
+        """Tokens to keep of a tile of `tile_tokens`."""
+        return floor_tokens(self.fraction * tile_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetAverage:
+    """Keep this fraction on average over the language model's layers: stage 1 keeps 1.5 times as much, at most all."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        _check_fraction(self.fraction, "budget.target_average")
+
+    def tokens(self, tile_tokens: int) -> int:
+        """Tokens that stage 1 keeps of a tile of `tile_tokens`."""
+        return floor_tokens(min(1.0, STAGE_ONE_PER_AVERAGE * self.fraction) * tile_tokens)
+
+
+Budget = TokensPerTile | Ratio | TargetAverage
+
+_READS_LOCAL_SHARE = {ReductionMethod.VSCAN}
+_READS_MERGE = {ReductionMethod.VSCAN, ReductionMethod.GLOBAL, ReductionMethod.LOCAL, ReductionMethod.RANDOM}
+_READS_SEED = {ReductionMethod.RANDOM}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReductionSpec:
+    """Stage 1. `None`: the deployment's default."""
+
+    method: ReductionMethod | None = None
+    budget: Budget | None = None
+    local_share: float | None = None
+    merge: bool | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.local_share is not None and not 0 <= self.local_share <= 1:
+            raise InvalidArgument("local_share", f"{self.local_share:g}", limit="0 to 1")
+        if self.seed is not None and not 0 <= self.seed < 2**64:
+            raise InvalidArgument("seed", f"{self.seed}", limit="0 to 2^64 - 1")
+
+    def filled_from(self, defaults: ReductionSpec) -> ReductionSpec:
+        """Every field that the method reads is set, every other is `None`, so that equal work has one form.
+
+        `defaults` must have every field set.
+        """
+        method = self.method or defaults.method
+        if method is None:
+            raise ValueError("the deployment's defaults lack a method")
+        return ReductionSpec(
+            method=method,
+            budget=None if method is ReductionMethod.NONE else (self.budget or defaults.budget),
+            local_share=_first(self.local_share, defaults.local_share) if method in _READS_LOCAL_SHARE else None,
+            merge=_first(self.merge, defaults.merge) if method in _READS_MERGE else None,
+            seed=_first(self.seed, defaults.seed) if method in _READS_SEED else None,
+        )
+
+    def canonical(self) -> bytes:
+        """One byte string for one meaning; of a filled spec only. Part of the content key."""
+        if self.method is None or (self.budget is None and self.method is not ReductionMethod.NONE):
+            raise ValueError("only a filled ReductionSpec has a canonical form")
+        budget = None if self.budget is None else [type(self.budget).__name__, *_amount(self.budget)]
+        fields = [self.method.value, budget, _hex(self.local_share), self.merge, self.seed]
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def _first(value: T | None, default: T | None) -> T | None:
+    return default if value is None else value
+
+
+def _hex(value: float | None) -> str | None:
+    return None if value is None else float(value).hex()
+
+
+def _amount(budget: Budget) -> list[int | str]:
+    return [budget.count] if isinstance(budget, TokensPerTile) else [float(budget.fraction).hex()]
+
+
+DEFAULT_REDUCTION = ReductionSpec(
+    method=ReductionMethod.VSCAN, budget=TargetAverage(DEFAULT_AVERAGE), local_share=0.5, merge=True, seed=0
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepTokens:
+    """This many visual tokens of the whole prompt survive."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InvalidArgument("tokens", f"{self.count}", limit="at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRatio:
+    """This fraction of the visual tokens that reach the layer survives, rounded down."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        _check_fraction(self.fraction, "ratio")
+
+
+PruneBudget = KeepTokens | KeepRatio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneSpec:
+    """Stage 2. `None`, or no budgets: the deployment's default."""
+
+    rater: Rater | None = None
+    budgets: tuple[PruneBudget, ...] = ()
+    seed: int | None = None
+    positions: PositionPolicy | None = None
+
+    def filled_from(self, defaults: PruneSpec) -> PruneSpec:
+        """Rater, seed and positions from `defaults` where unset; budgets stay as they are (the planner fills them)."""
+        return replace(
+            self,
+            rater=self.rater or defaults.rater,
+            seed=_first(self.seed, defaults.seed),
+            positions=self.positions or defaults.positions,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSpec:
+    """How tokens are chosen; the fields of `SamplingParams`. `None`: the deployment's default."""
+
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None

@@ -1,0 +1,132 @@
+"""The value that crosses from the encoder to the decoder, and its byte codec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import pairwise
+
+import torch
+from google.protobuf.message import DecodeError
+
+from vscan.errors import InvalidArgument
+from vscan.tensors import tensor_from_proto, tensor_to_proto
+from vscan.v1 import visual_tokens_pb2 as pb
+
+# Raise it when the meaning of the bytes changes: it is part of the content key.
+CODEC_VERSION = 1
+
+
+class PickedBy(IntEnum):
+    """Which scan kept a token; the numbers are the wire's."""
+
+    UNSPECIFIED = 0
+    LOCAL = 1
+    GLOBAL = 2
+    RANDOM = 3
+    ALL = 4
+    POOL = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One pass of the vision transformer: a grid of patches, and how many rows of the value are its own."""
+
+    rows: int
+    columns: int
+    kept_count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VisualTokens:
+    """The kept visual tokens of one image: T of N.
+
+    A 2 x 3 tile reduced to 2 tokens, tokens 1 and 5 kept, the rest merged:
+
+        unreduced     0 1 2 3 4 5        N = 6
+        kept_indices    1       5        T = 2
+        merged_into   0 0 1 0 1 1        row of `tokens` that holds each
+    """
+
+    tokens: torch.Tensor  # [T, hidden], floating
+    kept_indices: torch.Tensor  # [T], int64 on the CPU, ascending, each below unreduced_count
+    picked_by: torch.Tensor  # [T], uint8 on the CPU, values of PickedBy
+    merged_into: torch.Tensor | None  # [N], int64 on the CPU, each below T; None if nothing was merged
+    tiles: tuple[Tile, ...]
+    unreduced_count: int
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def kept_count(self) -> int:
+        """T."""
+        return self.tokens.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors, in bytes."""
+        parts = [self.tokens, self.kept_indices, self.picked_by, *([] if self.merged_into is None else [self.merged_into])]
+        return sum(part.numel() * part.element_size() for part in parts)
+
+    def to_proto(self, *, with_tokens: bool = True) -> pb.VisualTokens:
+        """The wire's form; without the tokens themselves it is a report of places."""
+        return pb.VisualTokens(
+            tokens=tensor_to_proto(self.tokens) if with_tokens else None,
+            kept_indices=self.kept_indices.tolist(),
+            picked_by=self.picked_by.tolist(),
+            merged_into=[] if self.merged_into is None else self.merged_into.tolist(),
+            tiles=[pb.Tile(rows=t.rows, columns=t.columns, kept_count=t.kept_count) for t in self.tiles],
+            unreduced_count=self.unreduced_count,
+        )
+
+    @classmethod
+    def from_proto(cls, message: pb.VisualTokens, field: str = "visual_tokens") -> VisualTokens:
+        """The value of a wire message. Raises InvalidArgument if its parts do not fit each other."""
+        try:
+            return cls(
+                tokens=tensor_from_proto(message.tokens, "tokens"),
+                kept_indices=torch.tensor(list(message.kept_indices), dtype=torch.int64),
+                picked_by=torch.tensor(list(message.picked_by), dtype=torch.uint8),
+                merged_into=torch.tensor(list(message.merged_into), dtype=torch.int64) if message.merged_into else None,
+                tiles=tuple(Tile(t.rows, t.columns, t.kept_count) for t in message.tiles),
+                unreduced_count=message.unreduced_count,
+            )
+        except InvalidArgument as error:
+            raise error.below(field) from error
+
+    def to_bytes(self) -> bytes:
+        """The codec of version CODEC_VERSION: the wire message, serialized deterministically."""
+        return self.to_proto().SerializeToString(deterministic=True)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> VisualTokens:
+        """Reads `to_bytes`. Raises InvalidArgument on anything that it did not write."""
+        try:
+            return cls.from_proto(pb.VisualTokens.FromString(data))
+        except (DecodeError, ValueError, OverflowError, RuntimeError) as error:
+            raise InvalidArgument("visual_tokens", "not a VisualTokens message") from error
+
+
+def _check(value: VisualTokens) -> None:
+    if value.tokens.dim() != 2:
+        raise InvalidArgument("tokens", f"{value.tokens.dim()} dimensions where 2 are needed")
+    kept = value.tokens.shape[0]
+    if value.kept_indices.shape != (kept,) or value.picked_by.shape != (kept,):
+        raise InvalidArgument("kept_indices", f"{value.kept_indices.numel()} entries for {kept} tokens")
+    if sum(tile.kept_count for tile in value.tiles) != kept:
+        raise InvalidArgument("tiles", f"their tokens do not sum to {kept}")
+    if sum(tile.rows * tile.columns for tile in value.tiles) > value.unreduced_count:
+        raise InvalidArgument("tiles", f"more places than the {value.unreduced_count} unreduced tokens")
+    _check_places(value, kept)
+
+
+def _check_places(value: VisualTokens, kept: int) -> None:
+    places = value.kept_indices.tolist()
+    if any(a >= b for a, b in pairwise(places)) or (places and not 0 <= places[0] <= places[-1] < value.unreduced_count):
+        raise InvalidArgument("kept_indices", f"not ascending places below {value.unreduced_count}")
+    merged = value.merged_into
+    if merged is None:
+        return
+    if merged.shape != (value.unreduced_count,) or (merged.numel() and not 0 <= int(merged.min()) <= int(merged.max()) < kept):
+        raise InvalidArgument("merged_into", f"not {value.unreduced_count} rows below {kept}")
