@@ -143,7 +143,7 @@ def _tensor_files(directory: Path) -> dict[str, Path]:
 
 
 def _quiet_transformers() -> None:
-    """The other half's tensors are "unexpected" to each half: the loading report would be noise. Missing ones are errors here."""
+    """Each half finds the other's tensors "unexpected": the loading report would be noise. Missing ones are errors here."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
