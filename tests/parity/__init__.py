@@ -1,0 +1,1 @@
+"""Holds the served path against outputs of the authors' released code: `python -m tests.parity --help`."""
