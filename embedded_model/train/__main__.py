@@ -1,0 +1,90 @@
+"""The whole training: `python -m embedded_model.train --out DIR`.
+
+Goes on where it was stopped. On a CPU, stages 1 and 2 run side by side and stages 4 and 5 on two
+ranks, each process with one thread; on a GPU one stage follows the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from embedded_model.card import write_card
+from embedded_model.export import export_checkpoint
+from embedded_model.model import build_model
+from embedded_model.score import draw_exam, load_model, score_table
+from embedded_model.train.bridge import whole_model
+from embedded_model.train.heads import Heads
+from embedded_model.train.plan import PLANS
+from embedded_model.train.state import load_module, saved_progress
+
+EXAM_PICTURES = 500
+TOGETHER = (("vision", "language"), ("bridge",), ("joint",), ("dropout",))
+PAIRED = frozenset({"joint", "dropout"})  # stages that share their steps between two ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """What the command line asked for."""
+
+    out: Path
+    seed: int
+    device: str
+
+    def commands(self, name: str) -> list[list[str]]:
+        """The processes of one stage."""
+        ranks = 2 if name in PAIRED and self.device == "cpu" else 1
+        base = [sys.executable, "-m", "embedded_model.train.stage", name, "--out", str(self.out)]
+        base += ["--seed", str(self.seed), "--device", self.device, "--ranks", str(ranks)]
+        return [[*base, "--rank", str(rank)] for rank in range(ranks)]
+
+
+def main() -> None:
+    """Runs every stage that is not done, then writes and scores the checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    asked = parser.parse_args()
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = found if asked.device == "auto" else asked.device
+    journey = Journey(asked.out, asked.seed, device)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for names in TOGETHER:
+        _run_together(journey, names)
+    write_checkpoint(journey, asked.out / "checkpoint")
+
+
+def _run_together(journey: Journey, names: tuple[str, ...]) -> None:
+    """Runs stages side by side (one after the other on a GPU) and waits for them."""
+    waiting = [name for name in names if saved_progress(journey.out / name).step < PLANS[name].steps]
+    groups = [waiting] if journey.device == "cpu" else [[name] for name in waiting]
+    for group in groups:
+        for name in group:
+            (journey.out / f"{name}.meeting").unlink(missing_ok=True)
+        running = [subprocess.Popen(c) for name in group for c in journey.commands(name)]
+        codes = [process.wait() for process in running]  # waits for all, then looks
+        if any(codes):
+            raise SystemExit(f"stage failed: {', '.join(group)}")
+
+
+def write_checkpoint(journey: Journey, directory: Path, stage: str = "dropout") -> None:
+    """Exports what `stage` saved, measures the exported files and writes the model card."""
+    model = build_model()
+    whole: nn.Module = whole_model(model, Heads())
+    load_module(journey.out / stage, whole)
+    export_checkpoint(model, directory)
+    table = score_table(load_model(directory), draw_exam(journey.seed, EXAM_PICTURES))
+    spent = {name: saved_progress(journey.out / name).seconds for name in PLANS}
+    write_card(directory, table, EXAM_PICTURES, journey.seed, spent)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""How long each stage is. The defaults made the packaged checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """Steps of one stage, and the size of a step on each rank."""
+
+    steps: int
+    pictures: int
+    questions: int = 16  # a picture
+    full_share: float = 1.0  # of batches that keep all visual tokens
+    vision_rate: float = 1.0  # factor on the encoder's learning rates
+    rate: float = 1.0  # factor on all other learning rates
+
+
+PLANS: dict[str, StagePlan] = {
+    "vision": StagePlan(steps=1400, pictures=32),
+    "language": StagePlan(steps=1500, pictures=16, full_share=0.25),
+    "bridge": StagePlan(steps=300, pictures=32),
+    "joint": StagePlan(steps=900, pictures=16, full_share=0.5, vision_rate=0.2, rate=0.5),
+    "dropout": StagePlan(steps=300, pictures=16, full_share=0.2, vision_rate=0.1, rate=0.25),
+}

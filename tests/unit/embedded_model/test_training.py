@@ -1,0 +1,86 @@
+"""Training parts: dropout keeps every object, rates follow the cosine, a stage goes on where it stopped."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from embedded_model.optim import build_optimizers, rate_factor
+from embedded_model.reduction import merge, stage1_kept
+from embedded_model.scenes import Split, seeded
+from embedded_model.train.batches import draw_scenes, labels_of
+from embedded_model.train.course import Course, Place
+from embedded_model.train.dropout import draw_kept
+
+
+@pytest.mark.parametrize("count", [15, 60, 144])
+def test_dropout_keeps_the_count_in_order_and_every_object(count: int) -> None:
+    owner = labels_of(draw_scenes(seeded(41), 12, Split.TRAIN)).owner
+    kept = draw_kept(owner, count)
+    assert kept.shape == (12, count)
+    assert (kept.diff(dim=1) > 0).all()
+    for mine, indices in zip(owner, kept, strict=True):
+        assert set(mine[indices].tolist()) | {-1} == set(mine.tolist()) | {-1}
+
+
+def test_rates_rise_then_fall() -> None:
+    factors = [rate_factor(step, 100) for step in range(100)]
+    top = factors.index(max(factors))
+    assert max(factors) == 1.0
+    assert factors[: top + 1] == sorted(factors[: top + 1])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+    assert factors[-1] < 0.03
+
+
+def test_every_parameter_is_optimized_once() -> None:
+    module = nn.ModuleDict({"embed": nn.Embedding(5, 4), "inner": nn.Linear(4, 4)})
+    optimizers = build_optimizers([(module, 1.0)])
+    chosen = [p for o in optimizers for g in o.param_groups for p in g["params"]]
+    assert sorted(map(id, chosen)) == sorted(map(id, module.parameters()))
+    muon = next(o for o in optimizers if isinstance(o, torch.optim.Muon))
+    assert [p for g in muon.param_groups for p in g["params"]] == [module["inner"].weight]
+
+
+def run_course(out: Path, until: int, steps: int = 6) -> nn.Module:
+    """Trains a small matrix for `until` of `steps`, then stops as if it had been ended."""
+    out.mkdir(exist_ok=True)
+    place = Place(out, seed=0, device=torch.device("cpu"))
+    place.rng(0)
+    module = nn.Linear(4, 4)
+    course = Course(place, "small", steps, module, [(module, 1.0)])
+    for step in course.remaining():
+        if step == until:
+            course.save()
+            break
+        place.rng(1, step)
+        course.update(module(torch.randn(3, 4)).square().mean(), {})
+    return module
+
+
+def test_a_stopped_course_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+    run_course(tmp_path / "broken", until=3)
+    resumed = run_course(tmp_path / "broken", until=99)
+    unbroken = run_course(tmp_path / "whole", until=99)
+    torch.testing.assert_close(resumed.weight, unbroken.weight)
+    torch.testing.assert_close(resumed.bias, unbroken.bias)
+
+
+def test_stage1_honours_budget_and_windows() -> None:
+    torch.manual_seed(0)
+    shallow, deep = torch.rand(3, 144), torch.rand(3, 144)
+    kept = stage1_kept(shallow, deep, 16)
+    assert kept.shape == (3, 16)
+    assert (kept.diff(dim=1) > 0).all()
+    for scores, indices in zip(shallow.view(3, 12, 12), kept, strict=True):
+        for top in (0, 6):
+            for left in (0, 6):
+                best = scores[top : top + 6, left : left + 6].flatten().topk(2).indices
+                wanted = {(top + int(i) // 6) * 12 + left + int(i) % 6 for i in best}
+                assert wanted <= set(indices.tolist())
+
+
+def test_merge_makes_means_of_groups() -> None:
+    tokens = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 4.0]]])
+    merged = merge(tokens, torch.tensor([[0, 1]]))
+    assert merged.tolist() == [[[2.0, 0.0], [0.0, 3.0]]]
