@@ -1,0 +1,93 @@
+"""One piece of work for all who want the same thing at the same time.
+
+The key carries the tenant, so tenants never share. Across replicas a lease goes around `make`: one flight, one lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from vscan.errors import Unavailable
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class _Flight(Generic[T]):
+    task: asyncio.Task[T]
+    waiters: int = 0
+
+
+class SingleFlight(Generic[T]):
+    """Runs one `make` a key, however many wait for it. For one event loop.
+
+    The work belongs to all its waiters: it goes on when the one that started it is cancelled, and ends when none is left.
+    """
+
+    def __init__(self) -> None:
+        self._flights: dict[bytes, _Flight[T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    async def run(self, key: bytes, make: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
+        """The result of `make`, and whether another caller's was shared.
+
+        `make` must not carry its caller's deadline: it may outlive that caller.
+
+        Raises:
+            Unavailable: the work was stopped from outside, for instance at shutdown.
+            Exception: whatever `make` raised, to every waiter.
+        """
+        shared = key in self._flights
+        flight = self._flights[key] if shared else self._start(key, make)
+        flight.waiters += 1
+        try:
+            return await asyncio.shield(flight.task), shared
+        except asyncio.CancelledError:
+            if _is_own_cancellation():
+                raise
+            raise Unavailable("the service stopped this work") from None
+        finally:
+            flight.waiters -= 1
+            if not flight.waiters:
+                self._abandon(key, flight)
+
+    async def aclose(self) -> None:
+        """Cancels all work and waits until it has ended; its waiters get Unavailable."""
+        tasks = [flight.task for flight in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, key: bytes, make: Callable[[], Awaitable[T]]) -> _Flight[T]:
+        flight = _Flight(asyncio.create_task(_awaited(make)))
+        self._flights[key] = flight
+        flight.task.add_done_callback(lambda task: self._landed(key, flight))
+        return flight
+
+    def _landed(self, key: bytes, flight: _Flight[T]) -> None:
+        self._forget(key, flight)
+        if not flight.task.cancelled():
+            flight.task.exception()  # seen: every waiter has it, or none was left to want it
+
+    def _abandon(self, key: bytes, flight: _Flight[T]) -> None:
+        # Whoever comes now starts anew, rather than join work that is being cancelled.
+        self._forget(key, flight)
+        flight.task.cancel()
+
+    def _forget(self, key: bytes, flight: _Flight[T]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+
+
+async def _awaited(make: Callable[[], Awaitable[T]]) -> T:
+    return await make()
+
+
+def _is_own_cancellation() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
