@@ -1,0 +1,48 @@
+# Targets for users: venv, demo, test. For developers: lint, types, proto, docs, test-system, clean.
+# Variables: SEED (the demo's album), PYTHON (the Python of the new .venv), TORCH_INDEX_URL (see scripts/make_venv.sh).
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests $(wildcard demo bench studies)
+export SEED
+
+.PHONY: venv demo test test-system lint types proto proto-check docs clean
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@sh scripts/check_needs.sh
+	@sh scripts/make_venv.sh
+
+demo: $(STAMP)
+	$(BIN)/python -m demo
+
+test: $(STAMP) lint types proto-check
+	$(BIN)/python -m pytest -m "not system and not gpu"
+
+# Needs root and the packages that .ci/run installs.
+test-system: $(STAMP)
+	$(BIN)/python -m pytest -m system
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy $(SOURCES)
+
+# Writes vscan/v1 anew from proto/, and adds what is new to the snapshot that the contract test compares with.
+proto: $(STAMP)
+	$(BIN)/python -m scripts.proto generate
+	$(BIN)/python -m scripts.proto extend-snapshot
+
+proto-check: $(STAMP)
+	$(BIN)/python -m scripts.proto check
+
+# Writes docs/api.md, docs/configuration.md and docs/errors.md anew from the protos, the settings and the errors.
+docs: $(STAMP)
+	$(BIN)/python -m scripts.generate_docs
+
+clean:
+	rm -rf .venv build dist demo_out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
