@@ -21,10 +21,10 @@ from embedded_model import checkpoint_dir
 from embedded_model.config import VISUAL_TOKENS
 from embedded_model.model import answer_logits, encoder_states, visual_tokens
 from embedded_model.packing import IGNORED, Pack, pack
+from embedded_model.pixels import pixels_of
 from embedded_model.questions import FAMILIES, Question, ask
 from embedded_model.reduction import Reduction, reduced_tokens
-from embedded_model.scenes import Split, seeded
-from embedded_model.train.batches import draw_scenes, pixels_of
+from embedded_model.scenes import Split, draw_scene, seeded
 
 _STREAM = 7002  # keeps the scorer's draws apart from those of other uses of the same seed
 BATCH = 25  # pictures
@@ -42,7 +42,7 @@ class Exam:
 def draw_exam(seed: int, pictures: int) -> Exam:
     """`pictures` held-out scenes, six questions each."""
     rng = seeded(seed, _STREAM)
-    scenes = draw_scenes(rng, pictures, Split.HELD_OUT)
+    scenes = [draw_scene(rng, Split.HELD_OUT) for _ in range(pictures)]
     questions = [[ask(family, scene.things, rng) for family in FAMILIES] for scene in scenes]
     return Exam(pixels_of(scenes), questions)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from embedded_model.card import write_card
 from embedded_model.export import export_checkpoint
 from embedded_model.model import build_model
 from embedded_model.score import draw_exam, load_model, score_table
 from embedded_model.train.bridge import whole_model
+from embedded_model.train.card import write_card
 from embedded_model.train.heads import Heads
 from embedded_model.train.plan import PLANS
 from embedded_model.train.state import load_module, saved_progress

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embedded_model.config import PIXEL_MEAN, PIXEL_STD
 from embedded_model.packing import IGNORED, Pack, Segment, pack
 from embedded_model.questions import NO, ask_many
 from embedded_model.scenes import COLORS, COLS, GRID, ROWS, SIZES, Scene, Split, Thing, draw_scene
@@ -48,13 +47,6 @@ def words_of(thing: Thing) -> tuple[str, ...]:
     """The words of a thing, in the order of PATCH_WORDS."""
     digit = NO if thing.digit is None else str(thing.digit)
     return (thing.shape, thing.color, thing.size, digit, *thing.place)
-
-
-def pixels_of(scenes: list[Scene]) -> Tensor:
-    """Normalised pixels [pictures, 3, 96, 96] float32, as the image processor makes them."""
-    raw = torch.from_numpy(np.stack([np.asarray(scene.image) for scene in scenes]))
-    mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
-    return ((raw.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 def labels_of(scenes: list[Scene]) -> Labels:

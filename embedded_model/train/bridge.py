@@ -8,8 +8,9 @@ from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
 from embedded_model.model import build_model, encoder_states, visual_tokens
+from embedded_model.pixels import pixels_of
 from embedded_model.scenes import Split
-from embedded_model.train.batches import draw_scenes, labels_of, pixels_of
+from embedded_model.train.batches import draw_scenes, labels_of
 from embedded_model.train.course import Course, Place
 from embedded_model.train.heads import Heads
 from embedded_model.train.oracle import Oracle

@@ -6,8 +6,9 @@ The encoder learns at a part of the rate and keeps its own losses, so that [CLS]
 from __future__ import annotations
 
 from embedded_model.model import answer_logits, build_model, encoder_states, visual_tokens
+from embedded_model.pixels import pixels_of
 from embedded_model.scenes import Split
-from embedded_model.train.batches import ask_scenes, draw_scenes, labels_of, pixels_of
+from embedded_model.train.batches import ask_scenes, draw_scenes, labels_of
 from embedded_model.train.bridge import whole_model
 from embedded_model.train.course import Course, Place
 from embedded_model.train.dropout import draw_count, draw_kept, keep

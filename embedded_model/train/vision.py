@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from embedded_model.model import build_model, encoder_states
+from embedded_model.pixels import pixels_of
 from embedded_model.scenes import Split
-from embedded_model.train.batches import draw_scenes, labels_of, pixels_of
+from embedded_model.train.batches import draw_scenes, labels_of
 from embedded_model.train.course import Course, Place
 from embedded_model.train.heads import Heads
 from embedded_model.train.plan import PLANS

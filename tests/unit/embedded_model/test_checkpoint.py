@@ -10,10 +10,10 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from embedded_model import checkpoint_dir
 from embedded_model.album import draw_album
+from embedded_model.pixels import pixels_of
 from embedded_model.questions import Question
 from embedded_model.scenes import draw_scene
 from embedded_model.score import draw_exam, load_model, score
-from embedded_model.train.batches import pixels_of
 
 FILES = {
     "config.json",
