@@ -1,10 +1,10 @@
 """A request inside the decoder: what it asks, the states it goes through, and what it tells its caller.
 
     WAITING ──▶ RUNNING ──▶ FINISHED      a result
-       │           ├──────▶ FAILED        a typed error
-       └───────────┴──────▶ CANCELLED     the caller left, its deadline passed, or the service stops
+       ├───────────┼──────▶ FAILED        a typed error; the service stops
+       └───────────┴──────▶ CANCELLED     the caller left, or its deadline passed
 
-Every accepted request enters exactly one of the three final states, once.
+Every accepted request enters exactly one of the three final states, once. No torch here: the scheduler reads this file.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from vscan.errors import VScanError
 from vscan.specs import PositionPolicy, PruneBudget, Rater
-from vscan.visual_tokens import VisualTokens
+
+if TYPE_CHECKING:
+    from vscan.visual_tokens import VisualTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruning:
-    """Stage 2 of one request, decided: one budget for each pruning layer that applies; no layers means no pruning."""
+    """Stage 2 of one request, decided: one budget for each pruning layer that applies; no layers means no pruning.
+
+    `Rater.DROP_ALL` has one layer and no budget.
+    """
 
     layers: tuple[int, ...] = ()
     budgets: tuple[PruneBudget, ...] = ()
@@ -94,6 +100,31 @@ class State(Enum):
     FINISHED = "finished"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+_MOVES = {
+    State.WAITING: {State.RUNNING, State.FAILED, State.CANCELLED},
+    State.RUNNING: {State.FINISHED, State.FAILED, State.CANCELLED},
+}
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """An accepted request on its way; owned by the engine's thread."""
+
+    request: EngineRequest
+    state: State = State.WAITING
+
+    @property
+    def request_id(self) -> str:
+        """The request's name."""
+        return self.request.request_id
+
+    def move(self, to: State) -> None:
+        """Goes on to `to`. A move that the drawing above lacks is a fault of the engine, so it raises RuntimeError."""
+        if to not in _MOVES.get(self.state, ()):
+            raise RuntimeError(f"request {self.request_id}: {self.state.value} does not go to {to.value}")
+        self.state = to
 
 
 class FinishReason(Enum):

@@ -1,0 +1,159 @@
+"""What the runner needs of a language model, and what a family may say differently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from decoder_service.kv_cache.segments import KvShape
+from decoder_service.language.tokens import SpecialTokens
+from decoder_service.request import Prompt
+from vscan.specs import PositionPolicy
+
+# cos and sin, each [1, rows, head_dim]
+Rope = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageShape:
+    """The sizes of a language model."""
+
+    layers: int
+    hidden_size: int
+    vocab_size: int
+    kv_heads: int
+    head_dim: int
+    max_context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One file of this package: the `model_type` of config.json, and how to load its language model.
+
+    `load(checkpoint, dtype=…, device=…)` raises CheckpointError when the half is missing or of a kind that is not served.
+    """
+
+    model_type: str
+    load: Callable[..., LanguageModel]
+
+
+class LanguageModel:
+    """A transformers causal language model whose layers the runner walks one by one.
+
+    The defaults below fit Llama and models like it; a family overrides what differs.
+    """
+
+    default_positions: ClassVar[PositionPolicy] = PositionPolicy.RENUMBER
+    rope_in_scores: ClassVar[bool] = True
+
+    def __init__(self, model: Any, *, family: str, shape: LanguageShape, tokens: SpecialTokens) -> None:
+        self.family = family
+        self.shape = shape
+        self.tokens = tokens
+        self._decoder = model.model
+        self._lm_head = model.lm_head
+        self.dtype: torch.dtype = model.dtype
+        self.device: torch.device = model.device
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        """The layers, in order; called as `layer(hidden, attention_mask=None, position_embeddings=rope, plan=plan)`."""
+        layers: Sequence[Any] = self._decoder.layers
+        return layers
+
+    @property
+    def kv_shape(self) -> KvShape:
+        """What a row takes in one layer."""
+        return KvShape(self.shape.kv_heads, self.shape.head_dim, self.dtype.itemsize)
+
+    def embed(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """Embeddings of text tokens, [rows, hidden]."""
+        ids = torch.tensor(token_ids, dtype=torch.int64, device=self.device)
+        rows: torch.Tensor = self._decoder.embed_tokens(ids)
+        return rows
+
+    def prompt_rows(self, prompt: Prompt) -> torch.Tensor:
+        """Text embeddings with the visual tokens laid into their rows, [rows, hidden].
+
+        ids       s s s ▢ ▢ ▢ q      the placeholder ▢ may lie outside the vocabulary: it is never embedded
+        rows      e e e v v v e
+        """
+        ids = list(prompt.token_ids)
+        for span in prompt.spans:
+            ids[span.start : span.start + span.count] = [0] * span.count
+        rows = self.embed(ids)
+        for span in prompt.spans:
+            tokens = prompt.images[span.image].tokens
+            rows[span.start : span.start + span.count] = tokens.to(device=self.device, dtype=self.dtype)
+        return rows
+
+    def positions(self, prompt: Prompt) -> torch.Tensor:
+        """Positions of the prompt's rows before any pruning, [rows], int64 on the CPU."""
+        return torch.arange(prompt.rows)
+
+    def next_position(self, position: int) -> torch.Tensor:
+        """The position of one generated row, in the form of `positions`, [1]."""
+        return torch.tensor([position])
+
+    def rope(self, hidden: torch.Tensor, positions: torch.Tensor) -> Rope:
+        """Rotary embeddings at `positions` [rows], in the dtype and on the device of `hidden` [1, rows, hidden]."""
+        cos, sin = self._decoder.rotary_emb(hidden, positions[None])
+        return cos, sin
+
+    def score_projections(
+        self, layer: int, rows: torch.Tensor, query_rows: torch.Tensor, rope: Rope
+    ) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """The queries and keys with which `layer` would attend, for ranking.
+
+        Args:
+            rows: the layer's input, [rows, hidden].
+            query_rows: which rows ask, [m], int64 on the device.
+            rope: of all rows, at their positions before the pruning.
+
+        Returns:
+            queries [heads, m, head_dim], keys [kv heads, rows, head_dim], and the layer's scaling.
+        """
+        block = self.layers[layer]
+        normed = block.input_layernorm(rows)
+        keys = _heads(block.self_attn.k_proj(normed), self.shape.head_dim)
+        queries = _heads(block.self_attn.q_proj(normed[query_rows]), self.shape.head_dim)
+        if self.rope_in_scores:
+            cos, sin = rope[0][0], rope[1][0]
+            keys = _rotate(keys, cos, sin)
+            queries = _rotate(queries, cos[query_rows], sin[query_rows])
+        return queries, keys, float(block.self_attn.scaling)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The final norm and the head, [rows, hidden] → [rows, vocabulary]."""
+        logits: torch.Tensor = self._lm_head(self._decoder.norm(hidden))
+        return logits
+
+
+def shape_of(text_config: Any) -> LanguageShape:
+    """The sizes that a text configuration states."""
+    heads = text_config.num_attention_heads
+    window = getattr(text_config, "sliding_window", None)
+    context = int(text_config.max_position_embeddings)
+    return LanguageShape(
+        layers=text_config.num_hidden_layers,
+        hidden_size=text_config.hidden_size,
+        vocab_size=text_config.vocab_size,
+        kv_heads=getattr(text_config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(text_config, "head_dim", None) or text_config.hidden_size // heads,
+        # Within the window, sliding attention is full attention; beyond it the runner would be wrong.
+        max_context_tokens=min(context, window) if window else context,
+    )
+
+
+def _heads(projected: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """[rows, heads * head_dim] → [heads, rows, head_dim]."""
+    return projected.view(projected.shape[0], -1, head_dim).transpose(0, 1)
+
+
+def _rotate(vectors: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding in halves, as transformers has it: vectors [heads, rows, head_dim], cos and sin [rows, head_dim]."""
+    first, second = vectors.chunk(2, dim=-1)
+    return vectors * cos + torch.cat((-second, first), dim=-1) * sin
