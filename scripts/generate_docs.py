@@ -1,0 +1,29 @@
+"""Writes the generated pages of `docs/`: `python -m scripts.generate_docs`, which is `make docs`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from scripts.pages.api import api_page
+from scripts.pages.configuration import configuration_page
+from scripts.pages.errors import errors_page
+from scripts.protos import ROOT
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/api.md": api_page,
+    "docs/configuration.md": configuration_page,
+    "docs/errors.md": errors_page,
+}
+
+
+def main() -> int:
+    """Returns the exit status."""
+    for name, make in PAGES.items():
+        (ROOT / name).write_text(make())
+        print(f"wrote {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The generated pages of `docs/`: each module makes the text of one."""
