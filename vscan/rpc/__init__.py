@@ -1,1 +1,1 @@
-"""."""
+"""How the services speak gRPC: the server's life, channels, interceptors, errors on the wire."""

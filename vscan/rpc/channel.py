@@ -1,0 +1,111 @@
+"""Channels to the services, for the decoder and the SDK. Needs the base install only; the extra `otel` adds tracing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from opentelemetry.trace import TracerProvider
+
+from vscan.errors import InvalidArgument
+from vscan.rpc.address import is_loopback_target
+from vscan.rpc.handlers import is_infrastructure
+
+DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+_SERVICE_CONFIG: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}  # replicas behind one DNS name share the calls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTls:
+    """TLS of a channel: whom to trust (the system's CAs unless told), and the client's own certificate if it has one."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Reads the files.
+
+        Raises:
+            InvalidArgument: a file cannot be read.
+        """
+        return grpc.ssl_channel_credentials(
+            root_certificates=_read("tls.ca_file", self.ca_file),
+            private_key=_read("tls.key_file", self.key_file),
+            certificate_chain=_read("tls.cert_file", self.cert_file),
+        )
+
+
+def open_channel(
+    target: str,
+    *,
+    tls: ClientTls | None = None,
+    insecure: bool = False,
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    tracer_provider: TracerProvider | None = None,
+    interceptors: Sequence[Any] = (),
+) -> grpc.aio.Channel:
+    """An asyncio channel, with tracing around `interceptors`. Connects when first used, and again whenever the server is back.
+
+    Args:
+        target: `host:port`, or any gRPC target.
+        tls: with what to protect it; None is plaintext.
+        insecure: allow plaintext beyond loopback.
+        max_message_bytes: the largest message taken or sent.
+        tracer_provider: where client spans go; None is the global one.
+
+    Raises:
+        InvalidArgument: plaintext beyond loopback, or a TLS file that cannot be read.
+    """
+    options = channel_options(max_message_bytes)
+    around = [*_tracing(tracer_provider), *interceptors]
+    if tls is not None:
+        return grpc.aio.secure_channel(target, tls.credentials(), options=options, interceptors=around)
+    refuse_open_plaintext(target, insecure=insecure)
+    return grpc.aio.insecure_channel(target, options=options, interceptors=around)
+
+
+def refuse_open_plaintext(target: str, *, insecure: bool) -> None:
+    """Raises `InvalidArgument` for plaintext to another machine that was not asked for."""
+    if not insecure and not is_loopback_target(target):
+        raise InvalidArgument("target", f"{target} is beyond this machine: use TLS, or ask for plaintext with `insecure`")
+
+
+def channel_options(max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> list[tuple[str, Any]]:
+    """Limits, keepalive and load balancing, for aio and for sync channels."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_metadata_size", 64 * 1024),
+        ("grpc.keepalive_time_ms", 30_000),  # finds a peer that vanished without a word
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ]
+
+
+def _tracing(tracer_provider: TracerProvider | None) -> Sequence[Any]:
+    try:
+        from vscan.rpc.client_tracing import tracing_interceptors
+    except ImportError:  # without the extra `otel`
+        return ()
+    return tracing_interceptors(tracer_provider, lambda details: not is_infrastructure(_method(details)))
+
+
+def _method(details: Any) -> str:
+    return details.method.decode() if isinstance(details.method, bytes) else details.method
+
+
+def _read(field: str, path: Path | None) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise InvalidArgument(field, f"cannot read {path}: {error.strerror}") from error

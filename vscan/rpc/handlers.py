@@ -1,0 +1,105 @@
+"""Wrapping method handlers: what every server interceptor here is made of.
+
+grpc.aio runs one call in one task. A reply stream written as an async generator breaks that when the caller leaves while a
+reply is being sent: the generator is then closed by the garbage collector, in another task and context. `StreamInOneTask`
+restores it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+Context = Any  # grpc.aio.ServicerContext, or OpenTelemetry's proxy of one
+Handler = Any  # grpc.RpcMethodHandler
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call being served."""
+
+    method: str  # "/vscan.v1.Decoder/Generate"
+    context: Context
+
+
+def is_infrastructure(method: str) -> bool:
+    """Whether a method is gRPC's own (health, reflection): not traced, logged, counted or gated."""
+    return method.startswith("/grpc.")
+
+
+def behavior_of(handler: Handler) -> Callable[..., Any]:
+    """The function that serves the call."""
+    if handler.response_streaming:
+        return handler.stream_stream if handler.request_streaming else handler.unary_stream  # type: ignore[no-any-return]
+    return handler.stream_unary if handler.request_streaming else handler.unary_unary  # type: ignore[no-any-return]
+
+
+def with_behavior(handler: Handler, behavior: Callable[..., Any], *, raw_requests: bool = False) -> Handler:
+    """A handler of the same kind that runs `behavior`; with `raw_requests` it gets bytes instead of messages."""
+    if handler.response_streaming:
+        make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+    else:
+        make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+    deserializer = None if raw_requests else handler.request_deserializer
+    return make(behavior, request_deserializer=deserializer, response_serializer=handler.response_serializer)  # type: ignore[operator]
+
+
+class AroundInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """An interceptor that is one context manager around each call of the services, unary or streamed.
+
+    If `around` swallows an exception the call ends with the status that was set on its context.
+    """
+
+    @abstractmethod
+    def around(self, call: Call) -> AbstractAsyncContextManager[None]:
+        """Entered before the call is served, left after its last reply."""
+
+    async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        """Wraps the handler that the inner interceptors gave."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or is_infrastructure(method):
+            return handler
+        wrap = self._streamed if handler.response_streaming else self._unary
+        return with_behavior(handler, wrap(method, behavior_of(handler)))
+
+    def _unary(self, method: str, behavior: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def serve(request: Any, context: Context) -> Any:
+            async with self.around(Call(method, context)):
+                return await behavior(request, context)
+            return None
+
+        return serve
+
+    def _streamed(self, method: str, behavior: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+        async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with self.around(Call(method, context)), aclosing(behavior(request, context)) as replies:
+                async for reply in replies:
+                    yield reply
+
+        return serve
+
+
+class StreamInOneTask(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Outermost: writes a stream's replies itself, so that the generators within are always closed in the call's own task."""
+
+    async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        """Wraps a streaming handler."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler.response_streaming or is_infrastructure(handler_call_details.method):
+            return handler
+        behavior = behavior_of(handler)
+
+        async def write_replies(request: Any, context: Context) -> None:
+            async with aclosing(behavior(request, context)) as replies:
+                async for reply in replies:
+                    await context.write(reply)
+
+        return with_behavior(handler, write_replies)

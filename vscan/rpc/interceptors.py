@@ -1,0 +1,228 @@
+"""What happens around every call of a service.
+
+StreamInOneTask          one call, one task
+  OpenTelemetry          the server span, child of the caller's
+    RequestLog           one log line and the metrics, from the final status
+      Error              exceptions become a status with details
+        Gate             (of RpcServer) admission, draining
+          Parse          bytes to the request message
+            Tenant       whose call it is
+              servicer
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+from opentelemetry import trace
+from opentelemetry.instrumentation.grpc import aio_server_interceptor
+
+from vscan.errors import InternalError, InvalidArgument, VScanError
+from vscan.rpc import tenant
+from vscan.rpc.error_details import NEVER_ON_THE_WIRE, STATUS_DETAILS_KEY, error_from_rpc, one_line, to_status
+from vscan.rpc.handlers import (
+    AroundInterceptor,
+    Call,
+    Context,
+    Continuation,
+    Handler,
+    StreamInOneTask,
+    behavior_of,
+    is_infrastructure,
+    with_behavior,
+)
+from vscan.rpc.tenant import current_tenant
+from vscan.telemetry import names
+from vscan.telemetry.context import current_trace_id
+from vscan.telemetry.logs import FieldValue, add_request_fields, log_fields, request_fields
+from vscan.telemetry.metrics import RpcMetrics
+from vscan.telemetry.providers import Telemetry
+
+__all__ = [
+    "ErrorInterceptor",
+    "ParseInterceptor",
+    "RequestLogInterceptor",
+    "TenantInterceptor",
+    "current_tenant",
+    "inner_interceptors",
+    "outer_interceptors",
+]
+
+_log = logging.getLogger("vscan.rpc")
+_request_log = logging.getLogger("vscan.request")
+
+# The caller went away, or its deadline passed: cancelled while working, or while a reply was being written.
+_GONE = (asyncio.CancelledError, GeneratorExit)
+
+
+def outer_interceptors(telemetry: Telemetry) -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
+    """Those around the gate, outermost first."""
+    return [
+        StreamInOneTask(),
+        aio_server_interceptor(
+            tracer_provider=telemetry.tracer_provider, filter_=lambda details: not is_infrastructure(details.method)
+        ),
+        RequestLogInterceptor(RpcMetrics(telemetry.meter)),
+        ErrorInterceptor(),
+    ]
+
+
+def inner_interceptors() -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
+    """Those within the gate, outermost first."""
+    return [ParseInterceptor(), TenantInterceptor()]
+
+
+class RequestLogInterceptor(AroundInterceptor):
+    """One line for each call when it has ended: method, status, duration, trace, and what the servicer added.
+
+    Servicers add counts with `vscan.telemetry.logs.add_request_fields`.
+    """
+
+    def __init__(self, metrics: RpcMetrics) -> None:
+        self._metrics = metrics
+
+    @asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        """Measures the call."""
+        started = time.perf_counter()
+        self._metrics.began(call.method)
+        gone = False
+        with request_fields() as fields:
+            try:
+                yield
+            except _GONE:
+                gone = True
+                raise
+            finally:
+                status = gone_status(call.context) if gone else status_of(call.context)
+                duration_ms = (time.perf_counter() - started) * 1000
+                self._metrics.ended(call.method, status.name, duration_ms)
+                _log_request(call.method, status, duration_ms, fields)
+
+
+class ErrorInterceptor(AroundInterceptor):
+    """Exceptions become a status with details; an unknown one INTERNAL with the trace id, while its text stays in the log."""
+
+    @asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        """Catches what the call raises."""
+        try:
+            yield
+        except _GONE:
+            _mark_span(gone_status(call.context))
+            raise
+        except grpc.aio.AbortError:
+            raise  # the servicer has answered by itself
+        except Exception as error:
+            _fail(call, _known(error) or _unknown(call, error))
+
+
+class ParseInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Parses requests within the error interceptor, so that bytes that are no message get INVALID_ARGUMENT."""
+
+    async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        """Takes over the parsing of a unary request."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming or is_infrastructure(handler_call_details.method):
+            return handler
+        behavior, parse = behavior_of(handler), handler.request_deserializer
+
+        def serve(request: bytes, context: Context) -> Any:
+            return behavior(_parsed(parse, request), context)
+
+        return with_behavior(handler, serve, raw_requests=True)
+
+
+class TenantInterceptor(AroundInterceptor):
+    """Says whose call it is (`current_tenant`), and refuses a caller that says so itself."""
+
+    @asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        """Sets the tenant of the call's task."""
+        sent = {key.lower() for key, _ in call.context.invocation_metadata() or ()}
+        if tenant.TENANT_METADATA_KEY in sent:
+            raise InvalidArgument(
+                f"metadata.{tenant.TENANT_METADATA_KEY}", "the tenant comes from the caller's identity and is never sent"
+            )
+        tenant.set_tenant(tenant.DEFAULT_TENANT)
+        yield
+
+
+def status_of(context: Context) -> grpc.StatusCode:
+    """The status that the call ends with; unset means OK."""
+    return context.code() or grpc.StatusCode.OK
+
+
+def gone_status(context: Context) -> grpc.StatusCode:
+    """Why a caller is gone: its deadline passed, or it cancelled."""
+    left = context.time_remaining()
+    return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
+
+
+def _parsed(parse: Any, request: bytes) -> Any:
+    try:
+        return parse(request)
+    except Exception as error:
+        raise InvalidArgument("request", "the bytes are not a message of this call's type") from error
+
+
+def _known(error: Exception) -> VScanError | None:
+    """The typed error within, if the exception is one, a failed call to another service, or a group of nothing else."""
+    if isinstance(error, NEVER_ON_THE_WIRE):
+        return None
+    if isinstance(error, VScanError):
+        return error
+    if isinstance(error, grpc.RpcError):
+        return error_from_rpc(error)
+    if isinstance(error, ExceptionGroup):
+        known = [_known(inner) for inner in error.exceptions]
+        return known[0] if all(known) else None
+    return None
+
+
+def _unknown(call: Call, error: Exception) -> VScanError:
+    _log.error("unknown fault in %s", call.method, exc_info=error)
+    trace_id = current_trace_id()
+    advice = f"; quote trace {trace_id}" if trace_id else ""
+    return InternalError(f"internal fault{advice}", trace_id=trace_id)
+
+
+def _fail(call: Call, error: VScanError) -> None:
+    error.trace_id = error.trace_id or current_trace_id()
+    context = call.context
+    context.set_code(error.status)
+    context.set_details(one_line(error.message))
+    context.set_trailing_metadata((*(context.trailing_metadata() or ()), (STATUS_DETAILS_KEY, to_status(error))))
+    name = type(error).__name__
+    trace.get_current_span().set_attribute(names.ATTR_ERROR_TYPE, name)
+    _add_error_fields(error, name)
+
+
+def _add_error_fields(error: VScanError, name: str) -> None:
+    add_request_fields(error=name)
+    if field := getattr(error, "field", ""):
+        add_request_fields(field=field)
+
+
+def _mark_span(status: grpc.StatusCode) -> None:
+    # The instrumentation library begins with OK and does not notice cancellation.
+    span = trace.get_current_span()
+    span.set_attribute(names.ATTR_RPC_STATUS_CODE, status.value[0])
+    span.set_attribute(names.ATTR_ERROR_TYPE, status.name)
+
+
+def _log_request(method: str, status: grpc.StatusCode, duration_ms: float, added: dict[str, FieldValue]) -> None:
+    fields: dict[str, FieldValue] = {
+        "method": method.rpartition("/")[2],
+        "status": status.name,
+        "duration_ms": round(duration_ms, 3),
+        **added,
+    }
+    _request_log.info("request", extra=log_fields(fields))

@@ -1,0 +1,48 @@
+"""The frame of a service's `__main__`: settings, logs, telemetry, and a refusal to start in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from vscan.config import ServiceSettings, load_settings
+from vscan.errors import VScanError
+from vscan.telemetry.logs import configure_logging
+from vscan.telemetry.providers import Telemetry
+from vscan.telemetry.settings import TelemetrySettings
+from vscan.telemetry.setup import setup_telemetry
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def run_service(
+    service_name: str,
+    settings_class: type[S],
+    serve: Callable[[S, Telemetry], Coroutine[Any, Any, None]],
+    overrides: Mapping[str, Any] | None = None,
+) -> int:
+    """Loads the settings, sets up logs and telemetry, runs `serve` to its end, and returns the exit code.
+
+    A refusal to start (`StartupError`, or any other error of ours that `serve` lets through) is one line on stderr and code 1.
+
+    Args:
+        service_name: for traces, metrics and that line: `vscan-decoder`.
+        settings_class: a `ServiceSettings` that is also a `TelemetrySettings`.
+        serve: starts everything, waits for termination, stops everything.
+        overrides: settings given on the command line.
+    """
+    try:
+        settings = load_settings(settings_class, overrides)
+        assert isinstance(settings, TelemetrySettings)
+        configure_logging(log_format=settings.log_format, log_level=settings.log_level)
+        telemetry = setup_telemetry(service_name, settings)
+        try:
+            asyncio.run(serve(settings, telemetry))
+        finally:
+            telemetry.shutdown()
+    except VScanError as error:
+        print(f"{service_name}: {' '.join(error.message.split())}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,202 @@
+"""The instruments of `vscan.telemetry.names`, made from a meter and grouped by who measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from opentelemetry.metrics import Counter, Histogram, Meter, UpDownCounter
+
+from vscan.telemetry import names
+from vscan.telemetry.names import Kind, Metric
+
+
+def counter(meter: Meter, metric: Metric) -> Counter:
+    """What only grows."""
+    _check(metric, Kind.COUNTER)
+    return meter.create_counter(metric.name, unit=metric.unit, description=metric.description)
+
+
+def up_down(meter: Meter, metric: Metric) -> UpDownCounter:
+    """What there is now, told by differences."""
+    _check(metric, Kind.UP_DOWN)
+    return meter.create_up_down_counter(metric.name, unit=metric.unit, description=metric.description)
+
+
+def histogram(meter: Meter, metric: Metric) -> Histogram:
+    """A distribution, with the metric's bounds."""
+    _check(metric, Kind.HISTOGRAM)
+    return meter.create_histogram(
+        metric.name, unit=metric.unit, description=metric.description, explicit_bucket_boundaries_advisory=metric.bounds
+    )
+
+
+def gauge(meter: Meter, metric: Metric) -> Any:
+    """The last value; `.set(value, attributes)`."""
+    _check(metric, Kind.GAUGE)
+    return meter.create_gauge(metric.name, unit=metric.unit, description=metric.description)
+
+
+MAKERS: Mapping[Kind, Callable[[Meter, Metric], Any]] = {
+    Kind.COUNTER: counter,
+    Kind.UP_DOWN: up_down,
+    Kind.HISTOGRAM: histogram,
+    Kind.GAUGE: gauge,
+}
+
+
+def _check(metric: Metric, kind: Kind) -> None:
+    if metric.kind is not kind:
+        raise TypeError(f"{metric.name} is a {metric.kind.value}, not a {kind.value}")
+
+
+class RpcMetrics:
+    """Calls by method and status. Measured by the interceptors."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._requests = counter(meter, names.METRIC_REQUESTS)
+        self._duration = histogram(meter, names.METRIC_REQUEST_DURATION)
+        self._running = up_down(meter, names.METRIC_RUNNING_REQUESTS)
+
+    def began(self, method: str) -> None:
+        """A call arrived."""
+        self._running.add(1, {names.ATTR_RPC_METHOD: method})
+
+    def ended(self, method: str, status: str, duration_ms: float) -> None:
+        """A call ended, with gRPC's name of its status."""
+        self._running.add(-1, {names.ATTR_RPC_METHOD: method})
+        attributes = {names.ATTR_RPC_METHOD: method, names.ATTR_STATUS: status}
+        self._requests.add(1, attributes)
+        self._duration.record(duration_ms, attributes)
+
+
+class TokenMetrics:
+    """Visual tokens before and after each stage."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._before = histogram(meter, names.METRIC_VISUAL_TOKENS_BEFORE)
+        self._after = histogram(meter, names.METRIC_VISUAL_TOKENS_AFTER)
+
+    def record(self, stage: str, before: int, after: int) -> None:
+        """One image through stage "encoder", or one prompt through stage "prune"."""
+        attributes = {names.ATTR_STAGE: stage}
+        self._before.record(before, attributes)
+        self._after.record(after, attributes)
+
+
+class CacheMetrics:
+    """Lookups and writes of each tier."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._lookups = counter(meter, names.METRIC_CACHE_LOOKUPS)
+        self._writes = counter(meter, names.METRIC_CACHE_WRITES)
+        self._rejected = counter(meter, names.METRIC_CACHE_REJECTED)
+        self._errors = counter(meter, names.METRIC_REDIS_ERRORS)
+        self._bytes = gauge(meter, names.METRIC_CACHE_BYTES)
+        self._entries = gauge(meter, names.METRIC_CACHE_ENTRIES)
+
+    def looked_up(self, tier: str, result: str, count: int = 1) -> None:
+        """`count` keys were looked up in a tier ("memory", "redis"), all with one result (see `names.ATTR_CACHE_RESULT`)."""
+        self._lookups.add(count, {names.ATTR_CACHE_TIER: tier, names.ATTR_CACHE_RESULT: result})
+
+    def written(self, tier: str, result: str) -> None:
+        """An entry was written ("ok") or not ("error", "skipped")."""
+        self._writes.add(1, {names.ATTR_CACHE_TIER: tier, names.ATTR_CACHE_RESULT: result})
+
+    def rejected(self, flaw: str) -> None:
+        """A Redis entry was not to be trusted, for this reason (see `vscan.cache.entry.Flaw`)."""
+        self._rejected.add(1, {names.ATTR_CACHE_FLAW: flaw})
+
+    def failed(self, operation: str, error: str) -> None:
+        """A Redis operation failed with an error of this class."""
+        self._errors.add(1, {names.ATTR_REDIS_OPERATION: operation, names.ATTR_ERROR_TYPE: error})
+
+    def holds(self, entries: int, size_bytes: int) -> None:
+        """What the memory tier holds now."""
+        self._entries.set(entries)
+        self._bytes.set(size_bytes)
+
+
+class EncoderMetrics:
+    """The encoder's queue and batches."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._queue_wait = histogram(meter, names.METRIC_ENCODER_QUEUE_WAIT)
+        self._waiting = up_down(meter, names.METRIC_ENCODER_WAITING)
+        self._batch_images = histogram(meter, names.METRIC_ENCODER_BATCH_IMAGES)
+        self._batch_tiles = histogram(meter, names.METRIC_ENCODER_BATCH_TILES)
+        self._vit = histogram(meter, names.METRIC_ENCODER_VIT)
+        self._shared = counter(meter, names.METRIC_ENCODER_SHARED)
+
+    def waiting(self, change: int) -> None:
+        """Images joined (+) or left (-) the queue."""
+        self._waiting.add(change)
+
+    def waited(self, queue_ms: float) -> None:
+        """An image's wait ended in a batch."""
+        self._queue_wait.record(queue_ms)
+
+    def batch(self, *, images: int, tiles: int, vit_ms: float) -> None:
+        """A device pass ended."""
+        self._batch_images.record(images)
+        self._batch_tiles.record(tiles)
+        self._vit.record(vit_ms)
+
+    def shared(self) -> None:
+        """A request took the result of another one's encoding."""
+        self._shared.add(1)
+
+
+class DecoderMetrics:
+    """The engine's queue, its memory, and how fast answers come."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._first_token = histogram(meter, names.METRIC_TIME_TO_FIRST_TOKEN)
+        self._per_token = histogram(meter, names.METRIC_TIME_PER_OUTPUT_TOKEN)
+        self._duration = histogram(meter, names.METRIC_GEN_AI_REQUEST_DURATION)
+        self._usage = histogram(meter, names.METRIC_TOKEN_USAGE)
+        self._queue_wait = histogram(meter, names.METRIC_DECODER_QUEUE_WAIT)
+        self._waiting = up_down(meter, names.METRIC_DECODER_WAITING)
+        self._running = up_down(meter, names.METRIC_DECODER_RUNNING)
+        self._step_rows = histogram(meter, names.METRIC_DECODER_STEP_ROWS)
+        self._kv_rows = gauge(meter, names.METRIC_KV_ROWS)
+        self._kv_bytes = gauge(meter, names.METRIC_KV_BYTES)
+        self._kv_capacity = gauge(meter, names.METRIC_KV_CAPACITY)
+
+    def waiting(self, change: int) -> None:
+        """Requests joined (+) or left (-) the queue."""
+        self._waiting.add(change)
+
+    def running(self, change: int) -> None:
+        """Requests joined (+) or left (-) the batch."""
+        self._running.add(change)
+
+    def waited(self, queue_ms: float) -> None:
+        """A request's wait ended in its first step."""
+        self._queue_wait.record(queue_ms)
+
+    def step(self, rows: int) -> None:
+        """A step of `rows` rows ran."""
+        self._step_rows.record(rows)
+
+    def first_token(self, time_ms: float) -> None:
+        """A request's first token came `time_ms` after its arrival."""
+        self._first_token.record(time_ms / 1000)
+
+    def finished(self, *, input_tokens: int, output_tokens: int, decode_ms: float, total_ms: float) -> None:
+        """An answer ended; `decode_ms` covers every token after the first."""
+        self._usage.record(input_tokens, {names.ATTR_GEN_AI_TOKEN_TYPE: "input"})
+        self._usage.record(output_tokens, {names.ATTR_GEN_AI_TOKEN_TYPE: "output"})
+        self._duration.record(total_ms / 1000)
+        if output_tokens > 1:
+            self._per_token.record(decode_ms / 1000 / (output_tokens - 1))
+
+    def kv(self, segment: int, *, rows: int, used_bytes: int) -> None:
+        """What a segment holds now."""
+        attributes = {names.ATTR_SEGMENT: segment}
+        self._kv_rows.set(rows, attributes)
+        self._kv_bytes.set(used_bytes, attributes)
+
+    def kv_capacity(self, capacity_bytes: int) -> None:
+        """How much there is in all."""
+        self._kv_capacity.set(capacity_bytes)

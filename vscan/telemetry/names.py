@@ -1,0 +1,206 @@
+"""Every name of a span, an attribute and a metric, with its unit. Code elsewhere uses these and spells none itself.
+
+Units stand in attribute names (`_ms`, `_bytes`, `_tokens`). A metric's unit is a field of its own, as OpenTelemetry wants it;
+Prometheus shows it as a suffix (`ms` → `_milliseconds`, `By` → `_bytes`). Names that begin with `gen_ai.` are those of
+OpenTelemetry's semantic conventions for generative AI, in their units (seconds).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+TRACER = "vscan"  # the instrumentation scope of all spans and metrics made here
+
+# ── Spans. Indentation shows the parent; gRPC client and server spans of the instrumentation library lie between processes.
+SPAN_ASK = "ask"  # SDK: one question, retries included
+SPAN_GENERATE = "generate"  # decoder: one Generate call
+SPAN_RESOLVE_IMAGES = "resolve_images"  #   every image's tokens, from wherever they are
+SPAN_REDIS_GET = "redis.get"  #     one read of the shared cache, by either service
+SPAN_REDIS_SET = "redis.set"  #         one write of it, below cache_put
+SPAN_REDIS_EXISTS = "redis.exists"  #     asking where entries are
+SPAN_REDIS_DELETE = "redis.delete"  #     removing entries that are not to be trusted
+SPAN_ENCODE = "encode"  #     encoder: one Encode call
+SPAN_QUEUE = "queue"  #       waiting: for room in the encoder's batch, or for the decoder's engine
+SPAN_DECODE_IMAGE = "decode_image"  #       file bytes to pixels
+SPAN_VIT = "vit"  #       the vision transformer
+SPAN_REDUCE = "reduce"  #       scans, projector, merging
+SPAN_CACHE_PUT = "cache_put"  #       writing the caches
+SPAN_PREFILL = "prefill"  #   the prompt through all layers
+SPAN_PRUNE = "prune"  #     one pruning layer: ranking and gathering
+SPAN_DECODE = "decode"  #   every token after the first
+SPAN_VIT_BATCH = "vit_batch"  # encoder: one device pass; links to the request of each image in it
+
+# ── Attributes: the model and the answer, by the semantic conventions.
+ATTR_GEN_AI_OPERATION = "gen_ai.operation.name"  # "chat" or "text_completion"
+ATTR_GEN_AI_PROVIDER = "gen_ai.provider.name"  # PROVIDER
+ATTR_GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
+ATTR_GEN_AI_RESPONSE_ID = "gen_ai.response.id"  # the request id
+ATTR_GEN_AI_MAX_TOKENS = "gen_ai.request.max_tokens"
+ATTR_GEN_AI_TEMPERATURE = "gen_ai.request.temperature"
+ATTR_GEN_AI_TOP_P = "gen_ai.request.top_p"
+ATTR_GEN_AI_TOP_K = "gen_ai.request.top_k"
+ATTR_GEN_AI_SEED = "gen_ai.request.seed"
+ATTR_GEN_AI_FINISH_REASONS = "gen_ai.response.finish_reasons"  # a list of one
+ATTR_GEN_AI_INPUT_TOKENS = "gen_ai.usage.input_tokens"  # rows at the first layer, visual ones included
+ATTR_GEN_AI_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+ATTR_GEN_AI_TOKEN_TYPE = "gen_ai.token.type"  # "input" or "output"
+ATTR_ERROR_TYPE = "error.type"  # the error's class name; absent on success
+ATTR_RPC_METHOD = "rpc.method"
+ATTR_RPC_SERVICE = "rpc.service"
+ATTR_RPC_STATUS_CODE = "rpc.grpc.status_code"  # gRPC's number
+PROVIDER = "vscan"
+
+# ── Attributes: requests and images.
+ATTR_REQUEST_ID = "vscan.request_id"
+ATTR_TENANT = "vscan.tenant"
+ATTR_IMAGES = "vscan.images"  # images in the request
+ATTR_IMAGE_INDEX = "vscan.image.index"  # position in the prompt, from 0
+ATTR_IMAGE_DIGEST = "vscan.image.digest"  # first 8 hexadecimal digits of the SHA-256
+ATTR_IMAGE_BYTES = "vscan.image.size_bytes"
+ATTR_IMAGE_FORMAT = "vscan.image.format"  # "PNG", ...
+ATTR_IMAGE_WIDTH = "vscan.image.width_pixels"
+ATTR_IMAGE_HEIGHT = "vscan.image.height_pixels"
+ATTR_PLACE = "vscan.place"  # where an image's tokens were found: "encoded", "memory", "redis", "shared", "encoder_memory"
+ATTR_PLACES = "vscan.places"  # a list: one such place for each image of a request
+ATTR_REDUCTION_METHOD = "vscan.reduction.method"
+ATTR_TOKENS_BEFORE = "vscan.visual_tokens.before_tokens"  # visual tokens before a stage
+ATTR_TOKENS_AFTER = "vscan.visual_tokens.after_tokens"  # and after it
+ATTR_STAGE = "vscan.stage"  # "encoder" (stage 1) or "prune" (stage 2)
+
+# ── Attributes: the caches.
+ATTR_CACHE_TIER = "vscan.cache.tier"  # "memory" or "redis"
+ATTR_CACHE_RESULT = "vscan.cache.result"  # "hit", "miss", "bad_entry", "error", "skipped" (breaker open)
+ATTR_CACHE_FLAW = "vscan.cache.flaw"  # why an entry was rejected: "tag", "key", "truncated", ...
+ATTR_REDIS_OPERATION = "vscan.redis.operation"  # "get", "set", "exists", "delete"
+ATTR_CACHE_HIT = "vscan.cache.hit"  # bool
+ATTR_CACHE_BYTES = "vscan.cache.size_bytes"  # of the value
+ATTR_DB_SYSTEM = "db.system.name"  # "redis"
+ATTR_CACHE_ENTRIES = "vscan.cache.entries"  # keys asked for at once
+
+# ── Attributes: the encoder.
+ATTR_BATCH_IMAGES = "vscan.batch.images"
+ATTR_BATCH_TILES = "vscan.batch.tiles"
+ATTR_TILES = "vscan.tiles"  # of one image
+ATTR_DEVICE = "vscan.device"
+
+# ── Attributes: the engine.
+ATTR_QUEUE_MS = "vscan.queue_ms"
+ATTR_PROMPT_TOKENS = "vscan.prompt_tokens"  # rows at the first layer
+ATTR_VISUAL_TOKENS = "vscan.visual_tokens"  # visual rows among them
+ATTR_SEGMENT_ROWS = "vscan.prefill.segment_rows"  # a list: rows of each segment
+ATTR_REUSED_ROWS = "vscan.prefill.reused_rows"  # rows of segment 0 found in the prefix cache
+ATTR_PRUNE_LAYER = "vscan.prune.layer"  # the layer before which it happened, from 0
+ATTR_PRUNE_RATER = "vscan.prune.rater"
+ATTR_COMPLETION_TOKENS = "vscan.completion_tokens"
+ATTR_TIME_TO_FIRST_TOKEN_MS = "vscan.time_to_first_token_ms"
+ATTR_SEGMENT = "vscan.segment"  # index of a segment, from 0
+ATTR_ATTEMPT = "vscan.attempt"  # the SDK's try of one question, from 1
+
+
+class Kind(Enum):
+    """How a metric is measured."""
+
+    COUNTER = "counter"  # only grows
+    UP_DOWN = "up_down_counter"  # how many there are now, by differences
+    HISTOGRAM = "histogram"  # a distribution
+    GAUGE = "gauge"  # the last value
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric: name, unit (UCUM; `{…}` counts things), what it says, and for a histogram the upper bounds of its buckets."""
+
+    name: str
+    unit: str
+    kind: Kind
+    description: str
+    bounds: tuple[float, ...] | None = None
+
+
+_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000)
+_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
+_TOKENS = (1, 4, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
+_BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
+
+# ── Metrics: both services.
+METRIC_REQUESTS = Metric("vscan.requests", "{request}", Kind.COUNTER, "Calls ended, by rpc.method and status (gRPC's name)")
+METRIC_REQUEST_DURATION = Metric(
+    "vscan.request.duration", "ms", Kind.HISTOGRAM, "From a call's arrival to its end, by rpc.method and status", _MS
+)
+METRIC_RUNNING_REQUESTS = Metric("vscan.requests.running", "{request}", Kind.UP_DOWN, "Calls being served, by rpc.method")
+METRIC_VISUAL_TOKENS_BEFORE = Metric(
+    "vscan.visual_tokens.before",
+    "{token}",
+    Kind.HISTOGRAM,
+    "Visual tokens that reach a stage, one image or prompt, by stage",
+    _TOKENS,
+)
+METRIC_VISUAL_TOKENS_AFTER = Metric(
+    "vscan.visual_tokens.after",
+    "{token}",
+    Kind.HISTOGRAM,
+    "Visual tokens that leave a stage, one image or prompt, by stage",
+    _TOKENS,
+)
+METRIC_CACHE_LOOKUPS = Metric("vscan.cache.lookups", "{lookup}", Kind.COUNTER, "Keys looked up, by tier and result")
+METRIC_CACHE_WRITES = Metric("vscan.cache.writes", "{write}", Kind.COUNTER, "Entries written, by tier and result")
+METRIC_CACHE_REJECTED = Metric(
+    "vscan.cache.rejected", "{entry}", Kind.COUNTER, "Redis entries that were not to be trusted and were deleted, by reason"
+)
+METRIC_REDIS_ERRORS = Metric("vscan.redis.errors", "{error}", Kind.COUNTER, "Failed Redis operations, by operation and error")
+METRIC_CACHE_BYTES = Metric("vscan.cache.memory", "By", Kind.GAUGE, "Bytes held by the memory tier")
+METRIC_CACHE_ENTRIES = Metric("vscan.cache.memory.entries", "{entry}", Kind.GAUGE, "Entries held by the memory tier")
+
+# ── Metrics: the encoder.
+METRIC_ENCODER_QUEUE_WAIT = Metric(
+    "vscan.encoder.queue_wait",
+    "ms",
+    Kind.HISTOGRAM,
+    "From an image's admission to its batch's start (scale the encoder by it)",
+    _MS,
+)
+METRIC_ENCODER_WAITING = Metric("vscan.encoder.waiting", "{image}", Kind.UP_DOWN, "Images admitted and not yet in a batch")
+METRIC_ENCODER_BATCH_IMAGES = Metric(
+    "vscan.encoder.batch.images", "{image}", Kind.HISTOGRAM, "Images in one device pass", _BATCH
+)
+METRIC_ENCODER_BATCH_TILES = Metric("vscan.encoder.batch.tiles", "{tile}", Kind.HISTOGRAM, "Tiles in one device pass", _BATCH)
+METRIC_ENCODER_VIT = Metric("vscan.encoder.vit", "ms", Kind.HISTOGRAM, "The vision transformer, one device pass", _MS)
+METRIC_ENCODER_SHARED = Metric(
+    "vscan.encoder.shared", "{request}", Kind.COUNTER, "Requests answered by an encoding that another one had begun"
+)
+
+# ── Metrics: the decoder.
+METRIC_TIME_TO_FIRST_TOKEN = Metric(
+    "gen_ai.server.time_to_first_token", "s", Kind.HISTOGRAM, "From a request's arrival to its first token", _SECONDS
+)
+METRIC_TIME_PER_OUTPUT_TOKEN = Metric(
+    "gen_ai.server.time_per_output_token", "s", Kind.HISTOGRAM, "Between tokens after the first, mean of one answer", _SECONDS
+)
+METRIC_GEN_AI_REQUEST_DURATION = Metric(
+    "gen_ai.server.request.duration", "s", Kind.HISTOGRAM, "From a request's arrival to the end of its answer", _SECONDS
+)
+METRIC_TOKEN_USAGE = Metric(
+    "gen_ai.client.token.usage", "{token}", Kind.HISTOGRAM, "Tokens of one request, by gen_ai.token.type", _TOKENS
+)
+METRIC_DECODER_WAITING = Metric(
+    "vscan.decoder.waiting", "{request}", Kind.UP_DOWN, "Requests accepted and not yet running (scale the decoder by it)"
+)
+METRIC_DECODER_RUNNING = Metric("vscan.decoder.running", "{request}", Kind.UP_DOWN, "Requests in the engine's batch")
+METRIC_DECODER_QUEUE_WAIT = Metric(
+    "vscan.decoder.queue_wait", "ms", Kind.HISTOGRAM, "From a request's acceptance to its first step", _MS
+)
+METRIC_DECODER_STEP_ROWS = Metric(
+    "vscan.decoder.step.rows", "{row}", Kind.HISTOGRAM, "Rows of one step at the first layer", _TOKENS
+)
+METRIC_KV_ROWS = Metric("vscan.decoder.kv.rows", "{row}", Kind.GAUGE, "Rows held in the KV cache, by segment")
+METRIC_KV_BYTES = Metric("vscan.decoder.kv.used", "By", Kind.GAUGE, "Bytes of the KV cache in use, by segment")
+METRIC_KV_CAPACITY = Metric("vscan.decoder.kv.capacity", "By", Kind.GAUGE, "Bytes of the KV cache in all")
+
+# ── Attributes of metrics.
+ATTR_STATUS = "vscan.status"  # gRPC's name of the status: "OK", "INVALID_ARGUMENT", ...
+
+
+def all_metrics() -> tuple[Metric, ...]:
+    """Every metric named here."""
+    return tuple(value for name, value in globals().items() if name.startswith("METRIC_"))
