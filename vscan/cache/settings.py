@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from vscan.errors import StartupError
+from vscan.rpc.address import is_loopback_host
 
 MIN_SECRET_BYTES = 16
 _SCHEMES = ("redis", "rediss", "unix")
@@ -111,15 +111,6 @@ def _check_url(settings: CacheSettings) -> None:
         raise StartupError(f"redis_url: scheme {url.scheme!r}; redis://, rediss:// and unix:// are known")
     if url.scheme != "unix" and not host:
         raise StartupError("redis_url: no host")
-    local = url.scheme == "unix" or _is_loopback(host or "")
+    local = url.scheme == "unix" or is_loopback_host(host or "")
     if not local and settings.cache_secret_file is None and not settings.cache_allow_unsigned:
         raise StartupError("redis_url: a Redis beyond loopback needs cache_secret_file (or cache_allow_unsigned)")
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False  # a name may mean any address tomorrow

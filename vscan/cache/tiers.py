@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from vscan.cache.place import Place
 from vscan.cache.recorder import CacheRecorder, CountingRecorder, Outcome, Tier
 from vscan.cache.redis import RedisCache
 from vscan.cache.settings import CacheSettings
+from vscan.offload import off_loop_if_large
 from vscan.visual_tokens import VisualTokens
 
 
@@ -46,24 +46,28 @@ class TieredCache:
 
     async def get_many(self, keys: Sequence[bytes]) -> list[CacheHit | None]:
         """As `get`, in the order of `keys`; Redis is asked once, for what memory lacks."""
-        hits = {key: self._from_memory(key) for key in keys}
+        hits = {key: self._from_memory(key) for key in dict.fromkeys(keys)}
         lacking = [key for key, hit in hits.items() if hit is None]
         if self._redis is not None and lacking:
             for key, value in zip(lacking, await self._redis.get_many(lacking), strict=True):
                 if value is not None:
-                    self._memory.put(key, value)
+                    self.remember(key, value)
                     hits[key] = CacheHit(value, Place.REDIS)
         return [hits[key] for key in keys]
 
     async def put(self, key: bytes, value: VisualTokens, body: bytes | None = None) -> None:
         """Stores in both tiers. `body` is `value.to_bytes()` where the caller has it already."""
-        self._memory.put(key, value)
+        self.remember(key, value)
         if self._redis is not None:
-            await self._redis.put(key, await asyncio.to_thread(value.to_bytes) if body is None else body)
+            if body is None:
+                body = await off_loop_if_large(value.nbytes, value.to_bytes)
+            await self._redis.put(key, body)
 
     def remember(self, key: bytes, value: VisualTokens) -> None:
         """Stores in memory only: for what came from the encoder, which alone writes to Redis."""
-        self._memory.put(key, value)
+        if self._memory.put(key, value):
+            self._recorder.written(Tier.MEMORY, Outcome.OK)
+        self._recorder.holds(len(self._memory), self._memory.used_bytes)
 
     async def locate(self, key: bytes) -> Place | None:
         """The first tier that has the key, without moving, refreshing or verifying its entry."""
