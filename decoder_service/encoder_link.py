@@ -1,0 +1,239 @@
+"""The decoder's side of the wire to its encoder: learns who it is, whether the two fit, and asks it for images' tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+import torch
+
+from vscan.content_key import DIGEST_BYTES
+from vscan.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InternalError,
+    InvalidArgument,
+    MissingImages,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+    VScanError,
+)
+from vscan.rpc.deadlines import Deadline
+from vscan.rpc.error_details import error_from_rpc
+from vscan.specs import ReductionSpec
+from vscan.tensors import DTYPE_NAMES, dtype_from_proto
+from vscan.v1 import encoder_pb2, encoder_pb2_grpc
+from vscan.visual_tokens import CODEC_VERSION
+from vscan.wire import reduction_from_proto
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderDescription:
+    """What an encoder says of itself."""
+
+    model: str
+    fingerprint: bytes  # 32
+    pair_fingerprint: bytes  # 32
+    hidden_size: int
+    dtype: torch.dtype
+    codec_version: int
+    defaults: ReductionSpec  # every field set
+
+    @classmethod
+    def from_proto(cls, message: encoder_pb2.DescribeEncoderResponse) -> EncoderDescription:
+        """Raises InvalidArgument if a field cannot be understood."""
+        if len(message.fingerprint) != DIGEST_BYTES:
+            raise InvalidArgument("fingerprint", f"{len(message.fingerprint)} bytes", limit=f"{DIGEST_BYTES} bytes")
+        defaults = reduction_from_proto(message.defaults.reduction, "defaults.reduction")
+        if defaults.method is None or defaults.budget is None:
+            raise InvalidArgument("defaults.reduction", "not every field is set")
+        return cls(
+            model=message.model,
+            fingerprint=message.fingerprint,
+            pair_fingerprint=message.pair_fingerprint,
+            hidden_size=message.hidden_size,
+            dtype=dtype_from_proto(message.dtype),
+            codec_version=message.codec_version,
+            defaults=defaults,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """What this decoder needs of its encoder."""
+
+    pair_fingerprint: bytes  # of its own checkpoint
+    hidden_size: int
+    dtypes: frozenset[torch.dtype] = frozenset(DTYPE_NAMES)  # that it can take
+
+    def problem(self, encoder: EncoderDescription) -> str | None:
+        """Why the two do not fit, on one line; None if they do."""
+        if encoder.codec_version != CODEC_VERSION:
+            return f"the encoder writes visual tokens in codec version {encoder.codec_version}, here it is {CODEC_VERSION}"
+        if encoder.hidden_size != self.hidden_size:
+            return f"the encoder's tokens are {encoder.hidden_size} wide, the language model's {self.hidden_size}"
+        if encoder.pair_fingerprint != self.pair_fingerprint:
+            theirs, ours = encoder.pair_fingerprint.hex()[:12], self.pair_fingerprint.hex()[:12]
+            return f"the encoder serves another checkpoint: {encoder.model!r} with config {theirs}, here it is {ours}"
+        if encoder.dtype not in self.dtypes:
+            return f"the encoder's tokens are {DTYPE_NAMES[encoder.dtype]}, which this decoder does not take"
+        return None
+
+
+class EncoderLink:
+    """Keeps up with the encoder behind a channel. Belongs to one event loop.
+
+    Describe is asked again and again: until the encoder is there, and then every `refresh_seconds`, because an encoder that was
+    replaced would otherwise go unnoticed for as long as every image is found in a cache. While the encoder is away its last
+    description stands, so that cached images can be answered.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        fit: Fit,
+        *,
+        on_pairing: Callable[[str | None], None] = lambda problem: None,
+        refresh_seconds: float = 5.0,
+        retry_seconds: float = 0.25,
+        describe_seconds: float = 5.0,
+        encode_seconds: float = 120.0,
+    ) -> None:
+        """`on_pairing` is told each new answer of `pairing_problem`; the times are the longest waits, in seconds."""
+        self._stub = encoder_pb2_grpc.VisionEncoderStub(channel)  # type: ignore[no-untyped-call]
+        self._fit = fit
+        self._on_pairing = on_pairing
+        self._refresh_seconds = refresh_seconds
+        self._retry_seconds = retry_seconds
+        self._describe_seconds = describe_seconds
+        self._encode_seconds = encode_seconds
+        self._description: EncoderDescription | None = None
+        self._problem: str | None = "the encoder has not been reached yet"
+        self._away = False
+        self._learning = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def description(self) -> EncoderDescription | None:
+        """The encoder's last description; None until it was reached."""
+        return self._description
+
+    def pairing_problem(self) -> str | None:
+        """Why this decoder cannot work with its encoder, on one line; None if it can."""
+        return self._problem
+
+    def paired(self) -> EncoderDescription:
+        """The description of an encoder that fits. Raises Unavailable if there is none."""
+        if self._problem is not None or self._description is None:
+            raise Unavailable(f"not paired with an encoder: {self._problem}")
+        return self._description
+
+    def start(self) -> None:
+        """Starts to learn in the background."""
+        self._task = asyncio.create_task(self._keep_up())
+
+    async def aclose(self) -> None:
+        """Stops learning. The channel is its opener's to close."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def learn(self) -> None:
+        """Asks Describe once, now; a failure leaves the last description."""
+        async with self._learning:
+            try:
+                message = await self._stub.Describe(
+                    encoder_pb2.DescribeEncoderRequest(), timeout=self._describe_seconds, wait_for_ready=True
+                )
+                self._learned(EncoderDescription.from_proto(message))
+            except grpc.aio.AioRpcError as error:
+                self._not_reached(error.code())
+            except InvalidArgument as error:
+                self._set_problem(f"the encoder's description is not understood: {error}")
+
+    async def encode(self, request: encoder_pb2.EncodeRequest, *, field: str, deadline: Deadline) -> encoder_pb2.EncodeResponse:
+        """Asks for one image's tokens; `field` is its place in the decoder's own request.
+
+        Raises:
+            InvalidArgument: the encoder refused the image or the spec; names the field of the decoder's request.
+            MissingImages: the digest is unknown.
+            ResourceExhausted: the encoder is busy.
+            DeadlineExceeded: the caller's time ran out.
+            Unavailable: the encoder is away, too slow, or does not let this decoder in.
+            InternalError: the encoder failed.
+        """
+        left = deadline.left_seconds()
+        try:
+            response: encoder_pb2.EncodeResponse = await self._stub.Encode(
+                request, timeout=self._encode_seconds if left is None else min(left, self._encode_seconds)
+            )
+            return response
+        except grpc.aio.AioRpcError as error:
+            raise _for_the_caller(error_from_rpc(error), field, deadline) from error
+
+    async def _keep_up(self) -> None:
+        while True:
+            try:
+                await self.learn()
+            except Exception:  # this loop must outlive any fault: without it a replaced encoder goes unnoticed
+                log.exception("learning about the encoder failed")
+            reached = self._description is not None and not self._away
+            await asyncio.sleep(self._refresh_seconds if reached else self._retry_seconds)
+
+    def _learned(self, description: EncoderDescription) -> None:
+        known, self._description, self._away = self._description, description, False
+        if known is None or known.fingerprint != description.fingerprint:
+            log.info("the encoder serves %s, fingerprint %s", description.model, description.fingerprint.hex()[:12])
+        self._set_problem(self._fit.problem(description))
+
+    def _not_reached(self, code: grpc.StatusCode) -> None:
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            self._set_problem("the encoder's address is served by something else")
+        elif self._description is None:
+            self._set_problem(f"the encoder has not been reached yet ({code.name})")
+        elif not self._away:
+            log.warning("the encoder is away (%s); images that are cached go on", code.name)
+        self._away = True
+
+    def _set_problem(self, problem: str | None) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            log.log(logging.INFO if problem is None else logging.WARNING, "pairing: %s", problem or "the encoder fits")
+            self._on_pairing(problem)
+
+
+def _for_the_caller(error: VScanError, field: str, deadline: Deadline) -> VScanError:
+    """What the encoder's error means to the one who asked the decoder."""
+    match error:
+        case InvalidArgument():
+            return InvalidArgument(_in_request(error.field, field), error.problem, limit=error.limit, trace_id=error.trace_id)
+        case MissingImages():
+            return MissingImages(error.sha256, field=field, trace_id=error.trace_id)
+        case DeadlineExceeded() if deadline.passed:
+            return DeadlineExceeded(f"{field}: the deadline passed while the image was encoded")
+        case DeadlineExceeded():
+            return Unavailable("the encoder did not answer in time")
+        case Unavailable() | Cancelled():
+            return Unavailable("the encoder is away")
+        case PermissionDenied() | Unauthenticated() | FailedPrecondition():
+            log.error("the encoder refuses this decoder: %s", error)
+            return Unavailable("the encoder refuses this decoder")
+        case InternalError():
+            return InternalError("the encoder failed", trace_id=error.trace_id)
+        case _:
+            return error
+
+
+def _in_request(encoder_field: str, field: str) -> str:
+    """`image.data` of the encoder's request is `messages[1].parts[0].image.data` of ours; `reduction` is at the top of both."""
+    first, dot, rest = encoder_field.partition(".")
+    if first == "image":
+        return f"{field}{dot}{rest}"
+    return encoder_field if first == "reduction" else f"{field}.{encoder_field}"
