@@ -1,0 +1,74 @@
+"""How many tokens to keep of a tile, and how the scans share them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vscan.specs import ReductionMethod, ReductionSpec
+
+# Guards floor() against 0.29 x 100 coming out as 28.999...
+_FLOOR_SLACK = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The tokens of a tile, row-major."""
+
+    rows: int
+    columns: int
+
+    @property
+    def tokens(self) -> int:
+        """N, the tokens of the tile."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReductionPlan:
+    """What becomes of a tile, decided. Tiles with equal plans are reduced together."""
+
+    grid: Grid
+    window: int
+    method: ReductionMethod
+    keep_tokens: int  # T; for pooling the number of cells
+    local_tokens: int = 0  # what the local scan may take at most, of keep_tokens
+    merge: bool = False
+
+
+def plan_reduction(spec: ReductionSpec, grid: Grid, window: int) -> ReductionPlan:
+    """Decides a filled spec for one grid. Keeping all tokens is no reduction, whatever the method.
+
+    Raises:
+        InvalidArgument: more tokens are asked for than the tile has.
+    """
+    method = spec.method or ReductionMethod.NONE
+    keep = grid.tokens if spec.budget is None else spec.budget.tokens(grid.tokens)
+    if method is ReductionMethod.NONE or keep == grid.tokens:
+        return ReductionPlan(grid=grid, window=window, method=ReductionMethod.NONE, keep_tokens=grid.tokens)
+    if method is ReductionMethod.POOL:
+        keep = pool_grid(grid, keep).tokens
+    return ReductionPlan(
+        grid=grid,
+        window=window,
+        method=method,
+        keep_tokens=keep,
+        local_tokens=_local_tokens(spec, keep),
+        merge=bool(spec.merge) and method is not ReductionMethod.POOL,
+    )
+
+
+def pool_grid(grid: Grid, budget_tokens: int) -> Grid:
+    """The finest grid of cells with the tile's aspect that has at most `budget_tokens` cells.
+
+    24 x 24 and 96 tokens: 9 x 9 cells (10 x 10 would be 100). A budget below one row of that aspect gives one row of cells.
+    """
+    shapes = (Grid(rows, max(1, round(rows * grid.columns / grid.rows))) for rows in range(1, grid.rows + 1))
+    fitting = [shape for shape in shapes if shape.tokens <= budget_tokens]
+    return max(fitting, key=lambda shape: shape.tokens, default=Grid(1, min(budget_tokens, grid.columns)))
+
+
+def _local_tokens(spec: ReductionSpec, keep: int) -> int:
+    if spec.method is ReductionMethod.LOCAL:
+        return keep
+    return math.floor((spec.local_share or 0.0) * keep + _FLOOR_SLACK)

@@ -1,0 +1,55 @@
+"""Merging dropped tokens into kept ones (VScan, arXiv 2505.22654, section 3). Runs after the projector."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+
+def merge_dropped(tokens: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each dropped token joins its most cosine-similar kept token; a kept token becomes the mean of itself and what joined it.
+
+        kept           1 5          of tokens 0 to 5
+        merged_into    0 0 1 0 1 1  rows 0 and 1 each hold three tokens
+
+    Similarities and means are computed in float32 at least. Of equally similar tokens the first wins.
+
+    Args:
+        tokens: [tiles, N, hidden].
+        kept: [tiles, T], int64, ascending.
+
+    Returns:
+        The merged tokens [tiles, T, hidden] in the dtype of `tokens`, and `merged_into` [tiles, N], int64.
+    """
+    unit = functional.normalize(_at_least_float32(tokens), dim=-1)
+    similarity = unit @ gather_rows(unit, kept).transpose(1, 2)  # [tiles, N, T]
+    own = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
+    merged_into = similarity.argmax(dim=-1).scatter_(1, kept, own)
+    return mean_rows(tokens, merged_into, kept.shape[1]), merged_into
+
+
+def mean_rows(tokens: torch.Tensor, into: torch.Tensor, count: int) -> torch.Tensor:
+    """The mean of the tokens that go into each row.
+
+    Args:
+        tokens: [tiles, N, hidden].
+        into: [tiles, N], int64, below `count`; every row gets at least one token.
+
+    Returns:
+        [tiles, count, hidden], in the dtype of `tokens`.
+    """
+    tiles, _, hidden = tokens.shape
+    wide = _at_least_float32(tokens)
+    rows = (into + count * torch.arange(tiles, device=into.device)[:, None]).flatten()
+    sums = wide.new_zeros(tiles * count, hidden).index_add_(0, rows, wide.flatten(0, 1))
+    members = wide.new_zeros(tiles * count).index_add_(0, rows, wide.new_ones(rows.shape[0]))
+    return (sums / members[:, None]).view(tiles, count, hidden).to(tokens.dtype)
+
+
+def gather_rows(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Rows `indices` [tiles, T] of `tokens` [tiles, N, hidden]: [tiles, T, hidden]."""
+    return tokens.gather(1, indices[:, :, None].expand(-1, -1, tokens.shape[-1]))
+
+
+def _at_least_float32(tokens: torch.Tensor) -> torch.Tensor:
+    return tokens.to(torch.promote_types(tokens.dtype, torch.float32))

@@ -1,0 +1,95 @@
+"""Stage 1 as a whole: scores and projected tokens in, kept tokens out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from encoder_service.reduction.budget import ReductionPlan, pool_grid
+from encoder_service.reduction.controls import pool_cells, random_scores
+from encoder_service.reduction.merge import gather_rows, mean_rows, merge_dropped
+from encoder_service.reduction.scan import global_scan, local_scan
+from vscan.specs import ReductionMethod
+from vscan.visual_tokens import PickedBy
+
+_DROPPED = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """How much each token of each tile matters, [tiles, N], float32."""
+
+    shallow: torch.Tensor
+    deep: torch.Tensor
+
+    def __getitem__(self, tiles: torch.Tensor) -> Scores:
+        return Scores(self.shallow[tiles], self.deep[tiles])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReducedTiles:
+    """The kept tokens of tiles with one plan."""
+
+    tokens: torch.Tensor  # [tiles, T, hidden]
+    kept: torch.Tensor  # [tiles, T], int64, ascending
+    picked_by: torch.Tensor  # [tiles, T], uint8, values of PickedBy
+    merged_into: torch.Tensor | None  # [tiles, N], int64, below T; None if dropped tokens are lost
+
+
+def reduce_tiles(tokens: torch.Tensor, scores: Scores, plan: ReductionPlan, tile_seeds: torch.Tensor) -> ReducedTiles:
+    """Carries out a plan on tiles of its grid. Every tile keeps exactly `plan.keep_tokens` tokens.
+
+    Args:
+        tokens: after the projector, [tiles, N, hidden].
+        tile_seeds: [tiles], int64; read by the random control only.
+    """
+    if plan.method is ReductionMethod.NONE:
+        return _keep_all(tokens)
+    if plan.method is ReductionMethod.POOL:
+        return _pool(tokens, plan)
+    picked = _pick(scores, plan, tile_seeds)
+    kept = (picked == _DROPPED).to(torch.uint8).argsort(dim=1, stable=True)[:, : plan.keep_tokens]
+    picked_by = picked.gather(1, kept)
+    if not plan.merge:
+        return ReducedTiles(gather_rows(tokens, kept), kept, picked_by, None)
+    merged, merged_into = merge_dropped(tokens, kept)
+    return ReducedTiles(merged, kept, picked_by, merged_into)
+
+
+def _pick(scores: Scores, plan: ReductionPlan, tile_seeds: torch.Tensor) -> torch.Tensor:
+    """Which scan keeps each token, [tiles, N], uint8, 0 where none does."""
+    nothing = torch.zeros_like(scores.deep, dtype=torch.bool)
+    if plan.method is ReductionMethod.RANDOM:
+        drawn = global_scan(random_scores(tile_seeds, plan.grid.tokens), nothing, plan.keep_tokens)
+        return _marked(drawn, PickedBy.RANDOM)
+    if plan.method is ReductionMethod.GLOBAL:
+        return _marked(global_scan(scores.deep, nothing, plan.keep_tokens), PickedBy.GLOBAL)
+    local = local_scan(scores.shallow, plan.grid, plan.window, plan.local_tokens)
+    rest = plan.keep_tokens - int(local[0].sum())
+    if plan.method is ReductionMethod.LOCAL:
+        # Alone, the local scan gives what windows cannot share equally to the next best of its own scores.
+        return _marked(local | global_scan(scores.shallow, local, rest), PickedBy.LOCAL)
+    return _marked(local, PickedBy.LOCAL) + _marked(global_scan(scores.deep, local, rest), PickedBy.GLOBAL)
+
+
+def _marked(mask: torch.Tensor, picked_by: PickedBy) -> torch.Tensor:
+    return mask.to(torch.uint8) * int(picked_by)
+
+
+def _keep_all(tokens: torch.Tensor) -> ReducedTiles:
+    tiles, count, _ = tokens.shape
+    each = torch.arange(count, device=tokens.device).expand(tiles, count)
+    return ReducedTiles(tokens, each, torch.full_like(each, int(PickedBy.ALL), dtype=torch.uint8), each)
+
+
+def _pool(tokens: torch.Tensor, plan: ReductionPlan) -> ReducedTiles:
+    """Means over cells; a cell's place is its first token."""
+    tiles, count, _ = tokens.shape
+    cells = pool_cells(plan.grid, pool_grid(plan.grid, plan.keep_tokens), tokens.device)
+    by_cell = cells.argsort(stable=True)
+    sizes = torch.bincount(cells)
+    first = by_cell[sizes.cumsum(0) - sizes].expand(tiles, -1)
+    into = cells.expand(tiles, count)
+    picked_by = torch.full_like(first, int(PickedBy.POOL), dtype=torch.uint8)
+    return ReducedTiles(mean_rows(tokens, into, plan.keep_tokens), first, picked_by, into)

@@ -1,0 +1,70 @@
+"""The local and the global scan (VScan, arXiv 2505.22654, section 3): which tokens of each tile to keep.
+
+Everything is batched over tiles of one grid. Sorts are stable, so of equal scores the lower index wins.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from encoder_service.reduction.budget import Grid
+
+
+def window_of(grid: Grid, window: int, device: torch.device | None = None) -> torch.Tensor:
+    """The window of each token, [N], int64.
+
+    Windows are counted by floor; the remaining rows and columns belong to the last window. 5 x 7 tokens, window 3:
+
+        0 0 0 1 1 1 1
+        0 0 0 1 1 1 1
+        0 0 0 1 1 1 1
+        0 0 0 1 1 1 1
+        0 0 0 1 1 1 1
+    """
+    down, across = max(1, grid.rows // window), max(1, grid.columns // window)
+    rows = (torch.arange(grid.rows, device=device) // window).clamp(max=down - 1)
+    columns = (torch.arange(grid.columns, device=device) // window).clamp(max=across - 1)
+    return (rows[:, None] * across + columns).flatten()
+
+
+def local_scan(scores: torch.Tensor, grid: Grid, window: int, count: int) -> torch.Tensor:
+    """Keeps the best tokens of every window, equally many in each: `count // windows`, or all that the window has.
+
+    What `count` leaves over is the caller's to give away. 2 windows of 3 tokens, count 5:
+
+        tokens by window and score    2 0 1 | 5 3 4
+        place in the window           0 1 2 | 0 1 2
+        kept (place < 5 // 2)         2 0   | 5 3
+
+    Args:
+        scores: [tiles, N].
+
+    Returns:
+        Whether each token is kept, [tiles, N], bool; equally many in every tile.
+    """
+    windows = window_of(grid, window, scores.device)
+    sizes = torch.bincount(windows)
+    by_score = scores.argsort(dim=1, descending=True, stable=True)
+    by_window = by_score.gather(1, windows[by_score].argsort(dim=1, stable=True))
+    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    places = torch.arange(grid.tokens, device=scores.device) - starts  # the same in every tile
+    kept = by_window[:, places < count // len(sizes)]
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, kept, True)
+
+
+def global_scan(scores: torch.Tensor, taken: torch.Tensor, count: int) -> torch.Tensor:
+    """Keeps the best `count` tokens of each tile that are not taken yet.
+
+    The paper sets the scores of taken tokens to zero; sorting them behind all others is the same, except that none is picked
+    twice where the remaining scores are zero too.
+
+    Args:
+        scores: [tiles, N].
+        taken: [tiles, N], bool; at most N - count in each tile.
+
+    Returns:
+        Whether each token is kept now, [tiles, N], bool.
+    """
+    by_score = scores.argsort(dim=1, descending=True, stable=True)
+    free_first = by_score.gather(1, taken.gather(1, by_score).to(torch.uint8).argsort(dim=1, stable=True))
+    return torch.zeros_like(taken).scatter_(1, free_first[:, :count], True)
