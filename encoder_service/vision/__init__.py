@@ -1,1 +1,1 @@
-"""."""
+"""Vision models: one file for each family; nothing else says a family's name."""

@@ -1,0 +1,43 @@
+"""What an encoder is, in 256 bits: two with one fingerprint make the same visual tokens of the same image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from encoder_service.vision.base import VisionModel
+from vscan.content_key import framed_sha256
+from vscan.tensors import DTYPE_NAMES
+
+# Raise it when the code makes other tokens of the same image: decoding, scans, merging, the random control.
+CODE_REVISION = 1
+# Who wrote a configuration does not change what it says.
+_NOT_CONFIGURATION = {"transformers_version", "processor_class", "_processor_class"}
+
+
+def fingerprint(model: VisionModel) -> bytes:
+    """SHA-256 over weights, configuration, scan settings, dtype and code revision, 32 bytes. One tensor is copied at a time."""
+    return framed_sha256(_fields(model))
+
+
+def _fields(model: VisionModel) -> Iterator[bytes]:
+    yield b"vscan encoder"
+    yield str(CODE_REVISION).encode()
+    yield model.family.encode()
+    yield DTYPE_NAMES[model.dtype].encode()
+    yield json.dumps(asdict(model.scan), sort_keys=True).encode()
+    yield json.dumps(_identity(model.configuration()), sort_keys=True).encode()
+    for name, tensor in sorted(model.named_tensors(), key=lambda entry: entry[0]):
+        yield name.encode()
+        yield f"{tensor.dtype} {tuple(tensor.shape)}".encode()
+        yield tensor.detach().to("cpu").contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _identity(entry) for key, entry in value.items() if key not in _NOT_CONFIGURATION}
+    return value

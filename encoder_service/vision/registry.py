@@ -1,0 +1,42 @@
+"""Finds the families: each file of this package that defines `FAMILY` is one."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+import torch
+
+from encoder_service import vision
+from encoder_service.vision.base import Family, VisionModel
+from vscan.checkpoint import Checkpoint
+from vscan.errors import CheckpointError
+
+
+def families() -> dict[str, Family]:
+    """Every family, by the `model_type` of its config.json."""
+    files = (import_module(f"{vision.__name__}.{file.name}") for file in pkgutil.iter_modules(vision.__path__))
+    found: list[Family] = [file.FAMILY for file in files if hasattr(file, "FAMILY")]
+    return {family.model_type: family for family in found}
+
+
+def load_vision(
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    shallow_layer: int | None = None,
+    window: int | None = None,
+) -> VisionModel:
+    """Loads a checkpoint's vision half.
+
+    Raises:
+        CheckpointError: the family is not known, or the half cannot be loaded.
+        StartupError: the layer or the window does not fit the model.
+    """
+    known = families()
+    if checkpoint.model_type not in known:
+        served = ", ".join(sorted(known))
+        raise CheckpointError(f"{checkpoint.directory}: model family {checkpoint.model_type} is not served, only {served}")
+    load = known[checkpoint.model_type].load
+    return load(checkpoint, dtype=dtype, device=device, shallow_layer=shallow_layer, window=window)
