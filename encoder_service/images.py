@@ -1,0 +1,142 @@
+"""Safe decoding: bytes of an image file in, RGB pixels out. Nothing is fetched, and Pillow's global state is left alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from vscan.errors import InvalidArgument
+
+_FIELD = "image"
+_MEBIBYTE = 2**20
+_MEGAPIXEL = 10**6
+# Told apart by their first bytes, never by a name. Pillow's own Image.open() would try every plugin it knows.
+_PLUGINS: tuple[tuple[bytes, str, type[ImageFile.ImageFile]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "PNG", PngImageFile),
+    (b"\xff\xd8\xff", "JPEG", JpegImageFile),
+    (b"GIF87a", "GIF", GifImageFile),
+    (b"GIF89a", "GIF", GifImageFile),
+    (b"II*\x00", "TIFF", TiffImageFile),
+    (b"MM\x00*", "TIFF", TiffImageFile),
+    (b"RIFF", "WebP", WebPImageFile),
+    (b"BM", "BMP", BmpImageFile),
+)
+FORMATS = tuple(dict.fromkeys(name for _, name, _ in _PLUGINS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLimits:
+    """What is refused."""
+
+    max_bytes: int
+    max_pixels: int
+    min_side: int
+    max_aspect_ratio: float
+
+
+def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
+    """The picture as people see it: first frame or page, turned as its EXIF says, transparency on white, RGB, 8 bits a channel.
+
+    The size is read from the header and checked before any pixel is decoded.
+
+    Raises:
+        InvalidArgument: not an image of a known format, truncated, damaged, or over a limit.
+    """
+    check_bytes(data, limits)
+    name, plugin = _recognise(data)
+    with _refusing(name):
+        if name == "WebP" and (size := _webp_size(data)):
+            _check_size(size, limits)  # its plugin allocates the canvas when it opens the file
+        image = plugin(io.BytesIO(data))
+        _check_size(image.size, limits)
+        image.load()
+        return _rgb(_upright(image))
+
+
+def check_bytes(data: bytes, limits: ImageLimits) -> None:
+    """Refuses an empty or too large file. Raises InvalidArgument."""
+    if not data:
+        raise InvalidArgument(_FIELD, "empty")
+    if len(data) > limits.max_bytes:
+        raise InvalidArgument(_FIELD, _bytes_text(len(data)), limit=_bytes_text(limits.max_bytes))
+
+
+def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
+    for magic, name, plugin in _PLUGINS:
+        if data.startswith(magic) and (name != "WebP" or data[8:12] == b"WEBP"):
+            return name, plugin
+    raise InvalidArgument(_FIELD, "not an image of a known format", limit=", ".join(FORMATS))
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (InvalidArgument, MemoryError):
+        raise
+    except Exception as error:  # what plugins raise on broken files has no common class
+        raise InvalidArgument(_FIELD, f"not a readable {name} file: truncated or damaged") from error
+
+
+def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
+    width, height = size
+    shape = f"{width} x {height} pixels"
+    if width * height > limits.max_pixels:
+        raise InvalidArgument(_FIELD, _pixels_text(width * height), limit=_pixels_text(limits.max_pixels))
+    if min(size) < limits.min_side:
+        raise InvalidArgument(_FIELD, shape, limit=f"at least {limits.min_side} pixels a side")
+    if max(size) > limits.max_aspect_ratio * min(size):
+        raise InvalidArgument(_FIELD, shape, limit=f"aspect ratio of {limits.max_aspect_ratio:g} to 1")
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height as the header says (RFC 9649); None for a first chunk that is no image."""
+    chunk = data[12:16]
+    if chunk == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if chunk == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if chunk == b"VP8 ":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # A picture with unreadable EXIF data is still a picture; it is taken as it lies.
+    with suppress(Exception):
+        return ImageOps.exif_transpose(image)
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise InvalidArgument(_FIELD, "32 bits a channel", limit="16 bits")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image.alpha_composite(rgba)
+    return image.convert("RGB")
+
+
+def _bytes_text(count: int) -> str:
+    return f"{count / _MEBIBYTE:,.1f} MiB" if count >= _MEBIBYTE else f"{count:,} bytes"
+
+
+def _pixels_text(count: int) -> str:
+    if count < _MEGAPIXEL:
+        return f"{count:,} pixels"
+    return f"{count / _MEGAPIXEL:,.1f}".removesuffix(".0") + " MP"

@@ -1,0 +1,191 @@
+"""Decoding: what is accepted comes out as people see it, what is not is refused by name and limit."""
+
+import io
+import resource
+import struct
+import warnings
+import zlib
+
+import pytest
+from PIL import Image
+
+from encoder_service.images import FORMATS, ImageLimits, decode_image
+from vscan.errors import InvalidArgument
+
+LIMITS = ImageLimits(max_bytes=2**20, max_pixels=50_000_000, min_side=8, max_aspect_ratio=20)
+SAVE_AS = {"PNG": {}, "JPEG": {"quality": 95}, "WebP": {"lossless": True}, "BMP": {}, "GIF": {}, "TIFF": {}}
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """Left half red, right half blue."""
+    image = Image.new("RGB", size, (255, 0, 0))
+    image.paste((0, 0, 255), (size[0] // 2, 0, size[0], size[1]))
+    return image.convert(mode)
+
+
+def saved(image: Image.Image, name: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, name, **options)
+    return file.getvalue()
+
+
+def png_bomb(side: int) -> bytes:
+    """A valid PNG of side x side black pixels, compressed a thousandfold; built in pieces, never in memory whole."""
+    packer = zlib.compressobj(9)
+    line = bytes(1 + (side + 7) // 8)
+    packed = b"".join(packer.compress(line * 100) for _ in range(side // 100)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
+    )
+
+
+def refusal(data: bytes, limits: ImageLimits = LIMITS) -> InvalidArgument:
+    with pytest.raises(InvalidArgument) as caught:
+        decode_image(data, limits)
+    assert caught.value.field == "image"
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_every_format_on_the_list_has_a_case() -> None:
+    assert set(SAVE_AS) == set(FORMATS)
+
+
+@pytest.mark.parametrize("name", SAVE_AS)
+def test_each_format_is_decoded(name: str) -> None:
+    image = decode_image(saved(picture(), name, **SAVE_AS[name]), LIMITS)
+    assert (image.mode, image.size) == ("RGB", (40, 30))
+    red, blue = image.getpixel((5, 15)), image.getpixel((35, 15))
+    assert red[0] > 230 > 20 > red[2]
+    assert blue[2] > 230 > 20 > blue[0]
+
+
+@pytest.mark.parametrize("name", SAVE_AS)
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_a_truncated_file_is_refused(name: str, kept: float) -> None:
+    noise = Image.effect_noise((64, 64), 90).convert("RGB")
+    data = saved(noise, name, **SAVE_AS[name])
+    assert refusal(data[: int(kept * len(data))]).problem == f"not a readable {name} file: truncated or damaged"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "I;16"])
+def test_png_modes_become_rgb(mode: str) -> None:
+    grey = Image.new("I;16", (20, 20), 0x80FF) if mode == "I;16" else None
+    image = decode_image(saved(grey or picture(mode), "PNG"), LIMITS)
+    assert image.mode == "RGB"
+    if grey:
+        assert image.getpixel((3, 3)) == (0x80, 0x80, 0x80)
+
+
+def test_cmyk_jpeg_becomes_rgb() -> None:
+    red = decode_image(saved(picture("CMYK"), "JPEG", quality=95), LIMITS).getpixel((5, 15))
+    assert red[0] > 230 > 20 > red[2]
+
+
+def test_transparency_lies_on_white() -> None:
+    image = picture("RGBA")
+    image.putalpha(0)
+    assert decode_image(saved(image, "PNG"), LIMITS).getpixel((5, 5)) == (255, 255, 255)
+    palette = picture("P")
+    assert decode_image(saved(palette, "PNG", transparency=palette.getpixel((5, 5))), LIMITS).getpixel((5, 5)) == (
+        255,
+        255,
+        255,
+    )
+
+
+def test_32_bit_pixels_are_refused() -> None:
+    assert refusal(saved(Image.new("F", (20, 20)), "TIFF")).limit == "16 bits"
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WebP", "TIFF"])
+def test_exif_orientation_is_applied(name: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the left edge is up
+    image = decode_image(saved(picture(), name, exif=exif, **SAVE_AS[name]), LIMITS)
+    assert image.size == (30, 40)
+    assert image.getpixel((15, 5))[0] > 230
+    assert image.getpixel((15, 35))[2] > 230
+
+
+def test_unreadable_exif_is_passed_over() -> None:
+    data = saved(picture(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff broken")
+    assert decode_image(data, LIMITS).size == (40, 30)
+
+
+@pytest.mark.parametrize("name", ["GIF", "TIFF", "WebP", "PNG"])
+def test_the_first_frame_or_page_is_taken(name: str) -> None:
+    green = Image.new("RGB", (40, 30), (0, 255, 0))
+    data = saved(picture(), name, save_all=True, append_images=[green], **SAVE_AS[name])
+    assert decode_image(data, LIMITS).getpixel((5, 15))[1] < 20
+
+
+def test_the_bomb_is_refused_before_it_is_decoded() -> None:
+    bomb = png_bomb(40_000)
+    assert len(bomb) < LIMITS.max_bytes
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    error = refusal(bomb)
+    assert str(error) == "image: 1,600 MP, limit 50 MP"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000, "kilobytes; the pixels would be 200,000"
+
+
+def test_a_large_webp_canvas_is_refused_by_its_header() -> None:
+    frame = saved(picture(), "WebP", lossless=True)[12:]
+    canvas = (16_383).to_bytes(3, "little")
+    body = b"WEBP" + b"VP8X" + struct.pack("<I", 10) + bytes(4) + canvas + canvas + frame
+    assert str(refusal(b"RIFF" + struct.pack("<I", len(body)) + body)) == "image: 268.4 MP, limit 50 MP"
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"lossless": False}, {"lossless": True, "save_all": True}])
+def test_webp_headers_give_the_size(options: dict[str, bool]) -> None:
+    data = saved(picture(size=(60, 50)), "WebP", **options)
+    tight = ImageLimits(max_bytes=2**20, max_pixels=2999, min_side=1, max_aspect_ratio=20)
+    assert refusal(data, tight).problem == "3,000 pixels"
+
+
+def test_small_thin_large_and_empty_are_refused_by_name_and_limit() -> None:
+    assert str(refusal(saved(picture(size=(1, 1)), "PNG"))) == "image: 1 x 1 pixels, limit at least 8 pixels a side"
+    assert str(refusal(saved(picture(size=(400, 10)), "PNG"))) == "image: 400 x 10 pixels, limit aspect ratio of 20 to 1"
+    assert str(refusal(b"\x89PNG" + bytes(2**20))) == "image: 1.0 MiB, limit 1.0 MiB"
+    assert str(refusal(b"")) == "image: empty"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"not an image",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        saved(picture(), "ICO"),
+        saved(picture(), "PPM"),
+        b"RIFF\x00\x00\x00\x00WAVE",
+        b"%PDF-1.7",
+    ],
+)
+def test_other_formats_are_refused(data: bytes) -> None:
+    error = refusal(data)
+    assert error.problem == "not an image of a known format"
+    assert error.limit == "PNG, JPEG, GIF, TIFF, WebP, BMP"
+
+
+@pytest.mark.parametrize("name", SAVE_AS)
+def test_damaged_files_are_decoded_or_refused_never_more(name: str) -> None:
+    data = bytearray(saved(Image.effect_noise((24, 24), 90).convert("RGB"), name, **SAVE_AS[name]))
+    outcomes = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for position in range(0, len(data), max(1, len(data) // 60)):
+            damaged = bytes(data[:position]) + bytes([data[position] ^ 0xFF]) + bytes(data[position + 1 :])
+            try:
+                outcomes.add(decode_image(damaged, LIMITS).mode)
+            except InvalidArgument as error:
+                outcomes.add(error.field)
+    assert outcomes <= {"RGB", "image"}
+    assert "image" in outcomes
+
+
+def test_pillows_limits_are_left_alone() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    decode_image(saved(picture(), "PNG"), LIMITS)
+    assert before == Image.MAX_IMAGE_PIXELS
