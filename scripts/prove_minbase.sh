@@ -41,6 +41,7 @@ if [ -z "${MINBASE_ROOT:-}" ]; then
         command -v "$tool" >/dev/null || { echo "needs $tool" >&2; exit 2; }
     done
     MINBASE_ROOT=$(mktemp -d "${TMPDIR:-/tmp}/minbase.XXXXXX")
+    chmod 755 "$MINBASE_ROOT"  # it becomes `/` for an ordinary user
     export MINBASE_ROOT
     status=0
     unshare --mount --pid --fork --kill-child "${BASH_SOURCE[0]}" "${arguments[@]}" </dev/null || status=$?
@@ -62,8 +63,9 @@ make_system() {
     debootstrap --variant=minbase "$suite" "$root" "${mirror:-$(apt_mirror)}" >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; exit 1; }
     rm -f "$root.log"
     mount -t proc proc "$root/proc"
-    mkdir -p "$root/dev/shm"
+    mkdir -p "$root/dev/shm" "$root/dev/pts"
     mount -t tmpfs tmpfs "$root/dev/shm"
+    mount -t devpts devpts "$root/dev/pts"
     cp /etc/resolv.conf /etc/hosts "$root/etc/"
     for path in "${binds[@]}"; do bind "$path"; done
     chroot "$root" useradd --create-home --shell /bin/sh newcomer
@@ -101,8 +103,11 @@ install_what_it_says() {
 
 prove_needs() {
     say 'a bare system: sh scripts/check_needs.sh'
-    # make itself is among the needs, so what it prints without git and Python is looked at with make alone installed.
-    as_user 'sh scripts/check_needs.sh' && fail 'the check passed on a bare system'
+    # make itself is among the needs, so `make venv` is tried with make alone installed.
+    local said
+    said=$(as_user 'sh scripts/check_needs.sh' 2>&1) && fail 'the check passed on a bare system'
+    echo "$said"
+    grep -q 'make: apt-get install -y make' <<<"$said" || fail 'the check did not say how to install make'
     as_root apt-get update -qq
     as_root apt-get install -y -qq make >/dev/null
     say 'with make alone: make venv'
