@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from vscan.config import ServiceSettings, load_settings
+from vscan.config import ServiceSettings, load_settings, spell_out
 from vscan.errors import VScanError
 from vscan.telemetry.logs import configure_logging
 from vscan.telemetry.providers import Telemetry
@@ -43,6 +43,7 @@ def run_service(
         finally:
             telemetry.shutdown()
     except VScanError as error:
-        print(f"{service_name}: {' '.join(error.message.split())}", file=sys.stderr)
+        line = " ".join(spell_out(error.message, settings_class, overrides).split())
+        print(f"{service_name}: {line}", file=sys.stderr)
         return 1
     return 0

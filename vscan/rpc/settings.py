@@ -54,7 +54,7 @@ class RpcSettings(BaseModel):
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file go together")
+            raise ValueError("`tls_cert_file` and `tls_key_file` go together")
         if self.tls_client_ca_file is not None and self.tls_cert_file is None:
-            raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
+            raise ValueError("`tls_client_ca_file` needs `tls_cert_file` and `tls_key_file`")
         return self
