@@ -20,7 +20,7 @@ Each class carries its gRPC status and whether the same request may succeed when
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from grpc import StatusCode
 
@@ -35,6 +35,13 @@ class VScanError(Exception):
         super().__init__(message)
         self.message = message
         self.trace_id = trace_id
+
+    def copy(self) -> Self:
+        """The same error for another caller: each collects a traceback and a trace id of its own."""
+        other = type(self).__new__(type(self))
+        other.args = self.args
+        other.__dict__.update(self.__dict__)
+        return other
 
 
 class InvalidArgument(VScanError):

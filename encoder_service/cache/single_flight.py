@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from vscan.errors import Unavailable
+from vscan.errors import Unavailable, VScanError
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class SingleFlight(Generic[T]):
 
         Raises:
             Unavailable: the work was stopped from outside, for instance at shutdown.
-            Exception: whatever `make` raised, to every waiter.
+            Exception: whatever `make` raised, to every waiter; a VScanError as a copy of its own.
         """
         shared = key in self._flights
         flight = self._flights[key] if shared else self._start(key, make)
@@ -51,6 +51,8 @@ class SingleFlight(Generic[T]):
             if _is_own_cancellation():
                 raise
             raise Unavailable("the service stopped this work") from None
+        except VScanError as error:
+            raise error.copy() from error
         finally:
             flight.waiters -= 1
             if not flight.waiters:
