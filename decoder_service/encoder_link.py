@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 
 import grpc
-import torch
 
-from vscan.content_key import DIGEST_BYTES
+from decoder_service.pairing import EncoderDescription, Fit
 from vscan.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -25,66 +23,9 @@ from vscan.errors import (
 )
 from vscan.rpc.deadlines import Deadline
 from vscan.rpc.error_details import error_from_rpc
-from vscan.specs import ReductionSpec
-from vscan.tensors import DTYPE_NAMES, dtype_from_proto
 from vscan.v1 import encoder_pb2, encoder_pb2_grpc
-from vscan.visual_tokens import CODEC_VERSION
-from vscan.wire import reduction_from_proto
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderDescription:
-    """What an encoder says of itself."""
-
-    model: str
-    fingerprint: bytes  # 32
-    pair_fingerprint: bytes  # 32
-    hidden_size: int
-    dtype: torch.dtype
-    codec_version: int
-    defaults: ReductionSpec  # every field set
-
-    @classmethod
-    def from_proto(cls, message: encoder_pb2.DescribeEncoderResponse) -> EncoderDescription:
-        """Raises InvalidArgument if a field cannot be understood."""
-        if len(message.fingerprint) != DIGEST_BYTES:
-            raise InvalidArgument("fingerprint", f"{len(message.fingerprint)} bytes", limit=f"{DIGEST_BYTES} bytes")
-        defaults = reduction_from_proto(message.defaults.reduction, "defaults.reduction")
-        if defaults.method is None or defaults.budget is None:
-            raise InvalidArgument("defaults.reduction", "not every field is set")
-        return cls(
-            model=message.model,
-            fingerprint=message.fingerprint,
-            pair_fingerprint=message.pair_fingerprint,
-            hidden_size=message.hidden_size,
-            dtype=dtype_from_proto(message.dtype),
-            codec_version=message.codec_version,
-            defaults=defaults,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """What this decoder needs of its encoder."""
-
-    pair_fingerprint: bytes  # of its own checkpoint
-    hidden_size: int
-    dtypes: frozenset[torch.dtype] = frozenset(DTYPE_NAMES)  # that it can take
-
-    def problem(self, encoder: EncoderDescription) -> str | None:
-        """Why the two do not fit, on one line; None if they do."""
-        if encoder.codec_version != CODEC_VERSION:
-            return f"the encoder writes visual tokens in codec version {encoder.codec_version}, here it is {CODEC_VERSION}"
-        if encoder.hidden_size != self.hidden_size:
-            return f"the encoder's tokens are {encoder.hidden_size} wide, the language model's {self.hidden_size}"
-        if encoder.pair_fingerprint != self.pair_fingerprint:
-            theirs, ours = encoder.pair_fingerprint.hex()[:12], self.pair_fingerprint.hex()[:12]
-            return f"the encoder serves another checkpoint: {encoder.model!r} with config {theirs}, here it is {ours}"
-        if encoder.dtype not in self.dtypes:
-            return f"the encoder's tokens are {DTYPE_NAMES[encoder.dtype]}, which this decoder does not take"
-        return None
 
 
 class EncoderLink:
@@ -100,13 +41,20 @@ class EncoderLink:
         channel: grpc.aio.Channel,
         fit: Fit,
         *,
-        on_pairing: Callable[[str | None], None] = lambda problem: None,
+        on_pairing: Callable[[str | None], Awaitable[None]] | None = None,
         refresh_seconds: float = 5.0,
         retry_seconds: float = 0.25,
         describe_seconds: float = 5.0,
         encode_seconds: float = 120.0,
     ) -> None:
-        """`on_pairing` is told each new answer of `pairing_problem`; the times are the longest waits, in seconds."""
+        """
+        Args:
+            on_pairing: told each new answer of `pairing_problem`, for instance to set the service's health.
+            refresh_seconds: between two looks at an encoder that is there.
+            retry_seconds: between two looks for one that is away.
+            describe_seconds: longest wait for one look.
+            encode_seconds: longest wait for one image, where its request has no earlier deadline.
+        """
         self._stub = encoder_pb2_grpc.VisionEncoderStub(channel)  # type: ignore[no-untyped-call]
         self._fit = fit
         self._on_pairing = on_pairing
@@ -149,14 +97,12 @@ class EncoderLink:
         """Asks Describe once, now; a failure leaves the last description."""
         async with self._learning:
             try:
-                message = await self._stub.Describe(
-                    encoder_pb2.DescribeEncoderRequest(), timeout=self._describe_seconds, wait_for_ready=True
-                )
-                self._learned(EncoderDescription.from_proto(message))
+                message = await self._stub.Describe(encoder_pb2.DescribeEncoderRequest(), timeout=self._describe_seconds)
+                await self._learned(EncoderDescription.from_proto(message))
             except grpc.aio.AioRpcError as error:
-                self._not_reached(error.code())
+                await self._not_reached(error)
             except InvalidArgument as error:
-                self._set_problem(f"the encoder's description is not understood: {error}")
+                await self._set_problem(f"the encoder's description is not understood: {error}")
 
     async def encode(self, request: encoder_pb2.EncodeRequest, *, field: str, deadline: Deadline) -> encoder_pb2.EncodeResponse:
         """Asks for one image's tokens; `field` is its place in the decoder's own request.
@@ -187,26 +133,27 @@ class EncoderLink:
             reached = self._description is not None and not self._away
             await asyncio.sleep(self._refresh_seconds if reached else self._retry_seconds)
 
-    def _learned(self, description: EncoderDescription) -> None:
+    async def _learned(self, description: EncoderDescription) -> None:
         known, self._description, self._away = self._description, description, False
         if known is None or known.fingerprint != description.fingerprint:
             log.info("the encoder serves %s, fingerprint %s", description.model, description.fingerprint.hex()[:12])
-        self._set_problem(self._fit.problem(description))
+        await self._set_problem(self._fit.problem(description))
 
-    def _not_reached(self, code: grpc.StatusCode) -> None:
-        if code is grpc.StatusCode.UNIMPLEMENTED:
-            self._set_problem("the encoder's address is served by something else")
-        elif self._description is None:
-            self._set_problem(f"the encoder has not been reached yet ({code.name})")
-        elif not self._away:
-            log.warning("the encoder is away (%s); images that are cached go on", code.name)
+    async def _not_reached(self, error: grpc.aio.AioRpcError) -> None:
+        if not self._away:
+            log.warning("the encoder is away (%s: %s); what is cached goes on", error.code().name, error.details())
         self._away = True
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            await self._set_problem("at the encoder's address is something else")
+        elif self._description is None:
+            await self._set_problem(f"the encoder has not been reached yet ({error.code().name})")
 
-    def _set_problem(self, problem: str | None) -> None:
+    async def _set_problem(self, problem: str | None) -> None:
         if problem != self._problem:
             self._problem = problem
             log.log(logging.INFO if problem is None else logging.WARNING, "pairing: %s", problem or "the encoder fits")
-            self._on_pairing(problem)
+            if self._on_pairing is not None:
+                await self._on_pairing(problem)
 
 
 def _for_the_caller(error: VScanError, field: str, deadline: Deadline) -> VScanError:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from opentelemetry.trace import NoOpTracer, Span, Tracer
 
-from decoder_service.encoder_link import EncoderDescription, EncoderLink
+from decoder_service.encoder_link import EncoderLink
+from decoder_service.encoder_reply import EncoderChanged, EncodeTimings, misfit, tokens_of
+from decoder_service.pairing import EncoderDescription
 from vscan.cache.place import Place
 from vscan.cache.tiers import TieredCache
 from vscan.content_key import DIGEST_BYTES, content_key
-from vscan.errors import InternalError, InvalidArgument, MissingImages, Unavailable, VScanError
+from vscan.errors import InvalidArgument, MissingImages, Unavailable, VScanError
 from vscan.offload import off_loop_if_large
 from vscan.rpc.deadlines import Deadline
 from vscan.specs import ReductionSpec
@@ -24,8 +25,6 @@ from vscan.tensors import DTYPE_NAMES
 from vscan.v1 import encoder_pb2, visual_tokens_pb2
 from vscan.visual_tokens import CODEC_VERSION, VisualTokens
 from vscan.wire import reduction_to_proto
-
-log = logging.getLogger(__name__)
 
 NO_DEADLINE = Deadline()
 # An encoder is replaced once in a while: one more try finds the new one. In a fleet that disagrees with itself none would.
@@ -41,24 +40,6 @@ class ImageInput:
     field: str  # path in the request, for errors: "messages[1].parts[0].image"
     data: bytes | None = None
     sha256: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodeTimings:
-    """The encoder's own measurements, in milliseconds."""
-
-    queue_ms: float
-    decode_image_ms: float
-    vit_ms: float
-    reduce_ms: float
-    cache_get_ms: float
-    cache_put_ms: float
-    total_ms: float
-
-    @classmethod
-    def from_proto(cls, message: encoder_pb2.EncodeTimings) -> EncodeTimings:
-        """From the wire."""
-        return cls(**{name: getattr(message, name) for name in cls.__slots__})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +72,6 @@ class _Quest:
             tenant=self.tenant,
             media_sha256=sha256,
         )
-
-    def misfit(self, tokens: VisualTokens) -> str | None:
-        if tokens.tokens.dtype != self.encoder.dtype:
-            return f"tokens of {tokens.tokens.dtype} where {self.encoder.dtype} was described"
-        if tokens.tokens.shape[1] != self.encoder.hidden_size:
-            return f"tokens {tokens.tokens.shape[1]} wide where {self.encoder.hidden_size} was described"
-        return None
-
-
-class _EncoderChanged(Exception):
-    """A reply came from another encoder than the one described."""
 
 
 class ImageResolver:
@@ -148,7 +118,7 @@ class ImageResolver:
                 quest = _Quest(encoder, reduction.filled_from(encoder.defaults), tenant, deadline)
                 try:
                     resolved = await self._attempt(quest, images, digests)
-                except _EncoderChanged:
+                except EncoderChanged:
                     await self._link.learn()
                     continue
                 _describe(span, resolved)
@@ -171,7 +141,7 @@ class ImageResolver:
         lookup_ms = _ms_since(started)
         found = {}
         for digest, hit in zip(digests, hits, strict=True):
-            if hit is not None and quest.misfit(hit.value) is None:
+            if hit is not None and misfit(hit.value, quest.encoder) is None:
                 found[digest] = ResolvedImage(hit.value, digest, hit.place, lookup_ms=lookup_ms)
         return found
 
@@ -199,7 +169,7 @@ class ImageResolver:
             reply = await self._link.encode(request, field=image.field, deadline=quest.deadline)
         except MissingImages:
             return None
-        tokens = await _tokens_of(reply, quest, digest)
+        tokens = await tokens_of(reply, quest.encoder, digest)
         self._cache.remember(quest.key(digest), tokens)
         place = Place(reply.report.place)
         return ResolvedImage(
@@ -240,28 +210,6 @@ def _source(digest: bytes, image: ImageInput) -> visual_tokens_pb2.Image:
     if image.data is not None:
         return visual_tokens_pb2.Image(data=image.data)
     return visual_tokens_pb2.Image(sha256=digest)
-
-
-async def _tokens_of(reply: encoder_pb2.EncodeResponse, quest: _Quest, digest: bytes) -> VisualTokens:
-    """The reply's tokens, believed only if they are what was asked for."""
-    if reply.fingerprint != quest.encoder.fingerprint:
-        raise _EncoderChanged
-    if reply.report.sha256 != digest:
-        raise _fault("an answer for another image")
-    try:
-        message = reply.visual_tokens
-        tokens = await off_loop_if_large(message.ByteSize(), lambda: VisualTokens.from_proto(message))
-    except InvalidArgument as error:
-        raise _fault(str(error)) from error
-    misfit = quest.misfit(tokens)
-    if misfit:
-        raise _fault(misfit)
-    return tokens
-
-
-def _fault(what: str) -> InternalError:
-    log.error("the encoder's reply is not to be used: %s", what)
-    return InternalError("the encoder's reply is not to be used")
 
 
 def _foremost(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,0 +1,72 @@
+"""What an encoder answers, and when it is believed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from decoder_service.pairing import EncoderDescription
+from vscan.errors import InternalError, InvalidArgument
+from vscan.offload import off_loop_if_large
+from vscan.v1 import encoder_pb2
+from vscan.visual_tokens import VisualTokens
+
+log = logging.getLogger(__name__)
+
+
+class EncoderChanged(Exception):
+    """A reply came from another encoder than the one described: it was replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeTimings:
+    """The encoder's own measurements, in milliseconds."""
+
+    queue_ms: float
+    decode_image_ms: float
+    vit_ms: float
+    reduce_ms: float
+    cache_get_ms: float
+    cache_put_ms: float
+    total_ms: float
+
+    @classmethod
+    def from_proto(cls, message: encoder_pb2.EncodeTimings) -> EncodeTimings:
+        """From the wire."""
+        return cls(**{name: getattr(message, name) for name in cls.__slots__})
+
+
+async def tokens_of(reply: encoder_pb2.EncodeResponse, encoder: EncoderDescription, sha256: bytes) -> VisualTokens:
+    """The reply's tokens, if they are of the image that was asked for, and as the encoder described itself.
+
+    Raises:
+        EncoderChanged: the reply is another encoder's.
+        InternalError: the reply is not to be used; the log says why.
+    """
+    if reply.fingerprint != encoder.fingerprint:
+        raise EncoderChanged
+    if reply.report.sha256 != sha256:
+        raise _fault("an answer for another image")
+    try:
+        message = reply.visual_tokens
+        tokens = await off_loop_if_large(message.ByteSize(), lambda: VisualTokens.from_proto(message))
+    except InvalidArgument as error:
+        raise _fault(str(error)) from error
+    problem = misfit(tokens, encoder)
+    if problem:
+        raise _fault(problem)
+    return tokens
+
+
+def misfit(tokens: VisualTokens, encoder: EncoderDescription) -> str | None:
+    """Why tokens are not as the encoder describes its own, on one line; None if they are."""
+    if tokens.tokens.dtype != encoder.dtype:
+        return f"tokens of {tokens.tokens.dtype} where {encoder.dtype} was described"
+    if tokens.tokens.shape[1] != encoder.hidden_size:
+        return f"tokens {tokens.tokens.shape[1]} wide where {encoder.hidden_size} was described"
+    return None
+
+
+def _fault(what: str) -> InternalError:
+    log.error("the encoder's reply is not to be used: %s", what)
+    return InternalError("the encoder's reply is not to be used")
