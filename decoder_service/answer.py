@@ -1,0 +1,45 @@
+"""One answer as it grows: tokens become deltas, and it ends at a token, a stop string or a length."""
+
+from __future__ import annotations
+
+from decoder_service.detokenize import StopFilter, TextStream, TokenDecoder
+from decoder_service.request import Delta, FinishReason, SampledToken, Sampling
+
+
+class Answer:
+    """Owned by the engine's thread.
+
+    Args:
+        end_ids: tokens that end an answer (unless the request ignores them).
+    """
+
+    def __init__(self, sampling: Sampling, *, decode: TokenDecoder, end_ids: frozenset[int]) -> None:
+        self.tokens = 0
+        self.reason: FinishReason | None = None
+        self._limit = sampling.max_new_tokens
+        self._end_ids = frozenset() if sampling.ignore_eos else end_ids
+        self._text = TextStream(decode)
+        self._stop = StopFilter(sampling.stop)
+
+    def push(self, token: SampledToken) -> Delta:
+        """Takes the next token. Sets `reason` if the answer ends with it; then the delta holds all text that is left."""
+        self.tokens += 1
+        text = self._stop.push(self._text.push(token.token_id))
+        self.reason = self._ended(token)
+        if self.reason is not None and not self._stop.stopped:
+            text += self._rest()
+        return Delta(text, (token,))
+
+    def _ended(self, token: SampledToken) -> FinishReason | None:
+        if self._stop.stopped:
+            return FinishReason.STOP_STRING
+        if token.token_id in self._end_ids:
+            return FinishReason.END_OF_SEQUENCE
+        return FinishReason.LENGTH if self.tokens >= self._limit else None
+
+    def _rest(self) -> str:
+        """What was held back; a stop string may be complete only now."""
+        text = self._stop.push(self._text.flush())
+        if self._stop.stopped:
+            self.reason = FinishReason.STOP_STRING
+        return text + self._stop.flush()

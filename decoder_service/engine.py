@@ -1,0 +1,151 @@
+"""The engine: a step is schedule → run → apply. No threads here; `engine_loop.py` drives it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from opentelemetry.trace import NoOpTracer, Tracer
+
+from decoder_service.admission import check_request
+from decoder_service.answer import Answer
+from decoder_service.detokenize import TokenDecoder
+from decoder_service.kv_cache.segments import SegmentUsage
+from decoder_service.request import EngineRequest, Event, Failure, Result, State, Ticket
+from decoder_service.request_times import RequestTimes, StepTime
+from decoder_service.runner.runner import DeviceLost, Runner, SequenceOutput
+from decoder_service.scheduler import Scheduler, Step
+from vscan.errors import Cancelled, InternalError, VScanError
+
+logger = logging.getLogger(__name__)
+
+# What happened to whom.
+Outcome = tuple[str, Event]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFigures:
+    """The engine at the end of a step, for metrics."""
+
+    waiting: int
+    running: int
+    segments: tuple[SegmentUsage, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    ticket: Ticket
+    answer: Answer
+    times: RequestTimes
+
+
+class Engine:
+    """Owned by one thread. `check`, `check_room` and `figures` may be used from any.
+
+    Args:
+        runner: the device work.
+        scheduler: who runs.
+        decode: token ids to text.
+        tracer: of the spans `prefill`, `prune` and `decode`; None for none.
+    """
+
+    def __init__(self, *, runner: Runner, scheduler: Scheduler, decode: TokenDecoder, tracer: Tracer | None = None) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._decode = decode
+        self._tracer = tracer or NoOpTracer()
+        self._requests: dict[str, _Request] = {}
+        self.figures = EngineFigures(0, 0, runner.kv_usage())
+
+    def check(self, request: EngineRequest) -> None:
+        """Raises InvalidArgument if the request can never be served."""
+        check_request(request, self._runner)
+        self._scheduler.check(request.prompt.rows, request.sampling.max_new_tokens)
+
+    def check_room(self, on_the_way: int = 0) -> None:
+        """Raises ResourceExhausted if no further request may wait, beside `on_the_way` that are accepted and not added yet."""
+        self._scheduler.check_room(on_the_way)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._requests
+
+    def add(self, request: EngineRequest, *, accepted_s: float) -> None:
+        """Takes a request that passed `check` and `check_room`; `accepted_s` is when, by `time.perf_counter`."""
+        ticket = Ticket(request)
+        answer = Answer(request.sampling, decode=self._decode, end_ids=self._runner.model.tokens.end_ids)
+        times = RequestTimes(request, self._tracer, accepted_s=accepted_s)
+        self._requests[request.request_id] = _Request(ticket, answer, times)
+        self._scheduler.add(ticket)
+
+    def cancel(self, request_id: str) -> list[Outcome]:
+        """Ends a request between steps; one that has ended already is left alone."""
+        if request_id not in self._requests:
+            return []
+        outcome = self._end(request_id, State.CANCELLED, Failure(Cancelled("the request was cancelled")))
+        self._refresh_figures()
+        return [outcome]
+
+    def step(self) -> list[Outcome]:
+        """One step. What breaks in it ends the requests that were part of it, and no others.
+
+        Raises:
+            DeviceLost: nothing more can be served.
+        """
+        step = self._scheduler.schedule()
+        if not step.tickets:
+            return []
+        time = StepTime()
+        try:
+            outputs = self._run(step)
+        except DeviceLost:
+            raise
+        except Exception as error:
+            outcomes = [self._fail(ticket.request_id, error) for ticket in step.tickets]
+        else:
+            time.end()
+            outcomes = [outcome for output in outputs for outcome in self._apply(output, time)]
+        self._refresh_figures()
+        return outcomes
+
+    def end_all(self, error: VScanError) -> list[Outcome]:
+        """Ends every request that is left with `error`."""
+        outcomes = [self._end(request_id, State.FAILED, Failure(error)) for request_id in list(self._requests)]
+        self._refresh_figures()
+        return outcomes
+
+    def _run(self, step: Step) -> list[SequenceOutput]:
+        for ticket in step.beginning:
+            self._runner.open(ticket.request)
+        return self._runner.run([ticket.request_id for ticket in step.tickets])
+
+    def _apply(self, output: SequenceOutput, time: StepTime) -> list[Outcome]:
+        request = self._requests[output.request_id]
+        try:
+            if output.prompt is not None:
+                request.times.prefilled(time, output.prompt)
+            delta = request.answer.push(output.token)
+        except Exception as error:
+            return [self._fail(output.request_id, error)]
+        outcomes: list[Outcome] = [(output.request_id, delta)]
+        if request.answer.reason is not None:
+            result = request.times.result(request.answer.reason, tokens=request.answer.tokens)
+            self._scheduler.learn(result.prefill_ms + result.decode_ms)
+            outcomes.append(self._end(output.request_id, State.FINISHED, result))
+        return outcomes
+
+    def _fail(self, request_id: str, error: Exception) -> Outcome:
+        if not isinstance(error, VScanError):
+            logger.error("the engine failed in a step of request %s", request_id, exc_info=error)
+            error = InternalError("the engine failed in a step of this request")
+        return self._end(request_id, State.FAILED, Failure(error))
+
+    def _end(self, request_id: str, state: State, event: Result | Failure) -> Outcome:
+        request = self._requests.pop(request_id)
+        self._scheduler.remove(request.ticket, state)
+        self._runner.close(request_id)
+        return request_id, event
+
+    def _refresh_figures(self) -> None:
+        self.figures = EngineFigures(self._scheduler.waiting, self._scheduler.running, self._runner.kv_usage())
