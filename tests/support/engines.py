@@ -1,0 +1,54 @@
+"""Engines over small models, and ways to run them to the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from decoder_service.detokenize import TokenDecoder
+from decoder_service.engine import Engine
+from decoder_service.language.base import LanguageModel
+from decoder_service.request import Delta, EngineRequest, Event, SampledToken
+from decoder_service.runner.runner import Runner
+from decoder_service.scheduler import Scheduler
+from tests.support.language_models import random_language, word_decoder
+
+
+def make_engine(
+    model: LanguageModel | None = None,
+    *,
+    prune_layers: Sequence[int] = (2, 4),
+    decode: TokenDecoder = word_decoder,
+    tracer: Any = None,
+    runner: Runner | None = None,
+    **limits: int,
+) -> Engine:
+    model = model or random_language()
+    runner = runner or Runner(model, prune_layers=prune_layers)
+    scheduler = Scheduler(**({"max_context_tokens": model.shape.max_context_tokens} | limits))
+    return Engine(runner=runner, scheduler=scheduler, decode=decode, tracer=tracer)
+
+
+def run_all(engine: Engine, requests: Sequence[EngineRequest]) -> dict[str, list[Event]]:
+    """Adds all requests at once and steps until the engine is idle."""
+    events: dict[str, list[Event]] = {request.request_id: [] for request in requests}
+    for request in requests:
+        engine.check(request)
+        engine.add(request, accepted_s=time.perf_counter())
+    while not engine.idle:
+        for request_id, event in engine.step():
+            events[request_id].append(event)
+    return events
+
+
+def tokens_of(events: Sequence[Event]) -> list[SampledToken]:
+    return [token for event in events if isinstance(event, Delta) for token in event.tokens]
+
+
+def ids_of(events: Sequence[Event]) -> list[int]:
+    return [token.token_id for token in tokens_of(events)]
+
+
+def text_of(events: Sequence[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Delta))
