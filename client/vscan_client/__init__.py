@@ -1,1 +1,101 @@
-"""."""
+"""Ask questions about images: the SDK of vscan-serve. Needs no torch.
+
+    from vscan_client import Client
+
+    with Client(server="127.0.0.1:7070") as client:
+        answer = client.ask("photo.jpg", "What colour is the car?")
+        print(answer.text, answer.usage)
+
+`Client` and `AsyncClient` have the same verbs. Errors are those of `vscan.errors`.
+"""
+
+from vscan.errors import VScanError
+from vscan.specs import (
+    KeepRatio,
+    KeepTokens,
+    PositionPolicy,
+    PruneSpec,
+    Rater,
+    Ratio,
+    ReductionMethod,
+    ReductionSpec,
+    SamplingSpec,
+    TargetAverage,
+    TokensPerTile,
+)
+from vscan_client.answer import (
+    Answer,
+    ClientReport,
+    Event,
+    Finished,
+    FinishReason,
+    ImageReport,
+    Kept,
+    PickedBy,
+    Place,
+    PruneReport,
+    Started,
+    TextDelta,
+    TileGrid,
+    Timings,
+    Token,
+    Usage,
+)
+from vscan_client.async_client import AsyncClient
+from vscan_client.async_stream import AsyncAnswerStream
+from vscan_client.client import Client
+from vscan_client.content import Image, ImageLike, Message, Role, Text
+from vscan_client.description import DecoderDescription, Description, EncoderDescription
+from vscan_client.encoded import Encoded, EncodeTimings, TensorBytes
+from vscan_client.options import AskOptions, Retry, Timeout, Tls
+from vscan_client.stream import AnswerStream
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "AskOptions",
+    "AsyncAnswerStream",
+    "AsyncClient",
+    "Client",
+    "ClientReport",
+    "DecoderDescription",
+    "Description",
+    "EncodeTimings",
+    "Encoded",
+    "EncoderDescription",
+    "Event",
+    "FinishReason",
+    "Finished",
+    "Image",
+    "ImageLike",
+    "ImageReport",
+    "KeepRatio",
+    "KeepTokens",
+    "Kept",
+    "Message",
+    "PickedBy",
+    "Place",
+    "PositionPolicy",
+    "PruneReport",
+    "PruneSpec",
+    "Rater",
+    "Ratio",
+    "ReductionMethod",
+    "ReductionSpec",
+    "Retry",
+    "Role",
+    "SamplingSpec",
+    "Started",
+    "TargetAverage",
+    "TensorBytes",
+    "Text",
+    "TextDelta",
+    "TileGrid",
+    "Timeout",
+    "Timings",
+    "Tls",
+    "Token",
+    "TokensPerTile",
+    "Usage",
+    "VScanError",
+]

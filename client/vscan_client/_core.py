@@ -1,0 +1,231 @@
+"""What both clients share: what a question looks like on the wire, when its images go as digests, when it is sent
+again, and how events become an answer. No I/O: a transport asks for requests, sends them and tells what came back.
+
+    exchange = core.exchange(images, reduction, timeout)
+    while True:
+        send(request built with exchange.form)          # digest where the server has seen the image, else bytes
+        ├─ first event  → exchange.accepted()           # the images count as seen; from here on nothing is sent again
+        └─ error        → wait exchange.failed(error)   # seconds until the next try; raises the error when it is final
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from vscan.errors import DeadlineExceeded, InternalError, InvalidArgument, MissingImages, VScanError
+from vscan.specs import ReductionSpec
+from vscan.v1 import decoder_pb2, visual_tokens_pb2
+from vscan_client import _messages
+from vscan_client._retrying import RetryBudget, wait_seconds
+from vscan_client._sent_images import SentImages
+from vscan_client.answer import Answer, ClientReport, Event, Finished, Started, TextDelta, Token
+from vscan_client.content import Image, Message, Text
+from vscan_client.options import AskOptions, Retry, Timeout
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class RawPrompt:
+    """A prompt in the model's own syntax, and the images of its placeholders."""
+
+    text: str
+    images: tuple[Image, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked."""
+
+    prompt: tuple[Message, ...] | RawPrompt
+    options: AskOptions
+
+    @classmethod
+    def about(cls, images: Sequence[Image], question: str, options: AskOptions) -> Question:
+        """One question about images, which come first."""
+        return cls((Message.user(*images, Text(question)),), options)
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The images, in the prompt's order."""
+        if isinstance(self.prompt, RawPrompt):
+            return self.prompt.images
+        return tuple(part for message in self.prompt for part in message.parts if isinstance(part, Image))
+
+    @property
+    def reduction(self) -> ReductionSpec | None:
+        """Stage 1, as asked for."""
+        return self.options.get("reduction")
+
+    def request(self, form: _messages.ImageForm) -> decoder_pb2.GenerateRequest:
+        """The message, with each image in the form that `form` gives it."""
+        if isinstance(self.prompt, RawPrompt):
+            prompt: decoder_pb2.Chat | decoder_pb2.RawPrompt = _messages.raw_to_proto(
+                self.prompt.text, self.prompt.images, form
+            )
+        else:
+            prompt = _messages.chat_to_proto(self.prompt, form)
+        return _messages.generate_request(
+            prompt,
+            reduction=self.reduction,
+            prune=self.options.get("prune"),
+            sampling=self.options.get("sampling"),
+            report_kept=self.options.get("report_kept", False),
+        )
+
+
+class Core:
+    """What a client remembers between calls. Belongs to one thread (or event loop)."""
+
+    def __init__(
+        self,
+        *,
+        timeout: Timeout,
+        retry: Retry,
+        remembered_images: int,
+        clock: Clock = time.monotonic,
+        random: Random | None = None,
+    ) -> None:
+        self.sent = SentImages(remembered_images)
+        self.retry = retry
+        self.budget = RetryBudget(retry.budget)
+        self.clock = clock
+        self.random = random or Random()
+        self._timeout = timeout
+
+    def exchange(self, images: Sequence[Image], reduction: ReductionSpec | None, timeout: float | None) -> Exchange:
+        """Begins one call. `timeout` in seconds instead of the client's. Raises InvalidArgument for one that is not over 0."""
+        if timeout is not None and not timeout > 0:
+            raise InvalidArgument("timeout", f"{timeout:g}", limit="over 0 seconds")
+        return Exchange(self, images, reduction, self._timeout.total if timeout is None else timeout)
+
+
+class Exchange:
+    """The tries of one call."""
+
+    def __init__(self, core: Core, images: Sequence[Image], reduction: ReductionSpec | None, total_s: float | None) -> None:
+        self._core = core
+        self._images = images
+        self._reduction = reduction
+        self._began = core.clock()
+        self._total_s = total_s
+        self._failures = 0
+        self._whole: set[bytes] = (
+            set()
+        )  # digests of the images whose bytes this call has sent because the server asked for them
+        self._accepted = False
+        self.attempts = 0
+        self.sent_bytes = 0
+
+    def form(self, image: Image) -> visual_tokens_pb2.Image:
+        """An image as it goes in the next try: its digest where the server has seen it, else its bytes."""
+        seen = image.sha256 not in self._whole and self._core.sent.knows(image.sha256, self._reduction)
+        if image.data is None or seen:
+            return visual_tokens_pb2.Image(sha256=image.sha256)
+        return visual_tokens_pb2.Image(data=image.data)
+
+    def sending(self, request_bytes: int) -> float | None:
+        """One more try begins: the seconds left for it, `None` without a limit. Raises DeadlineExceeded if there are none."""
+        left_s = self.left_s()
+        if left_s is not None and left_s <= 0:
+            raise DeadlineExceeded(f"no answer within {self._total_s:g} s")
+        self.attempts += 1
+        self.sent_bytes += request_bytes
+        return left_s
+
+    def left_s(self) -> float | None:
+        """Seconds left for the call."""
+        return None if self._total_s is None else self._total_s - (self._core.clock() - self._began)
+
+    def elapsed_ms(self) -> float:
+        """Since the call began."""
+        return (self._core.clock() - self._began) * 1000
+
+    def accepted(self) -> None:
+        """The first event came, or the reply."""
+        if not self._accepted:
+            self._accepted = True
+            self._core.sent.add((image.sha256 for image in self._images), self._reduction)
+            self._core.budget.earn()
+
+    def failed(self, error: VScanError) -> float:
+        """Seconds to wait before the next try. Raises `error` when there is none."""
+        if self._accepted:
+            raise error
+        if isinstance(error, MissingImages):
+            self._send_whole(error)
+            return 0.0
+        self._failures += 1
+        if not error.retryable or self._failures >= self._core.retry.attempts:
+            raise error
+        wait_s = wait_seconds(self._core.retry, self._failures, error, self._core.random)
+        left_s = self.left_s()
+        if (left_s is not None and wait_s >= left_s) or not self._core.budget.spend():
+            raise error
+        return wait_s
+
+    def _send_whole(self, error: MissingImages) -> None:
+        """The next try carries the bytes of the images that the server lacks: each once, and only if they are here."""
+        here = {image.sha256 for image in self._images if image.data is not None}
+        missing = set(error.sha256)
+        self._core.sent.forget(missing, self._reduction)
+        if not missing or not missing <= here - self._whole:
+            raise error
+        self._whole |= missing
+
+
+class AnswerBuilder:
+    """Folds the events of one stream into an answer."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._started: Started | None = None
+        self._finished: Finished | None = None
+        self._texts: list[str] = []
+        self._tokens: list[Token] = []
+        self._first_token_ms: float | None = None
+        self._total_ms = 0.0
+
+    def add(self, event: Event) -> None:
+        """The next event. Raises InternalError if it has no place here."""
+        if self._finished is not None or (self._started is None) != isinstance(event, Started):
+            raise InternalError("the server's events came out of order")
+        if isinstance(event, Started):
+            self._started = event
+        elif isinstance(event, TextDelta):
+            self._add_text(event)
+        else:
+            self._finished = event
+            self._total_ms = self._exchange.elapsed_ms()
+
+    def _add_text(self, delta: TextDelta) -> None:
+        if self._first_token_ms is None and (delta.tokens or delta.text):
+            self._first_token_ms = self._exchange.elapsed_ms()
+        self._texts.append(delta.text)
+        self._tokens.extend(delta.tokens)
+
+    def answer(self, trace_id: str = "") -> Answer:
+        """The answer. Raises InternalError if the stream ended before it."""
+        if self._started is None or self._finished is None:
+            raise InternalError("the server ended the stream before the answer was whole")
+        return Answer(
+            text="".join(self._texts),
+            tokens=tuple(self._tokens),
+            finish_reason=self._finished.reason,
+            usage=self._finished.usage,
+            timings=self._finished.timings,
+            images=self._started.images,
+            pruning=self._finished.pruning,
+            seed=self._finished.seed,
+            request_id=self._started.request_id,
+            client=ClientReport(
+                attempts=self._exchange.attempts,
+                sent_bytes=self._exchange.sent_bytes,
+                first_token_ms=self._first_token_ms,
+                total_ms=self._total_ms,
+                trace_id=trace_id,
+            ),
+        )

@@ -1,0 +1,261 @@
+"""Between the SDK's values and the contract's messages. Nothing else in the SDK knows the generated types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from vscan import wire
+from vscan.specs import PruneSpec, ReductionSpec, SamplingSpec
+from vscan.v1 import decoder_pb2, encoder_pb2, tensor_pb2, visual_tokens_pb2
+from vscan_client.answer import (
+    Event,
+    Finished,
+    FinishReason,
+    ImageReport,
+    Kept,
+    PickedBy,
+    Place,
+    PruneReport,
+    Started,
+    TextDelta,
+    TileGrid,
+    Timings,
+    Token,
+    Usage,
+)
+from vscan_client.content import Image, Message, Role, Text
+from vscan_client.description import DecoderDescription, EncoderDescription
+from vscan_client.encoded import Encoded, EncodeTimings, TensorBytes
+
+# How an image goes: its bytes or its digest.
+ImageForm: TypeAlias = Callable[[Image], visual_tokens_pb2.Image]
+
+_ROLES = {Role.SYSTEM: decoder_pb2.ROLE_SYSTEM, Role.USER: decoder_pb2.ROLE_USER, Role.ASSISTANT: decoder_pb2.ROLE_ASSISTANT}
+_REASONS = {
+    decoder_pb2.FINISH_REASON_END_OF_SEQUENCE: FinishReason.END_OF_SEQUENCE,
+    decoder_pb2.FINISH_REASON_STOP_STRING: FinishReason.STOP_STRING,
+    decoder_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+}
+_PLACES = {
+    visual_tokens_pb2.PLACE_ENCODED: Place.ENCODED,
+    visual_tokens_pb2.PLACE_MEMORY: Place.MEMORY,
+    visual_tokens_pb2.PLACE_REDIS: Place.REDIS,
+    visual_tokens_pb2.PLACE_SHARED: Place.SHARED,
+    visual_tokens_pb2.PLACE_ENCODER_MEMORY: Place.ENCODER_MEMORY,
+}
+_SCANS = {
+    visual_tokens_pb2.PICKED_BY_LOCAL: PickedBy.LOCAL,
+    visual_tokens_pb2.PICKED_BY_GLOBAL: PickedBy.GLOBAL,
+    visual_tokens_pb2.PICKED_BY_RANDOM: PickedBy.RANDOM,
+    visual_tokens_pb2.PICKED_BY_ALL: PickedBy.ALL,
+    visual_tokens_pb2.PICKED_BY_POOL: PickedBy.POOL,
+}
+_DTYPES = {
+    tensor_pb2.DTYPE_FLOAT32: "float32",
+    tensor_pb2.DTYPE_FLOAT16: "float16",
+    tensor_pb2.DTYPE_BFLOAT16: "bfloat16",
+}
+
+
+def chat_to_proto(messages: tuple[Message, ...], form: ImageForm) -> decoder_pb2.Chat:
+    """A conversation's message."""
+    return decoder_pb2.Chat(
+        messages=[
+            decoder_pb2.Message(role=_ROLES[message.role], parts=[_part_to_proto(part, form) for part in message.parts])
+            for message in messages
+        ]
+    )
+
+
+def raw_to_proto(text: str, images: tuple[Image, ...], form: ImageForm) -> decoder_pb2.RawPrompt:
+    """A raw prompt's message."""
+    return decoder_pb2.RawPrompt(text=text, images=[form(image) for image in images])
+
+
+def generate_request(
+    prompt: decoder_pb2.Chat | decoder_pb2.RawPrompt,
+    *,
+    reduction: ReductionSpec | None,
+    prune: PruneSpec | None,
+    sampling: SamplingSpec | None,
+    report_kept: bool,
+) -> decoder_pb2.GenerateRequest:
+    """The whole request; what is `None` stays unset."""
+    return decoder_pb2.GenerateRequest(
+        chat=prompt if isinstance(prompt, decoder_pb2.Chat) else None,
+        raw=prompt if isinstance(prompt, decoder_pb2.RawPrompt) else None,
+        reduction=wire.reduction_to_proto(reduction) if reduction else None,
+        prune=wire.prune_to_proto(prune) if prune else None,
+        sampling=wire.sampling_to_proto(sampling) if sampling else None,
+        report_kept=report_kept,
+    )
+
+
+def encode_request(
+    image: visual_tokens_pb2.Image, reduction: ReductionSpec | None, *, tokens: bool
+) -> encoder_pb2.EncodeRequest:
+    """An image to encode, with or without the tokens in the reply."""
+    return encoder_pb2.EncodeRequest(
+        image=image,
+        reduction=wire.reduction_to_proto(reduction) if reduction else None,
+        reply_form=encoder_pb2.REPLY_FORM_INLINE if tokens else encoder_pb2.REPLY_FORM_REFERENCE,
+    )
+
+
+def lookup_request(images: tuple[Image, ...], reduction: ReductionSpec | None) -> encoder_pb2.LookupRequest:
+    """Digests to look for."""
+    return encoder_pb2.LookupRequest(
+        sha256=[image.sha256 for image in images], reduction=wire.reduction_to_proto(reduction) if reduction else None
+    )
+
+
+def event_from_proto(message: decoder_pb2.GenerateEvent) -> Event | None:
+    """The event of a message; `None` for one that a later release added and that can be passed over."""
+    match message.WhichOneof("event"):
+        case "started":
+            started = message.started
+            return Started(started.request_id, tuple(image_report(image) for image in started.images), started.prompt_tokens)
+        case "delta":
+            return TextDelta(message.delta.text, tuple(_token(token) for token in message.delta.tokens))
+        case "finished":
+            return _finished(message.finished)
+        case _:
+            return None
+
+
+def image_report(message: visual_tokens_pb2.ImageReport) -> ImageReport:
+    """What became of one image."""
+    return ImageReport(
+        sha256=message.sha256,
+        tokens_before=message.tokens_before,
+        tokens_after=message.tokens_after,
+        place=_PLACES.get(message.place, Place.UNKNOWN),
+        kept=_kept(message.kept) if message.HasField("kept") else None,
+    )
+
+
+def encoded(message: encoder_pb2.EncodeResponse) -> Encoded:
+    """One image, encoded."""
+    inline = message.visual_tokens if message.HasField("visual_tokens") else None
+    return Encoded(
+        image=image_report(message.report),
+        content_key=message.content_key,
+        fingerprint=message.fingerprint,
+        timings=_encode_timings(message.timings),
+        tokens=_tensor(inline.tokens) if inline else None,
+        kept=_kept(inline) if inline else None,
+    )
+
+
+def places(message: encoder_pb2.LookupResponse) -> tuple[Place | None, ...]:
+    """Where each image's tokens are; `None`: nowhere."""
+    return tuple(_PLACES.get(result.place) for result in message.results)
+
+
+def decoder_description(message: decoder_pb2.DescribeDecoderResponse) -> DecoderDescription:
+    """The decoder, described."""
+    defaults = message.defaults
+    return DecoderDescription(
+        model=message.model,
+        family=message.family,
+        release=message.release,
+        pair_fingerprint=message.pair_fingerprint,
+        encoder_fingerprint=message.encoder_fingerprint,
+        layers=message.layers,
+        raw_prompts=message.raw_prompts,
+        prune_layers=tuple(defaults.prune_layers),
+        prune=wire.prune_from_proto(defaults.prune),
+        sampling=wire.sampling_from_proto(defaults.sampling),
+        reduction=wire.reduction_from_proto(defaults.reduction),
+        limits={field.name: getattr(message.limits, field.name) for field in message.limits.DESCRIPTOR.fields},
+    )
+
+
+def encoder_description(message: encoder_pb2.DescribeEncoderResponse) -> EncoderDescription:
+    """The encoder, described."""
+    defaults = message.defaults
+    return EncoderDescription(
+        model=message.model,
+        family=message.family,
+        release=message.release,
+        fingerprint=message.fingerprint,
+        pair_fingerprint=message.pair_fingerprint,
+        hidden_size=message.hidden_size,
+        dtype=_DTYPES.get(message.dtype, "unknown"),
+        tokens_per_tile=message.tokens_per_tile,
+        codec_version=message.codec_version,
+        shallow_layer=defaults.shallow_layer,
+        deep_layer=defaults.deep_layer,
+        window=defaults.window,
+        reduction=wire.reduction_from_proto(defaults.reduction),
+        limits={field.name: getattr(message.limits, field.name) for field in message.limits.DESCRIPTOR.fields},
+    )
+
+
+def _part_to_proto(part: Text | Image, form: ImageForm) -> decoder_pb2.Part:
+    return decoder_pb2.Part(text=part.text) if isinstance(part, Text) else decoder_pb2.Part(image=form(part))
+
+
+def _token(message: decoder_pb2.GeneratedToken) -> Token:
+    return Token(
+        message.token_id,
+        message.logprob if message.HasField("logprob") else None,
+        tuple((top.token_id, top.logprob) for top in message.top),
+    )
+
+
+def _finished(message: decoder_pb2.Finished) -> Finished:
+    usage, timings = message.usage, message.timings
+    return Finished(
+        reason=_REASONS.get(message.reason, FinishReason.UNKNOWN),
+        usage=Usage(
+            prompt_tokens=usage.prompt_tokens,
+            visual_tokens=usage.visual_tokens,
+            visual_tokens_unreduced=usage.visual_tokens_unreduced,
+            visual_tokens_average=usage.visual_tokens_average,
+            completion_tokens=usage.completion_tokens,
+        ),
+        timings=Timings(
+            resolve_images_ms=timings.resolve_images_ms,
+            queue_ms=timings.queue_ms,
+            prefill_ms=timings.prefill_ms,
+            prune_ms=timings.prune_ms,
+            decode_ms=timings.decode_ms,
+            time_to_first_token_ms=timings.time_to_first_token_ms,
+            total_ms=timings.total_ms,
+        ),
+        pruning=tuple(_prune_report(report) for report in message.pruning),
+        seed=message.seed,
+    )
+
+
+def _prune_report(message: decoder_pb2.PruneReport) -> PruneReport:
+    survivors = tuple(tuple(image.rows) for image in message.survivors)
+    return PruneReport(message.layer, message.tokens_before, message.tokens_after, survivors)
+
+
+def _kept(message: visual_tokens_pb2.VisualTokens) -> Kept:
+    return Kept(
+        kept_indices=tuple(message.kept_indices),
+        picked_by=tuple(_SCANS.get(scan, PickedBy.UNKNOWN) for scan in message.picked_by),
+        merged_into=tuple(message.merged_into),
+        tiles=tuple(TileGrid(tile.rows, tile.columns, tile.kept_count) for tile in message.tiles),
+        unreduced_count=message.unreduced_count,
+    )
+
+
+def _tensor(message: tensor_pb2.Tensor) -> TensorBytes:
+    return TensorBytes(dtype=_DTYPES.get(message.dtype, "unknown"), shape=tuple(message.shape), data=message.data)
+
+
+def _encode_timings(message: encoder_pb2.EncodeTimings) -> EncodeTimings:
+    return EncodeTimings(
+        queue_ms=message.queue_ms,
+        decode_image_ms=message.decode_image_ms,
+        vit_ms=message.vit_ms,
+        reduce_ms=message.reduce_ms,
+        cache_get_ms=message.cache_get_ms,
+        cache_put_ms=message.cache_put_ms,
+        total_ms=message.total_ms,
+    )

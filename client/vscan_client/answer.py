@@ -1,0 +1,192 @@
+"""What comes back: events while an answer is made, and the answer. Plain frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from vscan_client.jsonable import jsonable
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended."""
+
+    UNKNOWN = "unknown"
+    END_OF_SEQUENCE = "end_of_sequence"
+    STOP_STRING = "stop_string"
+    LENGTH = "length"
+
+
+class Place(StrEnum):
+    """Where an image's tokens were found."""
+
+    UNKNOWN = "unknown"
+    ENCODED = "encoded"
+    MEMORY = "memory"
+    REDIS = "redis"
+    SHARED = "shared"
+    ENCODER_MEMORY = "encoder_memory"
+
+
+class PickedBy(StrEnum):
+    """Which scan kept a token."""
+
+    UNKNOWN = "unknown"
+    LOCAL = "local"
+    GLOBAL = "global"
+    RANDOM = "random"
+    ALL = "all"
+    POOL = "pool"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A generated token. `logprob` and `top` (token id, log-probability; most likely first) only where they were asked for."""
+
+    token_id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TileGrid:
+    """One pass of the vision transformer: a grid of patches, and how many of the kept tokens are its own."""
+
+    rows: int
+    columns: int
+    kept_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Which of an image's N patches became its T visual tokens.
+
+    Attributes:
+        kept_indices: for each of the T tokens its patch (0 to N-1; tile after tile, row-major), ascending.
+        picked_by: for each of the T tokens the scan that kept it.
+        merged_into: for each of the N patches the token that holds it; empty if nothing was merged.
+        tiles: the grids.
+        unreduced_count: N.
+    """
+
+    kept_indices: tuple[int, ...]
+    picked_by: tuple[PickedBy, ...]
+    merged_into: tuple[int, ...]
+    tiles: tuple[TileGrid, ...]
+    unreduced_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReport:
+    """What became of one image. `kept` only where it was asked for."""
+
+    sha256: bytes
+    tokens_before: int
+    tokens_after: int
+    place: Place
+    kept: Kept | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """What one pruning layer did. `survivors`, where asked for: for each image the rows of its T tokens that went on."""
+
+    layer: int
+    tokens_before: int
+    tokens_after: int
+    survivors: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts; `visual_tokens_average` is over the language model's layers."""
+
+    prompt_tokens: int
+    visual_tokens: int
+    visual_tokens_unreduced: int
+    visual_tokens_average: float
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Durations in milliseconds, measured by the decoder."""
+
+    resolve_images_ms: float
+    queue_ms: float
+    prefill_ms: float
+    prune_ms: float
+    decode_ms: float
+    time_to_first_token_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientReport:
+    """The call as the client saw it.
+
+    Attributes:
+        attempts: requests sent, the one that was answered included.
+        sent_bytes: bytes of these requests.
+        first_token_ms: from the call to its first token; `None` if none came.
+        total_ms: from the call to its end.
+        trace_id: 32 hexadecimal digits; empty without tracing.
+    """
+
+    attempts: int
+    sent_bytes: int
+    first_token_ms: float | None
+    total_ms: float
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request was accepted and its images are there. First, once."""
+
+    request_id: str
+    images: tuple[ImageReport, ...]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More of the answer: whole characters, maybe none, and the tokens since the last delta."""
+
+    text: str
+    tokens: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of an answer. Last, once."""
+
+    reason: FinishReason
+    usage: Usage
+    timings: Timings
+    pruning: tuple[PruneReport, ...]
+    seed: int
+
+
+Event = Started | TextDelta | Finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An answer, whole."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    images: tuple[ImageReport, ...]
+    pruning: tuple[PruneReport, ...]
+    seed: int
+    request_id: str
+    client: ClientReport
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as JSON values; digests in hexadecimal."""
+        return dict(jsonable(self))

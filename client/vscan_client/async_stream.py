@@ -1,0 +1,139 @@
+"""An answer while it is made, for programs that run an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from opentelemetry import trace
+
+from vscan.errors import Cancelled, VScanError
+from vscan.rpc.error_details import error_from_rpc
+from vscan.v1 import decoder_pb2
+from vscan_client import _messages
+from vscan_client._core import AnswerBuilder, Core, Exchange, Question
+from vscan_client._tracing import ask_span, describe_answer, trace_id_of, within
+from vscan_client.answer import Answer, Event, TextDelta
+
+GenerateCall = Any  # grpc.aio.UnaryStreamCall[GenerateRequest, GenerateEvent]
+Generate = Callable[[decoder_pb2.GenerateRequest, float | None], GenerateCall]
+
+
+class AsyncAnswerStream:
+    """Iterates over `Started`, `TextDelta`…, `Finished`; then `answer` is there. Asking for the first event sends the request.
+
+        async with client.stream("photo.jpg", "What is this?") as stream:
+            async for piece in stream.texts():
+                print(piece, end="")
+        print(stream.answer.usage)
+
+    Leaving early cancels the request on the server.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[], Awaitable[Question]],
+        *,
+        core: Core,
+        tracer: trace.Tracer,
+        generate: Generate,
+        is_closed: Callable[[], bool],
+    ) -> None:
+        self._prepare, self._core, self._tracer, self._generate = prepare, core, tracer, generate
+        self._client_is_closed = is_closed
+        self._closed = self._running = False
+        self._call: GenerateCall | None = None
+        self._answer: Answer | None = None
+        self._events = self._run()
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer, once the stream has ended. Before that: RuntimeError."""
+        if self._answer is None:
+            raise RuntimeError("the answer is not whole yet: iterate to the end of the stream")
+        return self._answer
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        self._running = True
+        try:
+            return await anext(self._events)
+        finally:
+            self._running = False
+
+    async def texts(self) -> AsyncIterator[str]:
+        """The answer's text, piece by piece."""
+        async for event in self:
+            if isinstance(event, TextDelta) and event.text:
+                yield event.text
+
+    async def aclose(self) -> None:
+        """Ends the stream; the server stops working on it. A task that is waiting for its next event gets `Cancelled`."""
+        self._closed = True
+        if self._call is not None:
+            self._call.cancel()
+        # A generator that is running cannot be closed from outside; the cancelled call ends it.
+        if not self._running:
+            await self._events.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _run(self) -> AsyncGenerator[Event, None]:
+        question = await self._prepare()
+        with ask_span(self._tracer, images=len(question.images)) as span:
+            exchange = self._core.exchange(question.images, question.reduction, question.options.get("timeout"))
+            builder = AnswerBuilder(exchange)
+            async with aclosing(self._tries(question, exchange, span)) as events:
+                async for event in events:
+                    builder.add(event)
+                    yield event
+            self._answer = builder.answer(trace_id_of(span))
+            describe_answer(span, self._answer)
+
+    async def _tries(self, question: Question, exchange: Exchange, span: trace.Span) -> AsyncGenerator[Event, None]:
+        while True:
+            try:
+                async with aclosing(self._one_try(question, exchange, span)) as events:
+                    async for event in events:
+                        yield event
+                return
+            except VScanError as error:
+                wait_s = exchange.failed(error)
+            await asyncio.sleep(wait_s)
+
+    async def _one_try(self, question: Question, exchange: Exchange, span: trace.Span) -> AsyncGenerator[Event, None]:
+        request = question.request(exchange.form)
+        left_s = exchange.sending(request.ByteSize())
+        with within(span):
+            self._call = self._generate(request, left_s)
+        try:
+            async for message in self._call:
+                exchange.accepted()
+                if (event := _messages.event_from_proto(message)) is not None:
+                    yield event
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error
+        except asyncio.CancelledError:
+            raise_if_closed(self._closed or self._client_is_closed())
+            raise
+        finally:
+            self._call.cancel()
+
+
+def raise_if_closed(closed: bool) -> None:
+    """gRPC raises CancelledError where a call was cancelled but its task was not: that is the call's error, not the task's."""
+    task = asyncio.current_task()
+    if closed and (task is None or not task.cancelling()):
+        raise Cancelled("the client or the stream was closed")

@@ -1,0 +1,118 @@
+"""The client for programs without an event loop: the asynchronous one, run in a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, Unpack
+
+from opentelemetry import trace
+
+from vscan.specs import ReductionSpec
+from vscan_client._loop_thread import LoopThread
+from vscan_client.answer import Answer, Place
+from vscan_client.async_client import DEFAULT_SERVER, AsyncClient
+from vscan_client.content import ImageLike, Message
+from vscan_client.description import Description
+from vscan_client.encoded import Encoded
+from vscan_client.options import AskOptions, Retry, Timeout, Tls
+from vscan_client.stream import AnswerStream
+
+
+class Client:
+    """Asks a deployment questions about images.
+
+        with Client(server="127.0.0.1:7070") as client:
+            answer = client.ask("photo.jpg", "What colour is the car?")
+
+    An image that was sent once goes as its digest (32 bytes) the next time; the client sends the bytes by itself if the server
+    has lost it. Errors are those of `vscan.errors`. Any number of threads may use one client. Close it, or use it in a `with`.
+
+    Args:
+        server: address of the decoder, `host:port`.
+        encoder: address of the encoder, for `encode` and `lookup`.
+        tls: encrypt; `None` is plaintext, refused beyond loopback unless `insecure`.
+        insecure: allow plaintext beyond loopback, where the network protects itself.
+        timeout: how long to wait.
+        retry: when to try again.
+        remembered_images: how many images to remember as sent; 0 always sends bytes.
+        tracer_provider: OpenTelemetry's; `None`: the global one.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: str = DEFAULT_SERVER,
+        encoder: str | None = None,
+        tls: Tls | None = None,
+        insecure: bool = False,
+        timeout: Timeout | None = None,
+        retry: Retry | None = None,
+        remembered_images: int = 4096,
+        tracer_provider: trace.TracerProvider | None = None,
+    ) -> None:
+        self._client = AsyncClient(
+            server=server,
+            encoder=encoder,
+            tls=tls,
+            insecure=insecure,
+            timeout=timeout,
+            retry=retry,
+            remembered_images=remembered_images,
+            tracer_provider=tracer_provider,
+        )
+        self._loop = LoopThread("vscan-client")
+
+    def ask(self, images: ImageLike | Sequence[ImageLike], question: str, **options: Unpack[AskOptions]) -> Answer:
+        """Asks about one image or several, and waits for the whole answer."""
+        return self._loop.run(self._client.ask(images, question, **options))
+
+    def chat(self, messages: Sequence[Message], **options: Unpack[AskOptions]) -> Answer:
+        """Answers the last message of a conversation, which is the user's."""
+        return self._loop.run(self._client.chat(messages, **options))
+
+    def raw(self, prompt: str, images: ImageLike | Sequence[ImageLike] = (), **options: Unpack[AskOptions]) -> Answer:
+        """Goes on with a prompt in the model's own syntax, one placeholder for each image. Servers may not permit it."""
+        return self._loop.run(self._client.raw(prompt, images, **options))
+
+    def stream(self, images: ImageLike | Sequence[ImageLike], question: str, **options: Unpack[AskOptions]) -> AnswerStream:
+        """`ask`, event by event."""
+        return AnswerStream(self._client.stream(images, question, **options), self._loop)
+
+    def stream_chat(self, messages: Sequence[Message], **options: Unpack[AskOptions]) -> AnswerStream:
+        """`chat`, event by event."""
+        return AnswerStream(self._client.stream_chat(messages, **options), self._loop)
+
+    def stream_raw(
+        self, prompt: str, images: ImageLike | Sequence[ImageLike] = (), **options: Unpack[AskOptions]
+    ) -> AnswerStream:
+        """`raw`, event by event."""
+        return AnswerStream(self._client.stream_raw(prompt, images, **options), self._loop)
+
+    def encode(
+        self, image: ImageLike, *, reduction: ReductionSpec | None = None, tokens: bool = False, timeout: float | None = None
+    ) -> Encoded:
+        """Has the encoder make and cache an image's tokens before anybody asks; with `tokens` they come back too."""
+        return self._loop.run(self._client.encode(image, reduction=reduction, tokens=tokens, timeout=timeout))
+
+    def lookup(
+        self, images: ImageLike | Sequence[ImageLike], *, reduction: ReductionSpec | None = None, timeout: float | None = None
+    ) -> tuple[Place | None, ...]:
+        """Where the tokens of images are cached, `None` for nowhere; moves and encodes nothing."""
+        return self._loop.run(self._client.lookup(images, reduction=reduction, timeout=timeout))
+
+    def describe(self, *, timeout: float | None = None) -> Description:
+        """The deployment's model, limits and defaults."""
+        return self._loop.run(self._client.describe(timeout=timeout))
+
+    def close(self) -> None:
+        """Ends what is under way (it gets `Cancelled`), the connections and the client's own thread. Safe to call again."""
+        if not self._loop.closed:
+            self._loop.run(self._client.aclose())
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()

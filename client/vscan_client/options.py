@@ -1,0 +1,92 @@
+"""How a client behaves: values given to its constructor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from vscan.specs import PruneSpec, ReductionSpec, SamplingSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeout:
+    """How long to wait, in seconds; `None` waits for ever.
+
+    Attributes:
+        total: for a whole call, retries included; the server learns the rest of it and stops working when it is over.
+        connect: for one attempt to connect.
+    """
+
+    total: float | None = 120.0
+    connect: float = 10.0
+
+    def __post_init__(self) -> None:
+        if (self.total is not None and not self.total > 0) or not self.connect > 0:
+            raise ValueError("timeouts are over 0 seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When to send a call again by itself: the server was away or had too much to do, and nothing of the answer had come yet.
+
+    The wait doubles from `backoff_ms` to `max_backoff_ms`; a server that says when to come back is obeyed.
+
+    Attributes:
+        attempts: tries in all; 1 never retries.
+        backoff_ms: wait before the second try.
+        max_backoff_ms: longest wait that the client chooses by itself.
+        jitter: fraction of a wait that is added at random at most, so that many clients do not come back at once.
+        budget: retries that all calls of the client together may spend ahead; ten calls that succeed earn one back. So a
+            server that is down is not met with a multiple of its load.
+    """
+
+    attempts: int = 4
+    backoff_ms: int = 100
+    max_backoff_ms: int = 5_000
+    jitter: float = 0.5
+    budget: int = 10
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.backoff_ms < 0 or self.max_backoff_ms < self.backoff_ms:
+            raise ValueError("at least one attempt, and 0 <= backoff_ms <= max_backoff_ms")
+        if not 0 <= self.jitter <= 1 or self.budget < 0:
+            raise ValueError("jitter is 0 to 1 and budget at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """An encrypted channel.
+
+    Attributes:
+        ca_file: certificates (PEM) that may sign the server's; `None`: the ones that gRPC brings.
+        cert_file, key_file: the client's own (PEM), both or none.
+        server_name: the name that the server's certificate must hold, if it is not the address.
+    """
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together")
+
+
+class AskOptions(TypedDict, total=False):
+    """Keywords of every verb that asks. What is left out is as the deployment does it.
+
+    Attributes:
+        reduction: stage 1, for every image of the request.
+        prune: stage 2.
+        sampling: how tokens are chosen; greedy by default.
+        report_kept: report which patches were kept, by the encoder and by each pruning layer.
+        timeout: seconds for this call, instead of `Timeout.total`.
+    """
+
+    reduction: ReductionSpec | None
+    prune: PruneSpec | None
+    sampling: SamplingSpec | None
+    report_kept: bool
+    timeout: float | None

@@ -1,0 +1,174 @@
+"""Every verb, sync and async, against a real gRPC server."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.client_decoder import SURVIVORS, TOKENS_AFTER, TOKENS_BEFORE, ScriptedDeployment
+from vscan.errors import Cancelled, InvalidArgument
+from vscan.v1 import decoder_pb2
+from vscan_client import (
+    Answer,
+    AsyncClient,
+    Client,
+    Finished,
+    FinishReason,
+    Image,
+    KeepTokens,
+    Message,
+    PickedBy,
+    Place,
+    PruneSpec,
+    Rater,
+    ReductionMethod,
+    ReductionSpec,
+    SamplingSpec,
+    Started,
+    TextDelta,
+    TokensPerTile,
+)
+
+
+def timeless(answer: Answer) -> dict[str, Any]:
+    """The answer without what differs from run to run."""
+    told = answer.to_dict()
+    del told["client"]["first_token_ms"], told["client"]["total_ms"], told["request_id"]
+    return told
+
+
+def test_ask_gives_the_whole_answer(address: str) -> None:
+    with Client(server=address) as client:
+        answer = client.ask(b"cat", "what is it?")
+    assert answer.text == "1 image(s): what is it?"
+    assert [token.token_id for token in answer.tokens] == [0, 1, 2, 3, 4]
+    assert answer.finish_reason is FinishReason.END_OF_SEQUENCE
+    assert (answer.usage.visual_tokens, answer.usage.visual_tokens_unreduced) == (TOKENS_AFTER, TOKENS_BEFORE)
+    (image,) = answer.images
+    assert (image.sha256, image.place, image.kept) == (Image.from_bytes(b"cat").sha256, Place.ENCODED, None)
+    (pruning,) = answer.pruning
+    assert (pruning.layer, pruning.tokens_before, pruning.tokens_after) == (4, TOKENS_AFTER, SURVIVORS)
+    assert answer.client.first_token_ms is not None
+    assert 0 < answer.client.first_token_ms <= answer.client.total_ms
+
+
+def test_kept_patches_are_reported_where_asked_for(address: str) -> None:
+    with Client(server=address) as client:
+        answer = client.ask([b"cat", b"dog"], "which?", report_kept=True)
+    kept = answer.images[1].kept
+    assert kept is not None
+    assert kept.picked_by == (PickedBy.LOCAL, PickedBy.GLOBAL)
+    assert (kept.kept_indices, kept.merged_into, kept.unreduced_count) == ((1, 5), (0, 0, 1, 0, 1, 1), 6)
+    assert (kept.tiles[0].rows, kept.tiles[0].columns, kept.tiles[0].kept_count) == (2, 3, 2)
+    assert answer.pruning[0].survivors == ((0, 2), (0, 2))
+
+
+async def test_sync_and_async_say_and_send_the_same(deployment: ScriptedDeployment, address: str) -> None:
+    options: Any = {
+        "reduction": ReductionSpec(
+            method=ReductionMethod.VSCAN, budget=TokensPerTile(24), local_share=0.5, merge=False, seed=3
+        ),
+        "prune": PruneSpec(rater=Rater.TEXT_MEAN, budgets=(KeepTokens(8),)),
+        "sampling": SamplingSpec(max_new_tokens=3, temperature=0.0, seed=5, stop=("x",)),
+        "report_kept": True,
+    }
+    chat = [Message.user(b"cat", "what?"), Message.assistant("a cat"), Message.user("and where?")]
+    async with AsyncClient(server=address) as client:
+        there = [
+            await client.ask(b"cat", "what?", **options),
+            await client.chat(chat, **options),
+            await client.raw("USER: <image> hi", [b"cat"], **options),
+        ]
+    seen, deployment.requests = deployment.requests, []
+    deployment.known.clear()
+    with Client(server=address) as client:
+        here = [
+            client.ask(b"cat", "what?", **options),
+            client.chat(chat, **options),
+            client.raw("USER: <image> hi", [b"cat"], **options),
+        ]
+    assert [timeless(answer) for answer in here] == [timeless(answer) for answer in there]
+    assert deployment.requests == seen
+
+
+def test_a_request_carries_what_was_asked(deployment: ScriptedDeployment, address: str) -> None:
+    with Client(server=address) as client:
+        client.chat(
+            [Message.system("be brief"), Message.user(b"cat", "what?")], sampling=SamplingSpec(top_k=4, stop=("a", "b"))
+        )
+        client.ask(b"dog", "plain?")
+    first, second = deployment.requests
+    assert [message.role for message in first.chat.messages] == [decoder_pb2.ROLE_SYSTEM, decoder_pb2.ROLE_USER]
+    assert first.chat.messages[1].parts[0].image.data == b"cat"
+    assert (first.sampling.top_k, list(first.sampling.stop)) == (4, ["a", "b"])
+    assert not first.sampling.HasField("temperature")
+    # What was not asked for stays unset, so that the deployment's defaults hold.
+    assert not any(second.HasField(field) for field in ("reduction", "prune", "sampling"))
+
+
+def test_a_stream_is_started_texts_finished(address: str) -> None:
+    with Client(server=address) as client:
+        stream = client.stream(b"cat", "what is it?")
+        with pytest.raises(RuntimeError, match="not whole"):
+            _ = stream.answer
+        events = list(stream)
+        assert [type(event) for event in events] == [Started, *[TextDelta] * 5, Finished]
+        assert stream.answer.text == "".join(event.text for event in events if isinstance(event, TextDelta))
+        assert list(client.stream_chat([Message.user("hi there")]).texts()) == ["0", " image(s):", " hi", " there"]
+        assert "".join(client.stream_raw("<image>", b"cat").texts()) == "1 image(s): <image>"
+
+
+async def test_an_async_stream_too(address: str) -> None:
+    async with AsyncClient(server=address) as client, client.stream(b"cat", "what?") as stream:
+        assert [text async for text in stream.texts()] == ["1", " image(s):", " what?"]
+        assert stream.answer.text == "1 image(s): what?"
+
+
+def test_an_image_may_be_a_path(address: str, tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"cat")
+    with Client(server=address) as client:
+        assert client.ask(tmp_path / "cat.png", "what?").images[0].sha256 == Image.from_bytes(b"cat").sha256
+        with pytest.raises(InvalidArgument, match=r"images\[0\]: .*gone.png"):
+            client.ask([tmp_path / "gone.png"], "what?")
+
+
+def test_encode_prewarms_so_that_the_question_sends_a_digest(deployment: ScriptedDeployment, address: str) -> None:
+    image = b"cat" * 1000
+    with Client(server=address, encoder=address) as client:
+        assert client.lookup([image, b"dog"]) == (None, None)
+        encoded = client.encode(image)
+        assert (encoded.image.place, encoded.tokens, encoded.kept) == (Place.ENCODED, None, None)
+        assert client.lookup(image) == (Place.MEMORY,)
+        inline = client.encode(image, tokens=True)
+        assert inline.kept is not None
+        assert inline.to_dict()["content_key"] == "00" * 32
+        client.ask(image, "what?")
+    assert deployment.sizes[0] < 200
+
+
+def test_describe_tells_of_both_services(address: str) -> None:
+    with Client(server=address) as alone, Client(server=address, encoder=address) as both:
+        assert alone.describe().encoder is None
+        description = both.describe()
+    assert (description.decoder.model, description.decoder.prune_layers) == ("scripted", (4,))
+    assert description.decoder.limits["max_images"] == 16
+    assert description.encoder is not None
+    assert description.to_dict()["encoder"]["hidden_size"] == 64
+
+
+def test_without_an_address_the_encoder_cannot_be_asked(address: str) -> None:
+    with Client(server=address) as client, pytest.raises(InvalidArgument, match="encoder"):
+        client.encode(b"cat")
+
+
+def test_plaintext_stays_on_this_machine() -> None:
+    with Client(server="models.example.com:7070") as client, pytest.raises(InvalidArgument, match="beyond loopback"):
+        client.ask(b"cat", "what?")
+
+
+def test_a_closed_client_says_so(address: str) -> None:
+    client = Client(server=address)
+    client.close()
+    client.close()
+    with pytest.raises(Cancelled, match="closed"):
+        client.ask(b"cat", "what?")

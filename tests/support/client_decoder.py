@@ -1,0 +1,211 @@
+"""A real gRPC server on loopback whose answers are known: it speaks the contract, but runs no model.
+
+It remembers images by digest as a deployment does, records every request, and can be told to fail, to wait, or to break off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from vscan.errors import MissingImages, VScanError
+from vscan.rpc.error_details import STATUS_DETAILS_KEY, to_status
+from vscan.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, visual_tokens_pb2
+
+TOKENS_BEFORE, TOKENS_AFTER, SURVIVORS = 144, 24, 8
+
+
+class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.VisionEncoderServicer):
+    """Answers `<n> image(s): <last text>`, a word at a time."""
+
+    def __init__(self) -> None:
+        self.requests: list[decoder_pb2.GenerateRequest] = []
+        self.metadata: list[dict[str, str | bytes]] = []
+        self.time_left: list[float | None] = []
+        self.known: set[bytes] = set()  # digests
+        self.fail_with: list[VScanError] = []  # raised by the next calls, one each, before anything is said
+        self.fail_after_first_text: VScanError | None = None
+        self.describe_fails_with: list[VScanError] = []
+        self.hold_before = threading.Event()  # set: go on; clear: wait before the first event
+        self.hold_before.set()
+        self.hold_after_first_text = threading.Event()
+        self.hold_after_first_text.set()
+        self.entered = threading.Semaphore(0)  # one for each Generate call that has come
+        self.cancelled = threading.Semaphore(0)  # one for each call that ended before its answer
+        self.running = self.most_running = 0
+        self._lock = threading.Lock()
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each Generate request."""
+        return [request.ByteSize() for request in self.requests]
+
+    def Generate(self, request: decoder_pb2.GenerateRequest, context: Any) -> Iterator[decoder_pb2.GenerateEvent]:
+        self._record(request, context)
+        done = threading.Event()
+        context.add_callback(lambda: None if done.is_set() else self.cancelled.release())
+        self.entered.release()
+        try:
+            yield from self._answer(request, context)
+            done.set()
+        finally:
+            with self._lock:
+                self.running -= 1
+
+    def _record(self, request: decoder_pb2.GenerateRequest, context: Any) -> None:
+        with self._lock:
+            self.requests.append(request)
+            self.metadata.append(dict(context.invocation_metadata()))
+            self.time_left.append(context.time_remaining())
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+
+    def _answer(self, request: decoder_pb2.GenerateRequest, context: Any) -> Iterator[decoder_pb2.GenerateEvent]:
+        _wait(self.hold_before, context)
+        if self.fail_with:
+            abort(context, self.fail_with.pop(0))
+        images, text = _content(request)
+        places = self._resolve(images, context)
+        reports = [self._report(image, place, request.report_kept) for image, place in zip(images, places, strict=True)]
+        yield decoder_pb2.GenerateEvent(
+            started=decoder_pb2.Started(request_id=f"r{len(self.requests)}", images=reports, prompt_tokens=30)
+        )
+        words = f"{len(images)} image(s): {text}".split(" ")
+        limit = request.sampling.max_new_tokens if request.sampling.HasField("max_new_tokens") else len(words)
+        for index, word in enumerate(words[:limit]):
+            token = decoder_pb2.GeneratedToken(token_id=index)
+            piece = word if index == 0 else f" {word}"
+            yield decoder_pb2.GenerateEvent(delta=decoder_pb2.TextDelta(text=piece, tokens=[token]))
+            if self.fail_after_first_text:
+                abort(context, self.fail_after_first_text)
+            _wait(self.hold_after_first_text, context)
+        yield decoder_pb2.GenerateEvent(finished=_finished(len(images), min(limit, len(words)), request))
+
+    def _resolve(self, images: list[visual_tokens_pb2.Image], context: Any) -> list[visual_tokens_pb2.Place]:
+        missing = [image.sha256 for image in images if image.sha256 and image.sha256 not in self.known]
+        if missing:
+            abort(context, MissingImages(missing, field="messages[0].parts[0].image"))
+        return [self._place(image) for image in images]
+
+    def _place(self, image: visual_tokens_pb2.Image) -> visual_tokens_pb2.Place:
+        digest = digest_of(image)
+        found = visual_tokens_pb2.PLACE_MEMORY if digest in self.known else visual_tokens_pb2.PLACE_ENCODED
+        self.known.add(digest)
+        return found
+
+    def _report(
+        self, image: visual_tokens_pb2.Image, place: visual_tokens_pb2.Place, kept: bool
+    ) -> visual_tokens_pb2.ImageReport:
+        return visual_tokens_pb2.ImageReport(
+            sha256=digest_of(image),
+            tokens_before=TOKENS_BEFORE,
+            tokens_after=TOKENS_AFTER,
+            place=place,
+            kept=_kept() if kept else None,
+        )
+
+    def Describe(self, request: Any, context: Any) -> Any:
+        if isinstance(request, encoder_pb2.DescribeEncoderRequest):
+            return encoder_pb2.DescribeEncoderResponse(model="scripted", family="llava", fingerprint=bytes(32), hidden_size=64)
+        if self.describe_fails_with:
+            abort(context, self.describe_fails_with.pop(0))
+        defaults = decoder_pb2.DecoderDefaults(prune_layers=[4])
+        limits = decoder_pb2.DecoderLimits(max_images=16)
+        return decoder_pb2.DescribeDecoderResponse(model="scripted", family="llava", layers=8, defaults=defaults, limits=limits)
+
+    def Encode(self, request: encoder_pb2.EncodeRequest, context: Any) -> encoder_pb2.EncodeResponse:
+        (place,) = self._resolve([request.image], context)
+        inline = request.reply_form != encoder_pb2.REPLY_FORM_REFERENCE
+        return encoder_pb2.EncodeResponse(
+            report=self._report(request.image, place, False),
+            visual_tokens=_kept() if inline else None,
+            content_key=bytes(32),
+            fingerprint=bytes(32),
+        )
+
+    def Lookup(self, request: encoder_pb2.LookupRequest, context: Any) -> encoder_pb2.LookupResponse:
+        places = [
+            visual_tokens_pb2.PLACE_MEMORY if digest in self.known else visual_tokens_pb2.PLACE_UNSPECIFIED
+            for digest in request.sha256
+        ]
+        return encoder_pb2.LookupResponse(
+            results=[
+                encoder_pb2.LookupResult(sha256=digest, place=place)
+                for digest, place in zip(request.sha256, places, strict=True)
+            ]
+        )
+
+
+@contextmanager
+def serving(deployment: ScriptedDeployment, *, port: int = 0) -> Iterator[str]:
+    """Serves both services on one loopback port and gives its address."""
+    server = grpc.server(ThreadPoolExecutor(max_workers=32))
+    decoder_pb2_grpc.add_DecoderServicer_to_server(deployment, server)  # type: ignore[no-untyped-call]
+    # Both services have a Describe; one servicer answers each by its request.
+    encoder_pb2_grpc.add_VisionEncoderServicer_to_server(deployment, server)  # type: ignore[no-untyped-call]
+    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    try:
+        yield f"127.0.0.1:{bound}"
+    finally:
+        deployment.hold_before.set()
+        deployment.hold_after_first_text.set()
+        server.stop(0).wait()
+
+
+def abort(context: Any, error: VScanError) -> None:
+    """Ends the call as a service does."""
+    context.set_trailing_metadata(((STATUS_DETAILS_KEY, to_status(error)),))
+    context.abort(error.status, error.message)
+
+
+def digest_of(image: visual_tokens_pb2.Image) -> bytes:
+    """The image's name, however it was sent."""
+    return image.sha256 or hashlib.sha256(image.data).digest()
+
+
+def _wait(event: threading.Event, context: Any) -> None:
+    while not event.wait(0.01):
+        if not context.is_active():
+            return
+
+
+def _content(request: decoder_pb2.GenerateRequest) -> tuple[list[visual_tokens_pb2.Image], str]:
+    if request.WhichOneof("prompt") == "raw":
+        return list(request.raw.images), request.raw.text
+    parts = [part for message in request.chat.messages for part in message.parts]
+    texts = [part.text for part in parts if part.WhichOneof("content") == "text"]
+    return [part.image for part in parts if part.WhichOneof("content") == "image"], texts[-1]
+
+
+def _kept() -> visual_tokens_pb2.VisualTokens:
+    return visual_tokens_pb2.VisualTokens(
+        kept_indices=[1, 5],
+        picked_by=[visual_tokens_pb2.PICKED_BY_LOCAL, visual_tokens_pb2.PICKED_BY_GLOBAL],
+        merged_into=[0, 0, 1, 0, 1, 1],
+        tiles=[visual_tokens_pb2.Tile(rows=2, columns=3, kept_count=2)],
+        unreduced_count=6,
+    )
+
+
+def _finished(images: int, tokens: int, request: decoder_pb2.GenerateRequest) -> decoder_pb2.Finished:
+    survivors = [decoder_pb2.SurvivingTokens(rows=[0, 2])] * images if request.report_kept else []
+    return decoder_pb2.Finished(
+        reason=decoder_pb2.FINISH_REASON_END_OF_SEQUENCE,
+        usage=decoder_pb2.Usage(
+            prompt_tokens=30,
+            visual_tokens=images * TOKENS_AFTER,
+            visual_tokens_unreduced=images * TOKENS_BEFORE,
+            visual_tokens_average=16.0 * images,
+            completion_tokens=tokens,
+        ),
+        timings=decoder_pb2.GenerateTimings(prefill_ms=2.0, total_ms=5.0),
+        pruning=[decoder_pb2.PruneReport(layer=4, tokens_before=TOKENS_AFTER, tokens_after=SURVIVORS, survivors=survivors)],
+        seed=request.sampling.seed,
+    )

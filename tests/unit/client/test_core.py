@@ -1,0 +1,224 @@
+"""The shared core, without I/O: digests first, retries, deadlines, folding."""
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import pytest
+
+from vscan.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidArgument,
+    MissingImages,
+    ResourceExhausted,
+    Unavailable,
+    VScanError,
+)
+from vscan.specs import ReductionMethod, ReductionSpec
+from vscan_client import Finished, FinishReason, Image, Retry, Started, TextDelta, Timeout, Timings, Token, Usage
+from vscan_client._core import AnswerBuilder, Core, Exchange
+
+CAT, DOG = Image.from_bytes(b"cat"), Image.from_bytes(b"dog")
+
+
+class Clock:
+    """Time that stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def make_core(clock: Clock | None = None, *, remembered_images: int = 10, **retry: Any) -> Core:
+    return Core(
+        timeout=Timeout(total=10.0),
+        retry=Retry(**{"jitter": 0, **retry}),
+        remembered_images=remembered_images,
+        clock=clock or Clock(),
+        random=Random(0),
+    )
+
+
+def begin(core: Core, *images: Image, reduction: ReductionSpec | None = None, timeout: float | None = None) -> Exchange:
+    return core.exchange(images, reduction, timeout)
+
+
+def sends(exchange: Exchange, image: Image) -> str:
+    return str(exchange.form(image).WhichOneof("source"))
+
+
+def test_an_image_goes_whole_until_the_server_has_accepted_it() -> None:
+    core = make_core()
+    first = begin(core, CAT)
+    assert sends(first, CAT) == "data"
+    assert sends(begin(core, CAT), CAT) == "data"  # nothing was accepted yet
+    first.accepted()
+    assert sends(begin(core, CAT), CAT) == "sha256"
+    assert sends(begin(core, DOG), DOG) == "data"
+
+
+def test_an_image_known_under_one_reduction_goes_whole_under_another() -> None:
+    core = make_core()
+    begin(core, CAT).accepted()
+    other = ReductionSpec(method=ReductionMethod.NONE)
+    assert sends(begin(core, CAT, reduction=other), CAT) == "data"
+
+
+def test_the_oldest_image_is_forgotten() -> None:
+    core = make_core(remembered_images=2)
+    for image in (CAT, DOG, Image.from_bytes(b"emu")):
+        begin(core, image).accepted()
+    assert len(core.sent) == 2
+    assert sends(begin(core, CAT), CAT) == "data"
+    assert sends(begin(core, DOG), DOG) == "sha256"
+
+
+def test_remembering_no_images_always_sends_them_whole() -> None:
+    core = make_core(remembered_images=0)
+    begin(core, CAT).accepted()
+    assert sends(begin(core, CAT), CAT) == "data"
+
+
+def test_a_missing_image_goes_whole_exactly_once() -> None:
+    core = make_core(attempts=1)
+    begin(core, CAT, DOG).accepted()
+    exchange = begin(core, CAT, DOG)
+    assert exchange.failed(MissingImages([CAT.sha256])) == 0
+    assert (sends(exchange, CAT), sends(exchange, DOG)) == ("data", "sha256")
+    with pytest.raises(MissingImages):
+        exchange.failed(MissingImages([CAT.sha256]))
+
+
+def test_an_image_named_by_digest_alone_cannot_be_sent() -> None:
+    exchange = begin(make_core(), Image.from_digest(CAT.sha256))
+    with pytest.raises(MissingImages):
+        exchange.failed(MissingImages([CAT.sha256]))
+
+
+@pytest.mark.parametrize("strange", [[], [DOG.sha256]])
+def test_a_missing_image_that_was_not_asked_about_is_an_error(strange: list[bytes]) -> None:
+    with pytest.raises(MissingImages):
+        begin(make_core(), CAT).failed(MissingImages(strange))
+
+
+def test_the_wait_doubles_up_to_its_bound() -> None:
+    exchange = begin(make_core(attempts=6, backoff_ms=100, max_backoff_ms=300))
+    waits = [exchange.failed(Unavailable("away")) for _ in range(5)]
+    assert waits == pytest.approx([0.1, 0.2, 0.3, 0.3, 0.3])
+    with pytest.raises(Unavailable):
+        exchange.failed(Unavailable("away"))
+
+
+def test_the_server_says_when_to_come_back() -> None:
+    exchange = begin(make_core(max_backoff_ms=100))
+    assert exchange.failed(ResourceExhausted("full", retry_delay_ms=2500)) == pytest.approx(2.5)
+
+
+def test_jitter_only_adds() -> None:
+    core = make_core(jitter=0.5, budget=50)
+    waits = [begin(core).failed(ResourceExhausted("full", retry_delay_ms=1000)) for _ in range(50)]
+    assert all(1.0 <= wait <= 1.5 for wait in waits)
+    assert len(set(waits)) > 40
+
+
+def test_nothing_is_sent_again_after_the_first_event() -> None:
+    exchange = begin(make_core())
+    exchange.accepted()
+    with pytest.raises(Unavailable):
+        exchange.failed(Unavailable("away"))
+
+
+@pytest.mark.parametrize("error", [InvalidArgument("x", "bad"), InternalError("oops"), DeadlineExceeded("late")])
+def test_what_cannot_succeed_is_not_sent_again(error: VScanError) -> None:
+    with pytest.raises(type(error)):
+        begin(make_core()).failed(error)
+
+
+def test_a_wait_beyond_the_deadline_ends_the_call_at_once() -> None:
+    clock = Clock()
+    exchange = begin(make_core(clock))
+    clock.seconds += 8
+    with pytest.raises(ResourceExhausted):
+        exchange.failed(ResourceExhausted("full", retry_delay_ms=2000))
+
+
+def test_tries_share_one_deadline() -> None:
+    clock = Clock()
+    exchange = begin(make_core(clock))
+    assert exchange.sending(100) == pytest.approx(10)
+    clock.seconds += 4
+    assert exchange.sending(50) == pytest.approx(6)
+    assert (exchange.attempts, exchange.sent_bytes) == (2, 150)
+    clock.seconds += 6
+    with pytest.raises(DeadlineExceeded):
+        exchange.sending(1)
+
+
+def test_a_call_may_have_its_own_timeout() -> None:
+    assert begin(make_core(), timeout=3.0).left_s() == pytest.approx(3.0)
+    with pytest.raises(InvalidArgument, match="timeout"):
+        begin(make_core(), timeout=float("nan"))
+
+
+def test_retries_of_all_calls_share_a_budget() -> None:
+    core = make_core(budget=2)
+    begin(core).failed(Unavailable("away"))
+    begin(core).failed(Unavailable("away"))
+    with pytest.raises(Unavailable):
+        begin(core).failed(Unavailable("away"))
+    for _ in range(11):  # one more than ten: binary fractions
+        begin(core).accepted()
+    begin(core).failed(Unavailable("away"))
+
+
+def finished() -> Finished:
+    usage = Usage(prompt_tokens=3, visual_tokens=2, visual_tokens_unreduced=9, visual_tokens_average=1.5, completion_tokens=2)
+    timings = Timings(
+        resolve_images_ms=0, queue_ms=0, prefill_ms=0, prune_ms=0, decode_ms=0, time_to_first_token_ms=0, total_ms=0
+    )
+    return Finished(FinishReason.LENGTH, usage, timings, (), 7)
+
+
+def test_events_become_an_answer() -> None:
+    clock = Clock()
+    builder = AnswerBuilder(begin(make_core(clock)))
+    builder.add(Started("r1", (), 3))
+    clock.seconds += 0.25
+    builder.add(TextDelta("a", (Token(1),)))
+    clock.seconds += 0.25
+    builder.add(TextDelta(" b", (Token(2), Token(3))))
+    builder.add(finished())
+    answer = builder.answer("cafe")
+    assert (answer.text, [token.token_id for token in answer.tokens]) == ("a b", [1, 2, 3])
+    assert (answer.request_id, answer.seed, answer.finish_reason) == ("r1", 7, FinishReason.LENGTH)
+    assert answer.client.first_token_ms == pytest.approx(250)
+    assert answer.client.total_ms == pytest.approx(500)
+    assert answer.client.trace_id == "cafe"
+
+
+def out_of_order() -> Iterator[list[Started | TextDelta | Finished]]:
+    start = Started("r1", (), 3)
+    yield [TextDelta("a")]
+    yield [finished()]
+    yield [start, start]
+    yield [start, finished(), TextDelta("a")]
+
+
+@pytest.mark.parametrize("events", list(out_of_order()))
+def test_events_out_of_order_are_an_error(events: list[Started | TextDelta | Finished]) -> None:
+    builder = AnswerBuilder(begin(make_core()))
+    for event in events[:-1]:
+        builder.add(event)
+    with pytest.raises(InternalError):
+        builder.add(events[-1])
+
+
+def test_half_an_answer_is_none() -> None:
+    builder = AnswerBuilder(begin(make_core()))
+    builder.add(Started("r1", (), 3))
+    builder.add(TextDelta("a"))
+    with pytest.raises(InternalError):
+        builder.answer()
