@@ -45,6 +45,7 @@ if [ -z "${MINBASE_ROOT:-}" ]; then
     export MINBASE_ROOT
     status=0
     unshare --mount --pid --fork --kill-child "${BASH_SOURCE[0]}" "${arguments[@]}" </dev/null || status=$?
+    rm -f "$MINBASE_ROOT.log"
     if [ -n "$keep" ]; then echo "kept: $MINBASE_ROOT"; else rm -rf --one-file-system "$MINBASE_ROOT"; fi
     exit "$status"
 fi
@@ -60,8 +61,7 @@ apt_mirror() { apt-get indextargets --format '$(SITE)' "Codename: $suite" "Creat
 
 make_system() {
     say "debootstrap --variant=minbase $suite"
-    debootstrap --variant=minbase "$suite" "$root" "${mirror:-$(apt_mirror)}" >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; exit 1; }
-    rm -f "$root.log"
+    debootstrap --variant=minbase "$suite" "$root" "${mirror:-$(apt_mirror)}" >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; fail debootstrap; }
     mount -t proc proc "$root/proc"
     mkdir -p "$root/dev/shm" "$root/dev/pts"
     mount -t tmpfs tmpfs "$root/dev/shm"
@@ -98,7 +98,7 @@ install_what_it_says() {
     local install
     install=$(sed -n 's/^All at once, as root: //p' <<<"$said")
     [ -n "$install" ] || fail "'$1' did not say what to install"
-    as_root sh -c "$install" >/dev/null
+    as_root sh -c "$install" >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; fail "$install"; }
 }
 
 prove_needs() {
