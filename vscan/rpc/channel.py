@@ -14,9 +14,9 @@ from opentelemetry.trace import TracerProvider
 
 from vscan.errors import InvalidArgument
 from vscan.rpc.address import is_loopback_target
-from vscan.rpc.handlers import is_infrastructure
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+DEFAULT_CONNECT_SECONDS = 5.0
 
 _SERVICE_CONFIG: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}  # replicas behind one DNS name share the calls
 
@@ -48,6 +48,7 @@ def open_channel(
     tls: ClientTls | None = None,
     insecure: bool = False,
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    connect_seconds: float = DEFAULT_CONNECT_SECONDS,
     tracer_provider: TracerProvider | None = None,
     interceptors: Sequence[Any] = (),
 ) -> grpc.aio.Channel:
@@ -58,12 +59,13 @@ def open_channel(
         tls: with what to protect it; None is plaintext.
         insecure: allow plaintext beyond loopback.
         max_message_bytes: the largest message taken or sent.
+        connect_seconds: how long one attempt to connect may last.
         tracer_provider: where client spans go; None is the global one.
 
     Raises:
         InvalidArgument: plaintext beyond loopback, or a TLS file that cannot be read.
     """
-    options = channel_options(max_message_bytes)
+    options = channel_options(max_message_bytes, connect_seconds)
     around = [*_tracing(tracer_provider), *interceptors]
     if tls is not None:
         return grpc.aio.secure_channel(target, tls.credentials(), options=options, interceptors=around)
@@ -77,7 +79,9 @@ def refuse_open_plaintext(target: str, *, insecure: bool) -> None:
         raise InvalidArgument("target", f"{target} is beyond this machine: use TLS, or ask for plaintext with `insecure`")
 
 
-def channel_options(max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> list[tuple[str, Any]]:
+def channel_options(
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES, connect_seconds: float = DEFAULT_CONNECT_SECONDS
+) -> list[tuple[str, Any]]:
     """Limits, keepalive and load balancing, for aio and for sync channels."""
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -86,8 +90,8 @@ def channel_options(max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> list[
         ("grpc.keepalive_time_ms", 30_000),  # finds a peer that vanished without a word
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.min_reconnect_backoff_ms", int(connect_seconds * 1000)),  # how long one attempt to connect may last
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ]
 
@@ -97,11 +101,7 @@ def _tracing(tracer_provider: TracerProvider | None) -> Sequence[Any]:
         from vscan.rpc.client_tracing import tracing_interceptors
     except ImportError:  # without the extra `otel`
         return ()
-    return tracing_interceptors(tracer_provider, lambda details: not is_infrastructure(_method(details)))
-
-
-def _method(details: Any) -> str:
-    return details.method.decode() if isinstance(details.method, bytes) else details.method
+    return tracing_interceptors(tracer_provider)
 
 
 def _read(field: str, path: Path | None) -> bytes | None:

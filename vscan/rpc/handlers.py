@@ -34,6 +34,11 @@ def is_infrastructure(method: str) -> bool:
     return method.startswith("/grpc.")
 
 
+def is_polled(method: str) -> bool:
+    """Whether other services ask it again and again by themselves: not worth a log line each time, nor a trace of its own."""
+    return method.endswith("/Describe")
+
+
 def behavior_of(handler: Handler) -> Callable[..., Any]:
     """The function that serves the call."""
     if handler.response_streaming:

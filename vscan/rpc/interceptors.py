@@ -36,6 +36,7 @@ from vscan.rpc.handlers import (
     StreamInOneTask,
     behavior_of,
     is_infrastructure,
+    is_polled,
     with_behavior,
 )
 from vscan.rpc.tenant import current_tenant
@@ -66,9 +67,7 @@ def outer_interceptors(telemetry: Telemetry) -> list[grpc.aio.ServerInterceptor]
     """Those around the gate, outermost first."""
     return [
         StreamInOneTask(),
-        aio_server_interceptor(
-            tracer_provider=telemetry.tracer_provider, filter_=lambda details: not is_infrastructure(details.method)
-        ),
+        aio_server_interceptor(tracer_provider=telemetry.tracer_provider, filter_=_traced),
         RequestLogInterceptor(RpcMetrics(telemetry.meter)),
         ErrorInterceptor(),
     ]
@@ -155,6 +154,10 @@ class TenantInterceptor(AroundInterceptor):
         yield
 
 
+def _traced(details: grpc.HandlerCallDetails) -> bool:
+    return not is_infrastructure(details.method)
+
+
 def status_of(context: Context) -> grpc.StatusCode:
     """The status that the call ends with; unset means OK."""
     return context.code() or grpc.StatusCode.OK
@@ -225,4 +228,5 @@ def _log_request(method: str, status: grpc.StatusCode, duration_ms: float, added
         "duration_ms": round(duration_ms, 3),
         **added,
     }
-    _request_log.info("request", extra=log_fields(fields))
+    quiet = is_polled(method) and status is grpc.StatusCode.OK
+    _request_log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=log_fields(fields))

@@ -133,7 +133,8 @@ class RpcServer:
         settings = self._settings
         if settings.tls_cert_file is None and not settings.insecure and not self._address.is_loopback:
             raise StartupError(
-                f"plaintext on {self._address} would be open beyond this machine: set `tls_cert_file` and `tls_key_file`, or `insecure`"
+                f"plaintext on {self._address} would be open beyond this machine: "
+                "set `tls_cert_file` and `tls_key_file`, or `insecure`"
             )
 
     def _open_port(self) -> int:

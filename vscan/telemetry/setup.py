@@ -1,4 +1,4 @@
-"""Makes the providers of a process. The one module of this package that needs the OpenTelemetry SDK (extra `otel`)."""
+"""Makes the providers of a process. With `console` and `sampling` this needs the OpenTelemetry SDK (extra `otel`)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 import vscan
 from vscan.errors import StartupError
 from vscan.telemetry.console import ConsoleSpanExporter
 from vscan.telemetry.providers import Telemetry
+from vscan.telemetry.sampling import service_sampler
 
 if TYPE_CHECKING:
     from vscan.telemetry.settings import TelemetrySettings
@@ -61,7 +61,7 @@ def _resource(service_name: str) -> Resource:
 
 
 def _tracers(resource: Resource, otlp_endpoint: str | None, *, console: bool, sample_ratio: float) -> TracerProvider:
-    provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(sample_ratio)), shutdown_on_exit=False)
+    provider = TracerProvider(resource=resource, sampler=service_sampler(sample_ratio), shutdown_on_exit=False)
     if otlp_endpoint is not None:
         exporter = OTLPSpanExporter(endpoint=otlp_endpoint, timeout=_EXPORT_TIMEOUT_SECONDS)
         provider.add_span_processor(BatchSpanProcessor(exporter))
