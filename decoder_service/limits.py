@@ -1,0 +1,99 @@
+"""What the decoder refuses beyond, and what it does where a request says nothing about sampling. No torch."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import dataclass
+
+from decoder_service.request import Sampling
+from vscan.errors import InvalidArgument
+from vscan.specs import SamplingSpec
+
+MAX_TEMPERATURE = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits of one deployment; `DecoderLimits` has the meanings."""
+
+    max_message_bytes: int
+    max_images: int
+    max_context_tokens: int
+    max_new_tokens: int
+    max_messages: int
+    max_parts: int
+    max_text_chars: int
+    max_stop_strings: int
+    max_stop_chars: int
+    max_logprobs: int
+    max_queue: int
+
+    def check_sampling(self, spec: SamplingSpec) -> None:
+        """Raises InvalidArgument naming the field and the limit."""
+        _check_whole("sampling.max_new_tokens", spec.max_new_tokens, 1, self.max_new_tokens)
+        _check_number("sampling.temperature", spec.temperature, 0 <= _or_nan(spec.temperature) <= MAX_TEMPERATURE, "0 to 2")
+        _check_number("sampling.top_p", spec.top_p, 0 < _or_nan(spec.top_p) <= 1, "over 0 to 1")
+        _check_whole("sampling.top_k", spec.top_k, 0, 2**32 - 1)
+        _check_whole("sampling.seed", spec.seed, 0, 2**64 - 1)
+        _check_whole("sampling.logprobs", spec.logprobs, 0, self.max_logprobs)
+        check_count("sampling.stop", len(spec.stop), 0, self.max_stop_strings, "stop strings")
+        for index, stop in enumerate(spec.stop):
+            check_count(f"sampling.stop[{index}]", len(stop), 1, self.max_stop_chars, "characters")
+
+    def check_prompt(self, rows: int, spec: SamplingSpec) -> None:
+        """Raises InvalidArgument if a prompt of `rows` rows leaves no room for an answer, or for the one that was asked for."""
+        limit = f"{self.max_context_tokens} tokens of prompt and answer together"
+        if rows >= self.max_context_tokens:
+            raise InvalidArgument("prompt", f"{rows} tokens", limit=limit)
+        if spec.max_new_tokens is not None and rows + spec.max_new_tokens > self.max_context_tokens:
+            problem = f"{spec.max_new_tokens} after {rows} of prompt"
+            raise InvalidArgument("sampling.max_new_tokens", problem, limit=limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingDefaults:
+    """What unset fields of a request mean."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    logprobs: int = 0
+
+    def fill(self, spec: SamplingSpec, *, rows: int, limits: Limits) -> Sampling:
+        """Every field decided, for a prompt of `rows` rows that passed `Limits.check_prompt`.
+
+        An unset length ends where the context does; an unset seed is drawn.
+        """
+        room = limits.max_context_tokens - rows
+        return Sampling(
+            max_new_tokens=min(self.max_new_tokens, room) if spec.max_new_tokens is None else spec.max_new_tokens,
+            temperature=self.temperature if spec.temperature is None else spec.temperature,
+            top_p=self.top_p if spec.top_p is None else spec.top_p,
+            top_k=self.top_k if spec.top_k is None else spec.top_k,
+            seed=secrets.randbits(64) if spec.seed is None else spec.seed,
+            stop=spec.stop,
+            ignore_eos=spec.ignore_eos,
+            logprobs=self.logprobs if spec.logprobs is None else spec.logprobs,
+        )
+
+
+def check_count(field: str, count: int, least: int, most: int, what: str) -> None:
+    """Raises InvalidArgument unless least <= count <= most: `messages: 100 messages, limit 1 to 64`."""
+    if not least <= count <= most:
+        raise InvalidArgument(field, f"{count:,} {what}", limit=f"{least} to {most:,}" if least else f"{most:,}")
+
+
+def _check_whole(field: str, value: int | None, least: int, most: int) -> None:
+    if value is not None and not least <= value <= most:
+        raise InvalidArgument(field, f"{value}", limit=f"{least} to {most}")
+
+
+def _check_number(field: str, value: float | None, fits: bool, limit: str) -> None:
+    if value is not None and not fits:
+        raise InvalidArgument(field, f"{value:g}", limit=limit)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
