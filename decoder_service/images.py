@@ -30,7 +30,12 @@ NO_DEADLINE = Deadline()
 # An encoder is replaced once in a while: one more try finds the new one. In a fleet that disagrees with itself none would.
 ATTEMPTS = 3
 # Where the encoder found what it answers with, as the decoder's caller sees it.
-_SEEN_FROM_HERE = {Place.MEMORY: Place.ENCODER_MEMORY}
+_SEEN_FROM_HERE: dict[int, Place] = {
+    Place.ENCODED: Place.ENCODED,
+    Place.MEMORY: Place.ENCODER_MEMORY,
+    Place.REDIS: Place.REDIS,
+    Place.SHARED: Place.SHARED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +176,10 @@ class ImageResolver:
             return None
         tokens = await tokens_of(reply, quest.encoder, digest)
         self._cache.remember(quest.key(digest), tokens)
-        place = Place(reply.report.place)
         return ResolvedImage(
             tokens,
             digest,
-            _SEEN_FROM_HERE.get(place, place),
+            _SEEN_FROM_HERE.get(reply.report.place, Place.UNSPECIFIED),
             timings=EncodeTimings.from_proto(reply.timings),
             encode_ms=_ms_since(started),
         )

@@ -40,7 +40,9 @@ async def redis_cache(server: RedisServer, **changes: Any) -> AsyncIterator[tupl
 async def tiered_cache(server: RedisServer | None, **changes: Any) -> AsyncIterator[tuple[TieredCache, CountingRecorder]]:
     """Both tiers, or memory alone, and their counts."""
     recorder = CountingRecorder()
-    cache = TieredCache.from_settings(cache_settings(server.url if server else "", **changes), recorder=recorder)
+    tracer = changes.pop("tracer", None)
+    settings = cache_settings(server.url if server else "", **changes)
+    cache = TieredCache.from_settings(settings, recorder=recorder, tracer=tracer)
     try:
         yield cache, recorder
     finally:

@@ -1,0 +1,152 @@
+"""A real encoder service around made-up tokens: what a resolver meets on the wire, without a vision transformer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from encoder_service.cache.single_flight import SingleFlight
+from tests.support.visual_values import make_tokens
+from vscan.cache.place import Place
+from vscan.cache.tiers import TieredCache
+from vscan.content_key import content_key
+from vscan.errors import InvalidArgument, MissingImages
+from vscan.rpc.server import RpcServer
+from vscan.rpc.settings import RpcSettings
+from vscan.specs import DEFAULT_REDUCTION, ReductionMethod, ReductionSpec
+from vscan.telemetry.providers import Telemetry
+from vscan.tensors import DTYPE_NAMES, dtype_to_proto
+from vscan.v1 import encoder_pb2, encoder_pb2_grpc, visual_tokens_pb2
+from vscan.visual_tokens import CODEC_VERSION, VisualTokens
+from vscan.wire import reduction_from_proto, reduction_to_proto
+
+TILE_TOKENS = 12
+SERVICE = "vscan.v1.VisionEncoder"
+
+
+def image_bytes(name: str, *, size: int = 0) -> bytes:
+    """What this encoder takes for an image file."""
+    return f"image {name}".encode() + bytes(size)
+
+
+@dataclass
+class SmallEncoder(encoder_pb2_grpc.VisionEncoderServicer):
+    """Tokens depend on the image, the reduction and the fingerprint alone. Work waits while `go` is not set."""
+
+    cache: TieredCache
+    fingerprint: bytes = b"f" * 32
+    pair_fingerprint: bytes = b"p" * 32
+    hidden_size: int = 8
+    dtype: torch.dtype = torch.float32
+    codec_version: int = CODEC_VERSION
+    model: str = "small"
+    spoil_reply: Callable[[encoder_pb2.EncodeResponse], Any] = lambda reply: None
+    runs: int = 0  # of what stands for the vision transformer
+    describes: int = 0
+    arrived: int = 0
+    cancelled: int = 0
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    flights: SingleFlight[VisualTokens] = field(default_factory=SingleFlight)
+
+    def __post_init__(self) -> None:
+        self.go.set()
+
+    async def Describe(self, request: encoder_pb2.DescribeEncoderRequest, context: Any) -> encoder_pb2.DescribeEncoderResponse:
+        self.describes += 1
+        return encoder_pb2.DescribeEncoderResponse(
+            model=self.model,
+            fingerprint=self.fingerprint,
+            pair_fingerprint=self.pair_fingerprint,
+            hidden_size=self.hidden_size,
+            dtype=dtype_to_proto(self.dtype),
+            tokens_per_tile=TILE_TOKENS,
+            codec_version=self.codec_version,
+            defaults=encoder_pb2.EncoderDefaults(reduction=reduction_to_proto(DEFAULT_REDUCTION)),
+        )
+
+    async def Encode(self, request: encoder_pb2.EncodeRequest, context: Any) -> encoder_pb2.EncodeResponse:
+        self.arrived += 1
+        spec = reduction_from_proto(request.reduction).filled_from(DEFAULT_REDUCTION)
+        kept = self._kept(spec)
+        data = request.image.data if request.image.WhichOneof("source") == "data" else None
+        sha256 = request.image.sha256 if data is None else hashlib.sha256(data).digest()
+        key = self.key(spec, sha256)
+        try:
+            tokens, place = await self._tokens(key, data, sha256, kept)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        report = visual_tokens_pb2.ImageReport(
+            sha256=sha256,
+            tokens_before=tokens.unreduced_count,
+            tokens_after=tokens.kept_count,
+            place=int(place),  # type: ignore[arg-type]
+        )
+        reply = encoder_pb2.EncodeResponse(
+            report=report, visual_tokens=tokens.to_proto(), content_key=key, fingerprint=self.fingerprint
+        )
+        reply.timings.vit_ms = 1.5 if place is Place.ENCODED else 0.0
+        self.spoil_reply(reply)
+        return reply
+
+    def key(self, spec: ReductionSpec, sha256: bytes) -> bytes:
+        """The content key of an image here."""
+        return content_key(
+            codec_version=CODEC_VERSION,
+            fingerprint=self.fingerprint,
+            reduction=spec,
+            dtype=DTYPE_NAMES[self.dtype],
+            tenant="default",
+            media_sha256=sha256,
+        )
+
+    def expected(self, data: bytes, *, kept: int = 2) -> VisualTokens:
+        """What this encoder makes of an image; `kept` is 2 of 12 by default (a sixth, the paper's budget)."""
+        seed = int.from_bytes(hashlib.sha256(self.fingerprint + hashlib.sha256(data).digest()).digest()[:6], "big")
+        return make_tokens(seed, kept=kept, hidden=self.hidden_size, dtype=self.dtype)
+
+    def _kept(self, spec: ReductionSpec) -> int:
+        if spec.method is ReductionMethod.NONE or spec.budget is None:
+            return TILE_TOKENS
+        try:
+            return spec.budget.tokens(TILE_TOKENS)
+        except InvalidArgument as error:
+            raise error.below("reduction") from error
+
+    async def _tokens(self, key: bytes, data: bytes | None, sha256: bytes, kept: int) -> tuple[VisualTokens, Place]:
+        hit = await self.cache.get(key)
+        if hit is not None:
+            return hit.value, hit.place
+        if data is None:
+            raise MissingImages([sha256])
+        if not data.startswith(b"image "):
+            raise InvalidArgument("image.data", "not an image")
+        tokens, shared = await self.flights.run(key, lambda: self._encode(key, data, kept))
+        return tokens, Place.SHARED if shared else Place.ENCODED
+
+    async def _encode(self, key: bytes, data: bytes, kept: int) -> VisualTokens:
+        await self.go.wait()
+        self.runs += 1
+        tokens = self.expected(data, kept=kept)
+        await self.cache.put(key, tokens)
+        return tokens
+
+
+@asynccontextmanager
+async def serving(
+    encoder: SmallEncoder, bind: str = "127.0.0.1:0", *, telemetry: Telemetry | None = None
+) -> AsyncIterator[str]:
+    """Serves it on real gRPC, with the interceptors of the real services, and gives its address."""
+    server = RpcServer(RpcSettings(bind=bind, drain_seconds=0), services=[SERVICE], telemetry=telemetry)
+    encoder_pb2_grpc.add_VisionEncoderServicer_to_server(encoder, server.server)  # type: ignore[no-untyped-call]
+    address = await server.start()
+    try:
+        yield address
+    finally:
+        await server.stop()
