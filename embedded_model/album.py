@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -22,6 +23,12 @@ class Picture:
     name: str
     image: Image.Image  # 96 x 96, RGB
     questions: tuple[Question, ...]
+
+    def png(self) -> bytes:
+        """The picture as a PNG file."""
+        buffer = io.BytesIO()
+        self.image.save(buffer, "PNG")
+        return buffer.getvalue()
 
 
 def draw_album(seed: int, pictures: int = 8, questions: int = 4) -> list[Picture]:
