@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
 from scripts.pages.markdown import code, generated_from, page, table
-from vscan.config import ServiceSettings
+from vscan.config import ServiceSettings, variable_name
 
 SERVICES: dict[str, type[ServiceSettings]] = {"Encoder": EncoderSettings, "Decoder": DecoderSettings}
 # A setting's unit is the end of its name.
@@ -47,11 +47,6 @@ def configuration_page() -> str:
     return page(blocks)
 
 
-def variable(settings: type[ServiceSettings], name: str) -> str:
-    """The environment variable of a setting."""
-    return f"{settings.model_config['env_prefix']}{name}".upper()
-
-
 def _groups(settings: type[ServiceSettings]) -> Iterator[tuple[str, list[str]]]:
     """The settings under the class that declares them, the service's own first."""
     left = list(settings.model_fields)
@@ -69,7 +64,8 @@ def _group_name(owner: type) -> str:
 def _settings_table(settings: type[ServiceSettings], names: list[str]) -> str:
     fields = settings.model_fields
     rows = [
-        [code(variable(settings, n)), _default(fields[n]), _values(fields[n]), _unit(n), _meaning(fields[n])] for n in names
+        [code(variable_name(settings, n)), _default(fields[n]), _values(fields[n]), _unit(n), _meaning(fields[n])]
+        for n in names
     ]
     return table(["Variable", "Default", "Values", "Unit", "Meaning"], rows)
 
@@ -103,8 +99,8 @@ def _type_name(annotation: object) -> str:
         return " or ".join(code(str(choice)) for choice in typing.get_args(annotation))
     if origin is typing.Annotated:
         return _type_name(typing.get_args(annotation)[0])
-    if origin is not None:
-        return "JSON list"
+    if origin is tuple:
+        return f"list of {_type_name(typing.get_args(annotation)[0])}s, commas between"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return " or ".join(code(str(choice.value)) for choice in annotation)
     return {Path: "path", str: "text", bool: "`true` or `false`", int: "integer", float: "number"}.get(annotation, "JSON")  # type: ignore[call-overload,no-any-return]

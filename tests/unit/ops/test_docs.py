@@ -3,11 +3,11 @@
 import pytest
 
 from scripts.generate_docs import PAGES
-from scripts.pages.configuration import SERVICES, variable
+from scripts.pages.configuration import SERVICES
 from scripts.pages.errors import error_classes, errors_page
 from scripts.pages.markdown import table
 from scripts.protos import ROOT
-from vscan.config import ServiceSettings
+from vscan.config import ServiceSettings, variable_name
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -20,7 +20,7 @@ def test_every_setting_has_a_line_with_its_meaning(settings: type[ServiceSetting
     page = (ROOT / "docs/configuration.md").read_text()
     for name, field in settings.model_fields.items():
         assert field.description, f"{name} has no description"
-        assert f"| `{variable(settings, name)}` |" in page
+        assert f"| `{variable_name(settings, name)}` |" in page
 
 
 def test_every_error_stands_in_the_tree_and_in_the_table() -> None:
