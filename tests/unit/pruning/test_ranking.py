@@ -1,0 +1,73 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decoder_service.pruning import attention_scores, choose_survivors, random_scores
+
+
+def plain_choice(scores: list[float], image_of: list[int], keep: int) -> list[int]:
+    """The rule, said slowly: the best of each image has a place, the others are taken in order of score, then of index."""
+    ranked = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+    chosen = [next(place for place in ranked if image_of[place] == image) for image in sorted(set(image_of))]
+    chosen += [place for place in ranked if place not in chosen]
+    return sorted(chosen[:keep])
+
+
+@st.composite
+def rankings(draw: st.DrawFn) -> tuple[list[float], list[int], int]:
+    counts = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    image_of = [image for image, count in enumerate(counts) for _ in range(count)]
+    # Few distinct values, so that most rankings have ties.
+    scores = draw(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=len(image_of), max_size=len(image_of)))
+    return scores, image_of, draw(st.integers(len(counts), len(image_of)))
+
+
+@given(rankings())
+def test_survivors_equal_the_plain_rule(ranking: tuple[list[float], list[int], int]) -> None:
+    scores, image_of, keep = ranking
+    survivors = choose_survivors(torch.tensor(scores), torch.tensor(image_of), keep)
+    assert survivors.tolist() == plain_choice(scores, image_of, keep)
+
+
+@pytest.mark.parametrize("count", [3, 700])
+def test_ties_go_to_the_lower_index(count: int) -> None:
+    survivors = choose_survivors(torch.zeros(count), torch.zeros(count, dtype=torch.int64), 2)
+    assert survivors.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 1)])
+def test_scores_equal_the_softmax_written_out(heads: int, kv_heads: int) -> None:
+    generator = torch.Generator().manual_seed(heads * kv_heads)
+    rows, width, asking = 7, 5, [4, 6]
+    queries = torch.randn((heads, len(asking), width), generator=generator, dtype=torch.float64)
+    keys = torch.randn((kv_heads, rows, width), generator=generator, dtype=torch.float64)
+    visual = [1, 2, 5]
+
+    expected = torch.zeros(rows, dtype=torch.float64)
+    for head in range(heads):
+        for place, row in enumerate(asking):
+            own = keys[head * kv_heads // heads]
+            weights = [math.exp(0.5 * float(queries[head, place] @ own[other])) for other in range(row + 1)]
+            for other, weight in enumerate(weights):
+                expected[other] += weight / sum(weights) / heads / len(asking)
+
+    scores = attention_scores(queries, keys, query_rows=torch.tensor(asking), visual_rows=torch.tensor(visual), scaling=0.5)
+    torch.testing.assert_close(scores, expected[visual])
+
+
+def test_scores_of_half_precision_are_computed_in_float32() -> None:
+    queries, keys = torch.ones((1, 1, 2), dtype=torch.bfloat16), torch.ones((1, 300, 2), dtype=torch.bfloat16)
+    scores = attention_scores(queries, keys, query_rows=torch.tensor([299]), visual_rows=torch.tensor([0]), scaling=1.0)
+    assert scores.dtype == torch.float32
+    assert abs(float(scores) - 1 / 300) < 1e-7
+
+
+def test_random_scores_follow_the_seed_and_the_layer() -> None:
+    drawn = random_scores(50, seed=3, layer=16)
+    assert torch.equal(drawn, random_scores(50, seed=3, layer=16))
+    assert not torch.equal(drawn, random_scores(50, seed=4, layer=16))
+    assert not torch.equal(drawn, random_scores(50, seed=3, layer=20))
+    assert random_scores(4, seed=2**64 - 1, layer=31).shape == (4,)
