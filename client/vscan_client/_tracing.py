@@ -15,15 +15,6 @@ from vscan.telemetry import names
 from vscan_client.answer import Answer
 
 
-def client_interceptors(tracer_provider: trace.TracerProvider | None) -> list[grpc.aio.ClientInterceptor]:
-    """The instrumentation library's, which make a span for each try; else ones that only pass the context on."""
-    try:
-        from opentelemetry.instrumentation.grpc import aio_client_interceptors
-    except ImportError:
-        return [PropagateUnary(), PropagateStream()]  # type: ignore[list-item]
-    return list(aio_client_interceptors(tracer_provider=tracer_provider))
-
-
 @contextmanager
 def ask_span(tracer: trace.Tracer, *, images: int) -> Iterator[trace.Span]:
     """The span `ask`, a child of the current one. Not made current: whichever task asks for the next event goes on in it."""

@@ -19,7 +19,7 @@ from vscan.specs import ReductionSpec
 from vscan.telemetry.names import TRACER
 from vscan.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
 from vscan_client import _messages
-from vscan_client._channel import open_channel
+from vscan_client._channel import open_sdk_channel
 from vscan_client._core import Core, Exchange, Question, RawPrompt
 from vscan_client.answer import Answer, Place
 from vscan_client.async_stream import AsyncAnswerStream, GenerateCall, raise_if_closed
@@ -202,7 +202,7 @@ class AsyncClient:
         if self._closed:
             raise Cancelled("the client is closed")
         if target not in self._channels:
-            self._channels[target] = open_channel(
+            self._channels[target] = open_sdk_channel(
                 target,
                 tls=self._tls,
                 insecure=self._insecure,

@@ -19,7 +19,7 @@ class Timeout:
     """
 
     total: float | None = 120.0
-    connect: float = 10.0
+    connect: float = 5.0
 
     def __post_init__(self) -> None:
         if (self.total is not None and not self.total > 0) or not self.connect > 0:
@@ -61,13 +61,11 @@ class Tls:
     Attributes:
         ca_file: certificates (PEM) that may sign the server's; `None`: the ones that gRPC brings.
         cert_file, key_file: the client's own (PEM), both or none.
-        server_name: the name that the server's certificate must hold, if it is not the address.
     """
 
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
-    server_name: str | None = None
 
     def __post_init__(self) -> None:
         if (self.cert_file is None) != (self.key_file is None):

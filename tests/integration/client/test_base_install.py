@@ -9,22 +9,9 @@ from tests.support.client_decoder import ScriptedDeployment, serving
 
 # Distributions of the extras. Importing one of them fails in the child, as it would where it is not installed.
 EXTRAS = [
-    "torch",
-    "numpy",
-    "pydantic",
-    "pydantic_settings",
-    "transformers",
-    "safetensors",
-    "tokenizers",
-    "PIL",
-    "jinja2",
-    "redis",
-    "prometheus_client",
-    "grpc_health",
-    "grpc_reflection",
-    "opentelemetry.sdk",
-    "opentelemetry.exporter",
-    "opentelemetry.instrumentation",
+    *("torch", "numpy", "pydantic", "pydantic_settings", "transformers", "safetensors", "tokenizers", "PIL", "jinja2", "redis"),
+    *("prometheus_client", "grpc_health", "grpc_reflection"),
+    *("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.instrumentation"),
 ]
 
 PRELUDE = f"""

@@ -28,9 +28,7 @@ def test_tries_are_bounded(deployment: ScriptedDeployment, address: str) -> None
 
 
 @pytest.mark.parametrize("error", [InvalidArgument("sampling.temperature", "-1", limit="0 to 2"), InternalError("oops")])
-def test_a_question_that_cannot_succeed_is_asked_once(
-    deployment: ScriptedDeployment, address: str, error: VScanError
-) -> None:
+def test_a_question_that_cannot_succeed_is_asked_once(deployment: ScriptedDeployment, address: str, error: VScanError) -> None:
     deployment.fail_with = [error]
     with Client(server=address, retry=SWIFT) as client, pytest.raises(type(error)):
         client.ask(b"cat", "what?")
@@ -39,7 +37,7 @@ def test_a_question_that_cannot_succeed_is_asked_once(
 
 def test_nothing_is_asked_again_once_text_was_delivered(deployment: ScriptedDeployment, address: str) -> None:
     deployment.fail_after_first_text = Unavailable("stopping")
-    seen = []
+    seen: list[str] = []
     with Client(server=address, retry=SWIFT) as client:
         stream = client.stream(b"cat", "what?")
         with pytest.raises(Unavailable, match="stopping"):
