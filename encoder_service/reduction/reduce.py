@@ -36,6 +36,15 @@ class ReducedTiles:
     picked_by: torch.Tensor  # [tiles, T], uint8, values of PickedBy
     merged_into: torch.Tensor | None  # [tiles, N], int64, below T; None if dropped tokens are lost
 
+    def to(self, device: str) -> ReducedTiles:
+        """The same, on another device."""
+        merged = None if self.merged_into is None else self.merged_into.to(device)
+        return ReducedTiles(self.tokens.to(device), self.kept.to(device), self.picked_by.to(device), merged)
+
+    def __getitem__(self, tiles: slice) -> ReducedTiles:
+        merged = None if self.merged_into is None else self.merged_into[tiles]
+        return ReducedTiles(self.tokens[tiles], self.kept[tiles], self.picked_by[tiles], merged)
+
 
 def reduce_tiles(tokens: torch.Tensor, scores: Scores, plan: ReductionPlan, tile_seeds: torch.Tensor) -> ReducedTiles:
     """Carries out a plan on tiles of its grid. Every tile keeps exactly `plan.keep_tokens` tokens.

@@ -1,0 +1,116 @@
+"""Starts an encoder: `python -m encoder_service`. All wiring is here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from embedded_model import checkpoint_dir
+from encoder_service.config import EncoderSettings
+from encoder_service.identity import identify
+from encoder_service.image_encoder import ImageEncoder
+from encoder_service.pipeline import Pipeline, PipelineBounds
+from encoder_service.reduction.budget import plan_reduction
+from encoder_service.service import SERVICE, EncoderService
+from encoder_service.servicer import EncoderServicer
+from encoder_service.vision.base import VisionModel
+from encoder_service.vision.registry import load_vision
+from vscan.cache.settings import check_cache_settings
+from vscan.cache.tiers import TieredCache
+from vscan.checkpoint import Checkpoint
+from vscan.device import choose_device, choose_dtype
+from vscan.errors import InvalidArgument, StartupError
+from vscan.rpc.address import parse_address
+from vscan.rpc.listening import check_free
+from vscan.rpc.server import RpcServer
+from vscan.rpc.service_main import run_service
+from vscan.specs import ReductionSpec
+from vscan.telemetry.metrics import CacheMetrics, EncoderMetrics, TokenMetrics
+from vscan.telemetry.providers import Telemetry
+from vscan.v1 import encoder_pb2_grpc
+
+SERVICE_NAME = "vscan-encoder"
+_EMBEDDED_NAME = "embedded"
+_MOST_DEFAULT_IMAGE_WORKERS = 4
+
+
+async def build(settings: EncoderSettings, telemetry: Telemetry) -> EncoderService:
+    """A loaded encoder, not yet started. To be called inside a running event loop, which waits while the model is loaded.
+
+    Raises:
+        StartupError: whatever keeps it from starting, in one line.
+    """
+    check_cache_settings(settings)
+    rpc = RpcServer(settings, services=[SERVICE], telemetry=telemetry)
+    check_free(parse_address(settings.bind))  # a port in use is told before a large model is read
+    checkpoint = Checkpoint.open(settings.model or checkpoint_dir())
+    model = _load(settings, checkpoint)
+    metrics = EncoderMetrics(telemetry.meter)
+    pipeline = Pipeline(model, settings.image_limits, _bounds(settings), tracer=telemetry.tracer, metrics=metrics)
+    cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
+    encoder = ImageEncoder(
+        identify(checkpoint, model, _name(settings, checkpoint)),
+        pipeline,
+        cache,
+        grid=model.grid,
+        defaults=_defaults(settings, model),
+        limits=settings.image_limits,
+        tracer=telemetry.tracer,
+        metrics=metrics,
+        token_metrics=TokenMetrics(telemetry.meter),
+    )
+    servicer = EncoderServicer(encoder, max_lookup_digests=settings.max_lookup_digests, max_queue=settings.max_queue)
+    encoder_pb2_grpc.add_VisionEncoderServicer_to_server(servicer, rpc.server)  # type: ignore[no-untyped-call]
+    return EncoderService(rpc, encoder, pipeline, cache)
+
+
+async def serve(settings: EncoderSettings, telemetry: Telemetry) -> None:
+    """Builds, starts, waits for the end, stops."""
+    if settings.torch_threads is not None:
+        torch.set_num_threads(settings.torch_threads)
+    service = await build(settings, telemetry)
+    try:
+        await service.start()
+        await service.wait()
+    finally:
+        await service.stop()
+
+
+def main(overrides: Mapping[str, Any] | None = None) -> int:
+    """Runs an encoder to its end; `overrides` are settings from a command line. Returns the exit code."""
+    return run_service(SERVICE_NAME, EncoderSettings, serve, overrides)
+
+
+def _load(settings: EncoderSettings, checkpoint: Checkpoint) -> VisionModel:
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device)
+    return load_vision(checkpoint, dtype=dtype, device=device, shallow_layer=settings.shallow_layer, window=settings.window)
+
+
+def _name(settings: EncoderSettings, checkpoint: Checkpoint) -> str:
+    return settings.model_alias or (_EMBEDDED_NAME if settings.model is None else checkpoint.name)
+
+
+def _defaults(settings: EncoderSettings, model: VisionModel) -> ReductionSpec:
+    try:
+        plan_reduction(settings.reduction, model.grid, model.scan.window)
+    except InvalidArgument as error:
+        raise StartupError(f"the default reduction does not fit the model: {error}") from error
+    return settings.reduction
+
+
+def _bounds(settings: EncoderSettings) -> PipelineBounds:
+    return PipelineBounds(
+        max_queue=settings.max_queue,
+        max_batch_tiles=settings.max_batch_tiles,
+        batch_wait_ms=settings.batch_wait_ms,
+        image_workers=settings.image_workers or min(_MOST_DEFAULT_IMAGE_WORKERS, os.cpu_count() or 1),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

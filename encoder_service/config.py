@@ -1,0 +1,126 @@
+"""The encoder's settings, from `VSCAN_ENCODER_…` and the command line."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from encoder_service.images import ImageLimits
+from vscan.cache.settings import CacheSettings
+from vscan.config import ServiceSettings
+from vscan.model_settings import ModelSettings
+from vscan.rpc.settings import Bind, RpcSettings
+from vscan.specs import (
+    DEFAULT_AVERAGE,
+    Budget,
+    Ratio,
+    ReductionMethod,
+    ReductionSpec,
+    TargetAverage,
+    TokensPerTile,
+)
+from vscan.telemetry.settings import TelemetrySettings
+
+_MEBIBYTE = 2**20
+_MESSAGE_OVERHEAD_BYTES = 4096  # of a request around its image
+
+
+class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettings, ServiceSettings):
+    """Everything that can be set about an encoder."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="VSCAN_ENCODER_", validate_default=True)
+
+    bind: Bind = "127.0.0.1:7071"
+
+    shallow_layer: int | None = Field(
+        default=None, ge=0, description="Layer, from 0, whose attention the local scan reads. Unset: the family's (5 of 24)."
+    )
+    window: int | None = Field(
+        default=None, ge=1, description="Side of a local-scan window, in tokens. Unset: a quarter of the grid's side."
+    )
+    reduction_method: ReductionMethod = Field(
+        default=ReductionMethod.VSCAN, description="Method of requests that name none: `vscan`, `global`, `local`, …"
+    )
+    reduction_tokens_per_tile: int | None = Field(
+        default=None,
+        ge=1,
+        description="Budget of requests that name none: tokens kept of each tile.",
+    )
+    reduction_ratio: float | None = Field(
+        default=None, gt=0, le=1, description="Budget of requests that name none: fraction of each tile's tokens."
+    )
+    reduction_target_average: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Budget of requests that name none: fraction kept on average over the language model's layers; the encoder "
+        "keeps 1.5 times as much. If no budget is set, this one is 1/9.",
+    )
+    reduction_local_share: float = Field(
+        default=0.5, ge=0, le=1, description="Fraction of the budget that the local scan takes, for requests that name none."
+    )
+    reduction_merge: bool = Field(
+        default=True, description="Whether dropped tokens are merged into kept ones, for requests that do not say."
+    )
+
+    max_image_bytes: int = Field(default=20 * _MEBIBYTE, ge=1, description="Largest image file, in bytes.")
+    max_image_pixels: int = Field(
+        default=50_000_000, ge=1, description="Most pixels of an image, read from its header before it is decoded."
+    )
+    min_image_side_pixels: int = Field(default=8, ge=1, description="Least width and height of an image, in pixels.")
+    max_aspect: float = Field(
+        default=20.0, ge=1, allow_inf_nan=False, description="Largest ratio of an image's longer to its shorter side."
+    )
+    max_lookup_digests: int = Field(default=256, ge=1, description="Most digests in one Lookup.")
+    max_queue: int = Field(
+        default=64, ge=1, description="Images that may wait to be encoded; one more gets RESOURCE_EXHAUSTED with a retry delay."
+    )
+    max_batch_tiles: int = Field(default=16, ge=1, description="Most tiles of one device pass.")
+    batch_wait_ms: float = Field(
+        default=3.0, ge=0, allow_inf_nan=False, description="Longest that an image waits for company in a device pass."
+    )
+    image_workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads that decode and resize images. Unset: as many as there are cores, at most 4.",
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self._budgets()) > 1:
+            raise ValueError("reduction_tokens_per_tile, reduction_ratio and reduction_target_average exclude each other")
+        if self.max_image_bytes + _MESSAGE_OVERHEAD_BYTES > self.max_message_bytes:
+            raise ValueError("max_message_bytes must be larger than max_image_bytes")
+        return self
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What images are refused."""
+        return ImageLimits(
+            max_bytes=self.max_image_bytes,
+            max_pixels=self.max_image_pixels,
+            min_side=self.min_image_side_pixels,
+            max_aspect_ratio=self.max_aspect,
+        )
+
+    @property
+    def reduction(self) -> ReductionSpec:
+        """What an unset field of a request means; every field is set."""
+        return ReductionSpec(
+            method=self.reduction_method,
+            budget=next(iter(self._budgets()), TargetAverage(DEFAULT_AVERAGE)),
+            local_share=self.reduction_local_share,
+            merge=self.reduction_merge,
+            seed=0,
+        )
+
+    def _budgets(self) -> list[Budget]:
+        tokens, ratio, average = self.reduction_tokens_per_tile, self.reduction_ratio, self.reduction_target_average
+        return [
+            *([] if tokens is None else [TokensPerTile(tokens)]),
+            *([] if ratio is None else [Ratio(ratio)]),
+            *([] if average is None else [TargetAverage(average)]),
+        ]

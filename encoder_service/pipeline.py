@@ -1,0 +1,175 @@
+"""From image bytes to visual tokens.
+
+    pre: decode, resize          core: transformer, reduction      post: cache, reply
+    thread pool           ──▶    one thread, batched        ──▶    the request's own task
+
+One bound covers what waits before the core: a request takes its place before its image is decoded and keeps it until its batch
+starts. Behind the core there is no more than the calls that the server admits at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Tracer, get_current_span
+from opentelemetry.util.types import AttributeValue
+from PIL import Image
+
+from encoder_service.batcher import Batcher
+from encoder_service.device_pass import DevicePass, Interval, PassResult, TileJob
+from encoder_service.images import ImageLimits, decode_image
+from encoder_service.reduction.budget import plan_reduction
+from encoder_service.reduction.controls import tile_seed
+from encoder_service.vision.base import PreparedImage, VisionModel
+from vscan.specs import ReductionSpec
+from vscan.telemetry import names
+from vscan.telemetry.metrics import EncoderMetrics
+from vscan.visual_tokens import VisualTokens
+
+_WARM_UP_SIDE_PIXELS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineBounds:
+    """How much at once, and how long to wait for company."""
+
+    max_queue: int
+    max_batch_tiles: int
+    batch_wait_ms: float
+    image_workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """One image's tokens, and the milliseconds that each part took."""
+
+    value: VisualTokens
+    queue_ms: float
+    decode_image_ms: float
+    vit_ms: float
+    reduce_ms: float
+
+
+class Pipeline:
+    """Encodes images, many at once. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        model: VisionModel,
+        limits: ImageLimits,
+        bounds: PipelineBounds,
+        *,
+        tracer: Tracer,
+        metrics: EncoderMetrics,
+    ) -> None:
+        self._model = model
+        self._limits = limits
+        self._tracer = tracer
+        self._metrics = metrics
+        self._device_pass = DevicePass(model)
+        self._images = ThreadPoolExecutor(bounds.image_workers, thread_name_prefix="image")
+        self._batcher: Batcher[TileJob, PassResult] = Batcher(
+            self._run_batch,
+            max_size=bounds.max_batch_tiles,
+            max_wait_ms=bounds.batch_wait_ms,
+            max_waiting=bounds.max_queue,
+            on_waiting=metrics.waiting,
+        )
+
+    async def start(self, reduction: ReductionSpec, on_death: Callable[[str], None]) -> None:
+        """Starts the worker and runs one image through it, so that the first request pays for no warm-up.
+
+        `on_death` is told, once, why nothing can be encoded any more.
+        """
+        self._batcher.start(on_death)
+        blank = Image.new("RGB", (_WARM_UP_SIDE_PIXELS, _WARM_UP_SIDE_PIXELS))
+        job = self._job(self._model.preprocess(blank), bytes(32), reduction)
+        with self._batcher.admit() as admission:
+            await self._batcher.submit(job, job.tiles, admission)
+
+    async def encode(self, data: bytes, media_sha256: bytes, reduction: ReductionSpec) -> Encoded:
+        """Encodes one image file as a filled spec says.
+
+        Raises:
+            InvalidArgument: the image, or the spec for its grid.
+            ResourceExhausted: too many wait.
+            Unavailable: the service is stopping, or its worker has died.
+        """
+        with self._batcher.admit() as admission:
+            admitted_ns = time.time_ns()
+            context = copy_context()  # so that the span of the thread's work lies below the request's
+            prepared, decoded = await asyncio.get_running_loop().run_in_executor(self._images, context.run, self._prepare, data)
+            job = self._job(prepared, media_sha256, reduction)
+            result = await self._batcher.submit(job, job.tiles, admission)
+        queued = Interval(decoded.end_ns, max(decoded.end_ns, result.vit.start_ns))
+        queue_ms = Interval(admitted_ns, decoded.start_ns).ms + queued.ms
+        self._metrics.waited(queue_ms)
+        self._record_spans(queued, result)
+        return Encoded(
+            value=result.value,
+            queue_ms=queue_ms,
+            decode_image_ms=decoded.ms,
+            vit_ms=result.vit.ms,
+            reduce_ms=result.reduce.ms,
+        )
+
+    async def aclose(self) -> None:
+        """Encodes nothing more; who waits gets Unavailable."""
+        await self._batcher.aclose()
+        await asyncio.to_thread(self._images.shutdown, cancel_futures=True)
+
+    def _prepare(self, data: bytes) -> tuple[PreparedImage, Interval]:
+        """Bytes to what the transformer takes; in a thread of the pool."""
+        start = time.time_ns()
+        with self._tracer.start_as_current_span(names.SPAN_DECODE_IMAGE, record_exception=False) as span:
+            image = decode_image(data, self._limits)
+            span.set_attributes({names.ATTR_IMAGE_WIDTH: image.width, names.ATTR_IMAGE_HEIGHT: image.height})
+            prepared = self._model.preprocess(image)
+        return prepared, Interval(start, time.time_ns())
+
+    def _job(self, prepared: PreparedImage, media_sha256: bytes, reduction: ReductionSpec) -> TileJob:
+        tiles = range(len(prepared.grids))
+        return TileJob(
+            pixels=prepared.pixels,
+            plans=tuple(plan_reduction(reduction, grid, self._model.scan.window) for grid in prepared.grids),
+            tile_seeds=tuple(tile_seed(reduction.seed or 0, media_sha256, tile) for tile in tiles),
+            span=get_current_span().get_span_context(),
+        )
+
+    def _run_batch(self, jobs: Sequence[TileJob]) -> list[PassResult]:
+        """In the device's thread. The batch is a trace of its own, linked to every request that it served."""
+        tiles = sum(job.tiles for job in jobs)
+        with self._tracer.start_as_current_span(
+            names.SPAN_VIT_BATCH,
+            context=Context(),
+            links=[Link(job.span) for job in jobs if job.span.is_valid],
+            attributes={
+                names.ATTR_BATCH_IMAGES: len(jobs),
+                names.ATTR_BATCH_TILES: tiles,
+                names.ATTR_DEVICE: str(self._model.device),
+            },
+        ) as span:
+            results = self._device_pass(jobs)
+        self._metrics.batch(images=len(jobs), tiles=tiles, vit_ms=results[0].vit.ms)
+        return [replace(result, batch_span=span.get_span_context()) for result in results]
+
+    def _record_spans(self, queued: Interval, result: PassResult) -> None:
+        """The request's share of a batch, as spans of its own trace."""
+        links = [Link(result.batch_span)] if result.batch_span is not None and result.batch_span.is_valid else []
+        counts = {
+            names.ATTR_TOKENS_BEFORE: result.value.unreduced_count,
+            names.ATTR_TOKENS_AFTER: result.value.kept_count,
+        }
+        self._record(names.SPAN_QUEUE, queued, {}, [])
+        self._record(names.SPAN_VIT, result.vit, {names.ATTR_TILES: len(result.value.tiles)}, links)
+        self._record(names.SPAN_REDUCE, result.reduce, counts, links)
+
+    def _record(self, name: str, when: Interval, attributes: dict[str, AttributeValue], links: list[Link]) -> None:
+        span = self._tracer.start_span(name, start_time=when.start_ns, attributes=attributes, links=links)
+        span.end(when.end_ns)

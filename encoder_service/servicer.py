@@ -1,0 +1,115 @@
+"""The wire: messages to values and back. Errors leave as they are; the server's interceptors make statuses of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import vscan
+from encoder_service.image_encoder import Encoding, ImageEncoder
+from vscan.cache.place import Place
+from vscan.content_key import DIGEST_BYTES
+from vscan.errors import InvalidArgument
+from vscan.offload import off_loop_if_large
+from vscan.rpc.tenant import current_tenant
+from vscan.tensors import dtype_to_proto
+from vscan.v1 import encoder_pb2 as pb
+from vscan.v1 import encoder_pb2_grpc, visual_tokens_pb2
+from vscan.visual_tokens import CODEC_VERSION
+from vscan.wire import reduction_from_proto, reduction_to_proto
+
+_PLACES: dict[Place, visual_tokens_pb2.Place] = {place: getattr(visual_tokens_pb2, f"PLACE_{place.name}") for place in Place}
+_FORMS = (pb.REPLY_FORM_UNSPECIFIED, pb.REPLY_FORM_INLINE, pb.REPLY_FORM_REFERENCE)
+
+
+class EncoderServicer(encoder_pb2_grpc.VisionEncoderServicer):
+    """`vscan.v1.VisionEncoder`."""
+
+    def __init__(self, encoder: ImageEncoder, *, max_lookup_digests: int, max_queue: int) -> None:
+        self._encoder = encoder
+        self._max_lookup_digests = max_lookup_digests
+        self._description = _description(encoder, max_lookup_digests, max_queue)
+
+    async def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:
+        """Encodes one image, or finds its tokens."""
+        if request.reply_form not in _FORMS:
+            raise InvalidArgument("reply_form", f"unknown value {int(request.reply_form)}")
+        reduction = reduction_from_proto(request.reduction)
+        match request.image.WhichOneof("source"):
+            case "data":
+                encoding = await self._encoder.encode(request.image.data, reduction, current_tenant())
+            case "sha256":
+                _check_digest(request.image.sha256, "image.sha256")
+                encoding = await self._encoder.find(request.image.sha256, reduction, current_tenant())
+            case _:
+                raise InvalidArgument("image", "not set")
+        return await self._response(encoding, inline=request.reply_form != pb.REPLY_FORM_REFERENCE)
+
+    async def Lookup(self, request: pb.LookupRequest, context: Any) -> pb.LookupResponse:
+        """Says where tokens of images are cached."""
+        count = len(request.sha256)
+        if not 1 <= count <= self._max_lookup_digests:
+            raise InvalidArgument("sha256", f"{count} digests", limit=f"1 to {self._max_lookup_digests}")
+        for index, digest in enumerate(request.sha256):
+            _check_digest(digest, f"sha256[{index}]")
+        reduction = reduction_from_proto(request.reduction)
+        places = await self._encoder.lookup(request.sha256, reduction, current_tenant())
+        return pb.LookupResponse(results=map(_lookup_result, request.sha256, places))
+
+    async def Describe(self, request: pb.DescribeEncoderRequest, context: Any) -> pb.DescribeEncoderResponse:
+        """Describes the model, its limits and its defaults."""
+        return self._description
+
+    async def _response(self, encoding: Encoding, *, inline: bool) -> pb.EncodeResponse:
+        value = encoding.value
+        tokens = await off_loop_if_large(value.nbytes, value.to_proto) if inline else None
+        return pb.EncodeResponse(
+            report=visual_tokens_pb2.ImageReport(
+                sha256=encoding.sha256,
+                tokens_before=value.unreduced_count,
+                tokens_after=value.kept_count,
+                place=_PLACES[encoding.place],
+            ),
+            visual_tokens=tokens,
+            content_key=encoding.content_key,
+            fingerprint=self._encoder.identity.fingerprint,
+            timings=pb.EncodeTimings(**asdict(encoding.timings)),
+        )
+
+
+def _check_digest(digest: bytes, field: str) -> None:
+    if len(digest) != DIGEST_BYTES:
+        raise InvalidArgument(field, f"{len(digest)} bytes", limit=f"exactly {DIGEST_BYTES} bytes")
+
+
+def _lookup_result(digest: bytes, place: Place | None) -> pb.LookupResult:
+    return pb.LookupResult(sha256=digest, place=_PLACES[place or Place.UNSPECIFIED])
+
+
+def _description(encoder: ImageEncoder, max_lookup_digests: int, max_queue: int) -> pb.DescribeEncoderResponse:
+    identity, limits = encoder.identity, encoder.limits
+    return pb.DescribeEncoderResponse(
+        model=identity.model,
+        family=identity.family,
+        fingerprint=identity.fingerprint,
+        pair_fingerprint=identity.pair_fingerprint,
+        hidden_size=identity.hidden_size,
+        dtype=dtype_to_proto(identity.dtype),
+        tokens_per_tile=identity.tokens_per_tile,
+        codec_version=CODEC_VERSION,
+        limits=pb.EncoderLimits(
+            max_image_bytes=limits.max_bytes,
+            max_image_pixels=limits.max_pixels,
+            min_image_side=limits.min_side,
+            max_aspect_ratio=limits.max_aspect_ratio,
+            max_lookup_digests=max_lookup_digests,
+            max_queue=max_queue,
+        ),
+        defaults=pb.EncoderDefaults(
+            reduction=reduction_to_proto(encoder.defaults),
+            shallow_layer=identity.scan.shallow_layer,
+            deep_layer=identity.scan.deep_layer,
+            window=identity.scan.window,
+        ),
+        release=vscan.__version__,
+    )

@@ -1,0 +1,227 @@
+"""The batcher: who travels together, and that every job ends exactly once whatever happens."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from encoder_service.batcher import Batcher
+from vscan.errors import InternalError, InvalidArgument, ResourceExhausted, Unavailable
+
+
+class Worker:
+    """Doubles numbers. While `gate` is closed its thread stands in a batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.failure: BaseException | None = None
+
+    def __call__(self, jobs: Sequence[int]) -> list[int]:
+        self.batches.append(list(jobs))
+        self.entered.set()
+        assert self.gate.wait(60)
+        if self.failure is not None:
+            raise self.failure
+        return [2 * job for job in jobs]
+
+    async def held(self) -> None:
+        """Returns once the thread stands in a batch."""
+        assert await asyncio.to_thread(self.entered.wait, 60)
+
+
+@asynccontextmanager
+async def batching(
+    worker: Callable[[Sequence[int]], list[int]], *, on_death: Callable[[str], None] = lambda why: None, **options: object
+) -> AsyncIterator[Batcher[int, int]]:
+    chosen = {"max_size": 4, "max_wait_ms": 0.0, "max_waiting": 100} | options
+    batcher: Batcher[int, int] = Batcher(worker, **chosen)  # type: ignore[arg-type]
+    batcher.start(on_death)
+    try:
+        yield batcher
+    finally:
+        if isinstance(worker, Worker):
+            worker.gate.set()
+        await batcher.aclose()
+
+
+async def ask(batcher: Batcher[int, int], job: int, size: int = 1) -> int:
+    with batcher.admit() as admission:
+        return await batcher.submit(job, size, admission)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+async def queue_up(batcher: Batcher[int, int], jobs: Sequence[int], size: int = 1) -> list[asyncio.Task[int]]:
+    """Asks one after the other, so that the queue has their order."""
+    tasks = []
+    for job in jobs:
+        before = batcher.waiting
+        tasks.append(asyncio.create_task(ask(batcher, job, size)))
+        await until(lambda: batcher.waiting > before)  # noqa: B023
+    return tasks
+
+
+async def test_those_who_wait_while_the_worker_is_busy_go_together_in_order_and_bounded() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    async with batching(worker) as batcher:
+        first = asyncio.create_task(ask(batcher, 0))
+        await worker.held()
+        rest = await queue_up(batcher, [1, 2, 3, 4, 5, 6])
+        worker.gate.set()
+        assert await asyncio.gather(first, *rest) == [0, 2, 4, 6, 8, 10, 12]
+        assert worker.batches == [[0], [1, 2, 3, 4], [5, 6]]
+        assert batcher.waiting == 0
+
+
+async def test_sizes_count_and_a_job_over_the_bound_goes_alone() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    async with batching(worker) as batcher:
+        first = asyncio.create_task(ask(batcher, 0))
+        await worker.held()
+        tasks = [*(await queue_up(batcher, [1, 2, 3], size=2)), *(await queue_up(batcher, [4], size=9))]
+        worker.gate.set()
+        await asyncio.gather(first, *tasks)
+        assert worker.batches == [[0], [1, 2], [3], [4]]
+
+
+async def test_a_full_batch_does_not_wait_for_more() -> None:
+    worker = Worker()
+    async with batching(worker, max_wait_ms=3_600_000) as batcher:
+        assert await asyncio.gather(*(ask(batcher, job) for job in range(4))) == [0, 2, 4, 6]
+        assert worker.batches == [[0, 1, 2, 3]]
+
+
+async def test_a_lone_job_waits_no_longer_than_told() -> None:
+    worker = Worker()
+    async with batching(worker, max_wait_ms=1, max_size=100) as batcher:
+        assert await ask(batcher, 21) == 42
+
+
+async def test_a_cancelled_job_leaves_the_queue() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    async with batching(worker) as batcher:
+        first = asyncio.create_task(ask(batcher, 0))
+        await worker.held()
+        gone, stays = await queue_up(batcher, [1, 2])
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert batcher.waiting == 1
+        worker.gate.set()
+        assert await asyncio.gather(first, stays) == [0, 4]
+        assert worker.batches == [[0], [2]]
+
+
+async def test_a_job_cancelled_in_its_batch_harms_nobody() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    async with batching(worker, max_wait_ms=3_600_000, max_size=2) as batcher:
+        gone, stays = (asyncio.create_task(ask(batcher, job)) for job in (1, 2))
+        await worker.held()
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        worker.gate.set()
+        assert await stays == 4
+        assert worker.batches == [[1, 2]]
+
+
+async def test_a_full_queue_says_when_to_come_back() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    async with batching(worker, max_waiting=2) as batcher:
+        first = asyncio.create_task(ask(batcher, 0))
+        await worker.held()
+        waiting = await queue_up(batcher, [1, 2])
+        with pytest.raises(ResourceExhausted) as caught:
+            await ask(batcher, 3)
+        assert caught.value.retry_delay_ms > 0
+        worker.gate.set()
+        await asyncio.gather(first, *waiting)
+        assert await ask(batcher, 3) == 6
+
+
+async def test_a_place_counts_from_admission_on() -> None:
+    changes: list[int] = []
+    async with batching(Worker(), max_waiting=1, on_waiting=changes.append) as batcher:
+        with batcher.admit(), pytest.raises(ResourceExhausted):
+            await ask(batcher, 1)
+        assert await ask(batcher, 1) == 2
+    assert changes == [1, -1, 1, -1]
+
+
+async def test_a_failed_batch_fails_its_jobs_and_no_other() -> None:
+    worker = Worker()
+    async with batching(worker) as batcher:
+        worker.failure = RuntimeError("device memory at 0xdeadbeef")
+        with pytest.raises(InternalError, match=r"^the device pass failed$"):
+            await ask(batcher, 1)
+        worker.failure = InvalidArgument("image", "odd")
+        with pytest.raises(InvalidArgument) as caught:
+            await ask(batcher, 1)
+        assert caught.value is not worker.failure
+        worker.failure = None
+        assert await ask(batcher, 1) == 2
+
+
+async def test_a_worker_that_forgets_a_result_fails_the_batch() -> None:
+    async with batching(lambda jobs: []) as batcher:
+        with pytest.raises(InternalError):
+            await ask(batcher, 1)
+
+
+@pytest.mark.parametrize("death", [SystemExit(3), KeyboardInterrupt()])
+async def test_a_dead_worker_fails_all_that_wait_and_lets_nobody_in(death: BaseException) -> None:
+    reasons: list[str] = []
+    worker = Worker()
+    worker.gate.clear()
+    async with batching(worker, on_death=reasons.append) as batcher:
+        first = asyncio.create_task(ask(batcher, 0))
+        await worker.held()
+        waiting = await queue_up(batcher, [1, 2, 3, 4, 5, 6])
+        worker.failure = death
+        worker.gate.set()
+        outcomes = await asyncio.gather(first, *waiting, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [InternalError] * 7
+        with pytest.raises(Unavailable, match="has died"):
+            await ask(batcher, 1)
+        assert batcher.waiting == 0
+    assert reasons == ["the device worker has died"]
+
+
+async def test_a_stop_iteration_cannot_hang_a_job() -> None:
+    worker = Worker()
+    worker.failure = StopIteration()
+    async with batching(worker) as batcher:
+        with pytest.raises(InternalError):
+            await ask(batcher, 1)
+
+
+async def test_closing_lets_the_running_batch_end_and_fails_the_rest() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    reasons: list[str] = []
+    async with batching(worker, on_death=reasons.append) as batcher:
+        first = asyncio.create_task(ask(batcher, 1))
+        await worker.held()
+        (second,) = await queue_up(batcher, [2])
+        closing = asyncio.create_task(batcher.aclose())
+        await asyncio.sleep(0)
+        worker.gate.set()
+        await closing
+        assert await first == 2
+        with pytest.raises(Unavailable):
+            await second
+        with pytest.raises(Unavailable):
+            await ask(batcher, 3)
+    assert reasons == []
