@@ -22,7 +22,7 @@ def make_engine(
     decode: TokenDecoder = word_decoder,
     tracer: Any = None,
     runner: Runner | None = None,
-    **limits: int,
+    **limits: Any,
 ) -> Engine:
     model = model or random_language()
     runner = runner or Runner(model, prune_layers=prune_layers)

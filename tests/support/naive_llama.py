@@ -90,7 +90,8 @@ def _layer(model: LanguageModel, layer: Any, hidden: torch.Tensor, positions: li
     values = values.repeat_interleave(weights.shape[0] // values.shape[0], dim=0)
     attended = (weights @ values).transpose(0, 1).reshape(hidden.shape[0], -1)
     hidden = hidden + layer.self_attn.o_proj(attended)
-    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    result: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return result
 
 
 def _weights(model: LanguageModel, layer: Any, hidden: torch.Tensor, positions: list[int]) -> torch.Tensor:
@@ -100,7 +101,8 @@ def _weights(model: LanguageModel, layer: Any, hidden: torch.Tensor, positions: 
     keys = keys.repeat_interleave(queries.shape[0] // keys.shape[0], dim=0)
     logits = queries @ keys.transpose(1, 2) / model.shape.head_dim**0.5
     later = torch.ones(logits.shape[1:], dtype=torch.bool).triu(1)
-    return logits.masked_fill(later, float("-inf")).softmax(dim=-1)
+    weights: torch.Tensor = logits.masked_fill(later, float("-inf")).softmax(dim=-1)
+    return weights
 
 
 def _split(model: LanguageModel, projected: torch.Tensor) -> torch.Tensor:

@@ -74,6 +74,7 @@ def test_a_stop_string_ends_the_answer_early(model: Any) -> None:
     ids = ids_of(run_all(make_engine(model), [whole])[whole.request_id])
     stopped = question(max_new_tokens=6, stop=(f"w{ids[2]} w{ids[3]}"[:-1],))
     events = run_all(make_engine(model), [stopped])[stopped.request_id]
+    assert isinstance(events[-1], Result)
     assert events[-1].reason is FinishReason.STOP_STRING
     assert text_of(events) == f"w{ids[0]} w{ids[1]} "
 

@@ -10,12 +10,13 @@ import torch
 
 from decoder_service.kv_cache.segments import kv_bytes
 from decoder_service.language.base import LanguageModel
-from decoder_service.request import EngineRequest, Prompt, Pruning, Result
+from decoder_service.request import EngineRequest, Event, Prompt, Pruning, Result
 from decoder_service.runner.runner import Runner
 from tests.support.engines import make_engine, run_all, tokens_of
 from tests.support.language_models import ask, lay_out, random_image, random_language
 from tests.support.naive_llama import NaiveAnswer, naive_generate
 from vscan.specs import KeepRatio, KeepTokens, PositionPolicy, PruneBudget, Rater
+from vscan.visual_tokens import VisualTokens
 
 NEW_TOKENS = 6
 LAYERS = (2, 4)
@@ -30,7 +31,7 @@ def model(kv_heads: int = 2) -> LanguageModel:
 
 def prompt(seed: int, images: tuple[int, ...] = (12,)) -> Prompt:
     generator = random.Random(seed)
-    pieces: list = [[1, *(generator.randrange(3, 60) for _ in range(3))]]
+    pieces: list[list[int] | VisualTokens] = [[1, *(generator.randrange(3, 60) for _ in range(3))]]
     for place, count in enumerate(images):
         pieces += [
             random_image(count, hidden=32, seed=seed * 10 + place, dtype=torch.float64),
@@ -52,7 +53,7 @@ def request(seed: int, pruning: Pruning, images: tuple[int, ...] = (12,)) -> Eng
     return ask(prompt(seed, images), pruning=pruning, max_new_tokens=NEW_TOKENS, logprobs=3)
 
 
-def assert_same(events: list, expected: NaiveAnswer, asked: EngineRequest) -> None:
+def assert_same(events: list[Event], expected: NaiveAnswer, asked: EngineRequest) -> None:
     tokens, result = tokens_of(events), events[-1]
     assert isinstance(result, Result)
     assert [token.token_id for token in tokens] == expected.ids
@@ -102,6 +103,7 @@ def test_several_images_none_of_which_loses_all_its_tokens(images: tuple[int, ..
     asked = request(4, pruned(KeepTokens(len(images)), KeepTokens(1)), images)
     events = run_all(make_engine(model(), prune_layers=LAYERS), [asked])[asked.request_id]
     assert_same(events, naive_generate(model(), asked), asked)
+    assert isinstance(events[-1], Result)
     assert all(len(rows) == 1 for rows in events[-1].pruning[0].survivors)
 
 
@@ -140,7 +142,7 @@ def test_rows_and_bytes_of_each_segment() -> None:
 
 @torch.inference_mode()
 def test_random_survivors_follow_the_seed() -> None:
-    def survivors(seed: int) -> list:
+    def survivors(seed: int) -> list[tuple[tuple[int, ...], ...]]:
         pruning = Pruning(layers=LAYERS, budgets=(KeepTokens(7), KeepTokens(3)), rater=Rater.RANDOM, seed=seed)
         asked = request(6, pruning)
         result = run_all(make_engine(model(), prune_layers=LAYERS), [asked])[asked.request_id][-1]

@@ -1,5 +1,5 @@
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def with_byte_fallback() -> Tokenizer:
     return core
 
 
-TOKENIZERS = {
+TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "byte_level": lambda: kinds.byte_level().backend_tokenizer,
     "byte_fallback": with_byte_fallback,
     "metaspace": lambda: kinds.metaspace().backend_tokenizer,
@@ -40,8 +40,7 @@ TOKENIZERS = {
 
 @pytest.fixture(params=TOKENIZERS)
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    made: Tokenizer = TOKENIZERS[request.param]()
-    return made
+    return TOKENIZERS[request.param]()
 
 
 def decoded(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -91,6 +90,7 @@ def test_a_character_cut_off_by_the_end_is_left_out(name: str) -> None:
 
 def test_control_tokens_have_no_text(tokenizer: Tokenizer) -> None:
     end = tokenizer.token_to_id("</s>")
+    assert end is not None
     ids = tokenizer.encode("is there", add_special_tokens=False).ids
     assert "".join(streamed(tokenizer, [*ids[:1], end, *ids[1:], end])) == decoded(tokenizer, ids)
 
