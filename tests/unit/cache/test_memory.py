@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -106,8 +108,17 @@ def test_bytes_are_the_sum_of_what_is_held(puts: list[tuple[str, int]], bound: i
         assert cache.used_bytes <= bound
 
 
-@pytest.mark.parametrize("threads", [8])
-def test_threads_may_share_one(threads: int) -> None:
+@pytest.fixture
+def restless_threads() -> Iterator[None]:
+    """Threads change places as often as they can, so that a missing lock shows."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("restless_threads")
+def test_threads_may_share_one() -> None:
     cache = MemoryCache(4 * SIZE)
     values = {name: make_tokens(seed) for seed, name in enumerate("abcdefgh")}
 
@@ -120,6 +131,6 @@ def test_threads_may_share_one(threads: int) -> None:
             wrong += found is not None and not any(same(found, value) for value in values.values())
         return wrong
 
-    with ThreadPoolExecutor(threads) as pool:
-        assert sum(pool.map(use, range(threads))) == 0
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(use, range(8))) == 0
     assert cache.used_bytes == len(cache) * SIZE == 4 * SIZE
