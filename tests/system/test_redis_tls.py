@@ -1,0 +1,136 @@
+"""The cache's Redis tier with Debian's Redis 7, over TLS and as a user who may touch the cache's keys alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.asyncio import Redis
+
+from tests.support.caches import secret_file, tiered_cache
+from tests.support.openssl_authority import Authority
+from tests.support.redis_server import RedisServer, free_port
+from tests.support.visual_values import key, make_tokens, same
+from vscan.cache.place import Place
+from vscan.cache.recorder import Outcome, Tier
+from vscan.cache.redis import KEY_PREFIX
+
+pytestmark = pytest.mark.system
+
+DEBIAN_REDIS = "/usr/bin/redis-server"
+PASSWORD = "only-for-this-test"
+# All that the services ask of Redis: docs and manifests can grant this and no more.
+USER = f"user vscan on >{PASSWORD} ~{KEY_PREFIX}* resetchannels -@all +mget +set +exists +unlink"
+VALUE = make_tokens(7)
+
+
+class TlsRedis(RedisServer):
+    """Serves the cache over TLS; its plain port answers nobody who has no password."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = Authority(folder / "authority")
+        certificate = self.authority.issue("redis", addresses=["127.0.0.1"])
+        users = folder / "users.acl"
+        users.write_text(f"user default off\n{USER}\n")
+        self.tls_port = free_port()
+        options = ["--tls-port", str(self.tls_port), "--tls-auth-clients", "no", "--aclfile", str(users)]
+        options += ["--tls-cert-file", str(certificate.cert_file), "--tls-key-file", str(certificate.key_file)]
+        super().__init__(options=[*options, "--tls-ca-cert-file", str(self.authority.ca_file)], program=DEBIAN_REDIS)
+
+    @property
+    def url(self) -> str:
+        """Without the password: that comes from a file."""
+        return f"rediss://vscan@127.0.0.1:{self.tls_port}/0"
+
+
+@pytest.fixture(scope="module")
+def tls_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsRedis]:
+    server = TlsRedis(tmp_path_factory.mktemp("tls"))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def settings(tls_redis: TlsRedis, tmp_path: Path) -> dict[str, Any]:
+    """What a service that may use this Redis is told."""
+    password = tmp_path / "password"
+    password.write_text(f"{PASSWORD}\n")
+    return {
+        "redis_password_file": password,
+        "redis_tls_ca_file": tls_redis.authority.ca_file,
+        "cache_secret_file": secret_file(tmp_path),
+    }
+
+
+def _password_client(server: TlsRedis) -> redis.Redis:
+    return redis.Redis(
+        host="127.0.0.1",
+        port=server.tls_port,
+        username="vscan",
+        password=PASSWORD,
+        ssl=True,
+        ssl_ca_certs=str(server.authority.ca_file),
+    )
+
+
+async def test_both_tiers_work(tls_redis: TlsRedis, settings: dict[str, Any]) -> None:
+    async with tiered_cache(tls_redis, **settings) as (writer, writes), tiered_cache(tls_redis, **settings) as (reader, reads):
+        await writer.put(key("tls"), VALUE)
+        assert await reader.locate(key("tls")) is Place.REDIS
+        hit = await reader.get(key("tls"))
+        assert await reader.get(key("absent")) is None
+    assert hit is not None
+    assert hit.place is Place.REDIS
+    assert same(hit.value, VALUE)
+    assert writes.writes == {(Tier.MEMORY, Outcome.OK): 1, (Tier.REDIS, Outcome.OK): 1}
+    assert (Tier.REDIS, Outcome.ERROR) not in reads.lookups
+
+
+async def test_an_entry_that_was_tampered_with_is_rejected_and_deleted(tls_redis: TlsRedis, settings: dict[str, Any]) -> None:
+    name = KEY_PREFIX + key("spoilt").hex()
+    async with tiered_cache(tls_redis, **settings) as (writer, _):
+        await writer.put(key("spoilt"), VALUE)
+    with _password_client(tls_redis) as client:
+        client.set(name, b"not an entry")
+        async with tiered_cache(tls_redis, **settings) as (reader, counts):
+            assert await reader.get(key("spoilt")) is None
+        assert client.exists(name) == 0
+    assert counts.lookups[Tier.REDIS, Outcome.BAD_ENTRY] == 1
+
+
+async def test_a_server_that_the_ca_did_not_sign_is_not_talked_to(
+    tls_redis: TlsRedis, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings["redis_tls_ca_file"] = Authority(tmp_path / "stranger").ca_file
+    async with tiered_cache(tls_redis, **settings) as (cache, counts):
+        await cache.put(key("stranger"), VALUE)
+        assert await cache.locate(key("stranger")) is Place.MEMORY  # the answer goes on without Redis
+    assert counts.writes[Tier.REDIS, Outcome.ERROR] == 1
+
+
+async def test_a_wrong_password_is_a_fault_of_redis_and_of_no_request(
+    tls_redis: TlsRedis, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings["redis_password_file"] = tmp_path / "wrong"
+    settings["redis_password_file"].write_text("wrong")
+    async with tiered_cache(tls_redis, **settings) as (cache, counts):
+        assert await cache.get(key("tls")) is None
+    assert counts.lookups[Tier.REDIS, Outcome.ERROR] == 1
+
+
+async def test_the_user_may_do_nothing_else(tls_redis: TlsRedis) -> None:
+    with _password_client(tls_redis) as client:
+        assert client.exists(KEY_PREFIX + "00") == 0
+        for forbidden in (["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["SET", "other", "1"]):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*forbidden)
+
+
+async def test_plaintext_is_not_answered(tls_redis: TlsRedis) -> None:
+    plain = Redis.from_url(f"redis://127.0.0.1:{tls_redis.tls_port}/0", socket_timeout=30)
+    with pytest.raises(redis.exceptions.ConnectionError):
+        await plain.execute_command("PING")
+    await plain.aclose()
