@@ -43,6 +43,9 @@ class AttentionPlan:
 
     def __init__(self, spans: Sequence[Span]) -> None:
         self._spans = spans
+        self._new = [span.rows for span in spans]
+        self._total = [span.kv.length + span.rows for span in spans]
+        self._bounds: tuple[torch.Tensor, torch.Tensor] | None = None  # of new and of all rows, the same in every layer
 
     def attend(
         self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float
@@ -59,11 +62,34 @@ class AttentionPlan:
         """
         context = [span.kv.write(layer, keys[span.start : span.end], values[span.start : span.end]) for span in self._spans]
         if _varlen_serves(queries):
-            return _varlen(self._spans, queries, context, scaling)
+            return self._varlen(queries, context, scaling)
         parts = [
             _sdpa(queries[span.start : span.end], k, v, scaling) for span, (k, v) in zip(self._spans, context, strict=True)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _varlen(
+        self, queries: torch.Tensor, context: Sequence[tuple[torch.Tensor, torch.Tensor]], scaling: float
+    ) -> torch.Tensor:
+        """All sequences in one kernel call: contexts are gathered; the mask is causal and aligned to the bottom right."""
+        keys = torch.cat([k for k, _ in context])
+        values = torch.cat([v for _, v in context])
+        groups = queries.shape[1] // keys.shape[1]
+        if groups > 1:  # not every torch release takes grouped heads here
+            keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
+        if self._bounds is None:
+            self._bounds = _cumulative(self._new, queries.device), _cumulative(self._total, queries.device)
+        attended: torch.Tensor = _VARLEN(
+            queries.contiguous(),
+            keys,
+            values,
+            *self._bounds,
+            max(self._new),
+            max(self._total),
+            scale=scaling,
+            window_size=(-1, 0),
+        )
+        return attended
 
 
 def register_attention() -> str:
@@ -116,30 +142,6 @@ def _bottom_right_causal(new: int, total: int, device: torch.device) -> torch.Te
 
 def _varlen_serves(queries: torch.Tensor) -> bool:
     return queries.is_cuda and queries.dtype in (torch.bfloat16, torch.float16) and _VARLEN is not None
-
-
-def _varlen(
-    spans: Sequence[Span], queries: torch.Tensor, context: Sequence[tuple[torch.Tensor, torch.Tensor]], scaling: float
-) -> torch.Tensor:
-    """All sequences in one kernel call: contexts are gathered, the mask is causal and aligned to the bottom right."""
-    keys = torch.cat([k for k, _ in context])
-    values = torch.cat([v for _, v in context])
-    groups = queries.shape[1] // keys.shape[1]
-    if groups > 1:  # not every torch release takes grouped heads here
-        keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
-    new, total = [span.rows for span in spans], [k.shape[0] for k, _ in context]
-    attended: torch.Tensor = _VARLEN(
-        queries.contiguous(),
-        keys,
-        values,
-        _cumulative(new, queries.device),
-        _cumulative(total, queries.device),
-        max(new),
-        max(total),
-        scale=scaling,
-        window_size=(-1, 0),
-    )
-    return attended
 
 
 def _cumulative(lengths: Sequence[int], device: torch.device) -> torch.Tensor:

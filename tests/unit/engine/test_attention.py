@@ -1,12 +1,14 @@
 """Attention of a packed step equals attention of each sequence alone, written out."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 
 from decoder_service.kv_cache.segments import Segment
 from decoder_service.kv_cache.storage import SegmentKv
+from decoder_service.runner import attention
 from decoder_service.runner.attention import AttentionPlan, Span
 
 WIDTH = 8
@@ -26,8 +28,38 @@ def written_out(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor)
     return result
 
 
+def plain_varlen(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    bounds_new: torch.Tensor,
+    bounds_all: torch.Tensor,
+    longest_new: int,
+    longest_all: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+) -> torch.Tensor:
+    """What torch's variable-length kernel computes, for checking on a CPU what it is given."""
+    assert (scale, window_size) == (1 / math.sqrt(WIDTH), (-1, 0))
+    assert bounds_new.dtype == bounds_all.dtype == torch.int32
+    assert (longest_new, longest_all) == (int(bounds_new.diff().max()), int(bounds_all.diff().max()))
+    new, whole = list(pairwise(bounds_new.tolist())), list(pairwise(bounds_all.tolist()))
+    parts = [
+        written_out(queries[low:high], keys[first:last], values[first:last])
+        for (low, high), (first, last) in zip(new, whole, strict=True)
+    ]
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "varlen"])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (3, 1)])
-def test_a_packed_step_equals_each_sequence_alone(heads: int, kv_heads: int) -> None:
+def test_a_packed_step_equals_each_sequence_alone(
+    heads: int, kv_heads: int, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernel == "varlen":
+        monkeypatch.setattr(attention, "_VARLEN", plain_varlen)
+        monkeypatch.setattr(attention, "_varlen_serves", lambda queries: True)
     generator = torch.Generator().manual_seed(heads + kv_heads)
 
     def draw(rows: int, count: int) -> torch.Tensor:
