@@ -82,7 +82,7 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
     )
 
     max_context_tokens: int | None = Field(
-        default=None, ge=2, description="Rows of a prompt and its answer together. Unset: as many as the model has positions."
+        default=None, ge=32, description="Rows of a prompt and its answer together. Unset: as many as the model has positions."
     )
     max_new_tokens: int = Field(default=4096, ge=1, description="Most tokens of one answer.")
     max_images: int = Field(default=16, ge=0, description="Most images in one request.")

@@ -11,6 +11,7 @@ from vscan.errors import InvalidArgument
 from vscan.specs import SamplingSpec
 
 MAX_TEMPERATURE = 2.0
+_DRAWN_SEED_BITS = 53  # whole in every language's numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ class SamplingDefaults:
             temperature=self.temperature if spec.temperature is None else spec.temperature,
             top_p=self.top_p if spec.top_p is None else spec.top_p,
             top_k=self.top_k if spec.top_k is None else spec.top_k,
-            seed=secrets.randbits(64) if spec.seed is None else spec.seed,
+            seed=secrets.randbits(_DRAWN_SEED_BITS) if spec.seed is None else spec.seed,
             stop=spec.stop,
             ignore_eos=spec.ignore_eos,
             logprobs=self.logprobs if spec.logprobs is None else spec.logprobs,

@@ -1,0 +1,123 @@
+"""What one question goes through before the engine has it: tokens, images, prompt, plan."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from decoder_service.engine_loop import EngineLoop, Submission
+from decoder_service.images import ImageResolver, ResolvedImage
+from decoder_service.limits import Limits, SamplingDefaults
+from decoder_service.prompt import PromptWriter
+from decoder_service.pruning import plan_pruning
+from decoder_service.question import Question
+from decoder_service.request import EngineRequest, Prompt, Pruning
+from vscan.rpc.deadlines import Deadline
+from vscan.specs import PruneSpec, ReductionSpec
+
+T = TypeVar("T")
+
+# Rendering and tokenising this many characters takes about a millisecond; more would delay other requests' tokens.
+_OFF_LOOP_CHARS = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage2:
+    """How this deployment prunes."""
+
+    layers: int  # of the language model
+    prune_layers: tuple[int, ...]
+    defaults: PruneSpec  # every field set but the budgets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A question that is ready for the engine."""
+
+    request: EngineRequest
+    images: tuple[ResolvedImage, ...]  # in the prompt's order
+    resolve_images_ms: float
+
+    @property
+    def visual_unreduced(self) -> int:
+        """Visual tokens of the images before stage 1."""
+        return sum(image.tokens.unreduced_count for image in self.images)
+
+
+class Answering:
+    """Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        writer: PromptWriter,
+        resolver: ImageResolver,
+        engine: EngineLoop,
+        limits: Limits,
+        sampling: SamplingDefaults,
+        stage2: Stage2,
+    ) -> None:
+        self.limits = limits
+        self.sampling = sampling
+        self.stage2 = stage2
+        self.resolver = resolver
+        self._writer = writer
+        self._engine = engine
+
+    async def prepare(self, question: Question, *, tenant: str, deadline: Deadline, trace_context: Mapping[str, str]) -> Asked:
+        """Tokenises, finds the images' tokens, lays out the prompt, decides sampling and pruning.
+
+        Cheap refusals come first: no image is looked for where the text alone is too long.
+
+        Raises:
+            VScanError: what `PromptWriter.ids`, `ImageResolver.resolve` and `plan_pruning` raise.
+        """
+        ids = await self._tokenise(question)
+        self.limits.check_prompt(len(ids), question.sampling)
+        started = time.perf_counter()
+        images = await self._resolve(question, tenant, deadline)
+        resolve_images_ms = (time.perf_counter() - started) * 1e3
+        prompt = self._writer.lay_out(ids, [image.tokens for image in images])
+        self.limits.check_prompt(prompt.rows, question.sampling)
+        request = EngineRequest(
+            request_id=uuid.uuid4().hex,
+            prompt=prompt,
+            sampling=self.sampling.fill(question.sampling, rows=prompt.rows, limits=self.limits),
+            pruning=self._plan(question, prompt),
+            tenant=tenant,
+            trace_context=trace_context,
+        )
+        return Asked(request=request, images=images, resolve_images_ms=resolve_images_ms)
+
+    async def submit(self, asked: Asked) -> Submission:
+        """Hands it to the engine. Raises what `EngineLoop.submit` raises."""
+        return await self._engine.submit(asked.request)
+
+    async def _tokenise(self, question: Question) -> list[int]:
+        if question.text_chars <= _OFF_LOOP_CHARS:
+            return self._writer.ids(question.prompt)
+        return await asyncio.to_thread(self._writer.ids, question.prompt)
+
+    async def _resolve(self, question: Question, tenant: str, deadline: Deadline) -> tuple[ResolvedImage, ...]:
+        if not question.images:
+            return ()
+        return tuple(await self.resolver.resolve(question.images, question.reduction, tenant, deadline=deadline))
+
+    def _plan(self, question: Question, prompt: Prompt) -> Pruning:
+        return plan_pruning(
+            question.prune.filled_from(self.stage2.defaults),
+            reduction=self._reduction(question.reduction),
+            prune_layers=self.stage2.prune_layers,
+            layers=self.stage2.layers,
+            visual_tokens=prompt.visual_rows,
+            visual_unreduced=sum(image.unreduced_count for image in prompt.images),
+            images=len(prompt.images),
+        )
+
+    def _reduction(self, asked: ReductionSpec) -> ReductionSpec:
+        encoder = self.resolver.encoder
+        return asked if encoder is None else asked.filled_from(encoder.defaults)

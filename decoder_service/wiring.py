@@ -1,0 +1,267 @@
+"""Makes a decoder of its settings: the only place where its parts meet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import torch
+
+import embedded_model
+from decoder_service.answering import Answering, Stage2
+from decoder_service.config import DecoderSettings
+from decoder_service.detokenize import read_decoder
+from decoder_service.encoder_link import EncoderLink
+from decoder_service.engine import Engine
+from decoder_service.engine_loop import EngineLoop
+from decoder_service.engine_report import EngineReport
+from decoder_service.images import ImageResolver
+from decoder_service.language.base import LanguageModel
+from decoder_service.language.registry import load_language
+from decoder_service.limits import Limits, SamplingDefaults
+from decoder_service.observation import Observer
+from decoder_service.pairing import Fit
+from decoder_service.prompt import PromptWriter
+from decoder_service.pruning import default_prune
+from decoder_service.readiness import ENGINE_DEAD, Readiness
+from decoder_service.runner.runner import Runner
+from decoder_service.scheduler import Scheduler
+from decoder_service.servicer import SERVICE, DecoderServicer, Identity
+from decoder_service.warm_up import warm_up
+from vscan.cache.settings import check_cache_settings
+from vscan.cache.tiers import TieredCache
+from vscan.checkpoint import Checkpoint
+from vscan.device import choose_device, choose_dtype
+from vscan.errors import InternalError, InvalidArgument, StartupError
+from vscan.rpc.channel import ClientTls, open_channel
+from vscan.rpc.server import RpcServer
+from vscan.specs import PruneSpec
+from vscan.telemetry.metrics import CacheMetrics, DecoderMetrics
+from vscan.telemetry.providers import Telemetry
+from vscan.v1 import decoder_pb2_grpc
+
+EMBEDDED_NAME = "embedded"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningDecoder:
+    """A decoder whose port is open and whose model is loaded; ready once its encoder fits."""
+
+    server: RpcServer
+    address: str  # host:port
+    readiness: Readiness
+    engine: EngineLoop
+    resolver: ImageResolver
+
+
+async def serve(settings: DecoderSettings, telemetry: Telemetry) -> None:
+    """Runs a decoder until it is told to stop.
+
+    Raises:
+        StartupError: it cannot start.
+        InternalError: its engine died; it needs a restart.
+    """
+    async with running_decoder(settings, telemetry) as decoder:
+        await decoder.server.wait_for_termination()
+        if decoder.readiness.problem("engine"):
+            raise InternalError(ENGINE_DEAD)
+
+
+@asynccontextmanager
+async def running_decoder(settings: DecoderSettings, telemetry: Telemetry) -> AsyncIterator[RunningDecoder]:
+    """Opens the port, loads and warms the model, starts to look for the encoder; on leaving drains and stops everything.
+
+    Raises:
+        StartupError: what cannot work, on one line.
+    """
+    check_cache_settings(settings)
+    async with AsyncExitStack() as stack:
+        channel = await stack.enter_async_context(_encoder_channel(settings, telemetry))
+        server = RpcServer(settings, services=[SERVICE], telemetry=telemetry)
+        servicer = DecoderServicer()
+        decoder_pb2_grpc.add_DecoderServicer_to_server(servicer, server.server)  # type: ignore[no-untyped-call]
+        readiness = Readiness(lambda ready, why: server.set_ready(SERVICE, ready, why))
+        address = await server.start()
+        stack.push_async_callback(server.stop)
+        await readiness.set("encoder", "the encoder has not been reached yet")
+
+        half = await asyncio.to_thread(_load, settings)
+        engine = _engine(settings, telemetry, half, partial(_on_death, server, readiness))
+        engine.start()
+        stack.push_async_callback(asyncio.to_thread, engine.stop)
+        await warm_up(engine, half.language, half.prune_layers)
+
+        cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
+        stack.push_async_callback(cache.aclose)
+        resolver = _resolver(settings, telemetry, half, readiness, channel, cache)
+        stack.push_async_callback(resolver.aclose)
+        servicer.open(
+            _answering(settings, half, resolver, engine), Observer(telemetry, model=half.name), _identity(settings, half)
+        )
+        _keep_reporting(stack, EngineReport(engine, DecoderMetrics(telemetry.meter)))
+        stack.push_async_callback(server.stop)  # first of all: what still runs needs everything else
+        await resolver.start()
+        await readiness.set("model", None)
+        yield RunningDecoder(server, address, readiness, engine, resolver)
+
+
+@dataclass(frozen=True, slots=True)
+class _Half:
+    """What the checkpoint gave."""
+
+    checkpoint: Checkpoint
+    name: str
+    language: LanguageModel
+    writer: PromptWriter
+    prune_layers: tuple[int, ...]
+    max_context_tokens: int
+
+
+def _load(settings: DecoderSettings) -> _Half:
+    if settings.torch_threads is not None:
+        torch.set_num_threads(settings.torch_threads)
+    device = choose_device(settings.device)
+    directory = settings.model or Path(embedded_model.checkpoint_dir())
+    checkpoint = Checkpoint.open(directory)
+    language = load_language(checkpoint, dtype=choose_dtype(settings.dtype, device), device=device)
+    return _Half(
+        checkpoint=checkpoint,
+        name=settings.model_alias or (checkpoint.name if settings.model else EMBEDDED_NAME),
+        language=language,
+        writer=PromptWriter.open(checkpoint, language.tokens),
+        prune_layers=_prune_layers(settings, language.shape.layers),
+        max_context_tokens=_max_context_tokens(settings, language.shape.max_context_tokens),
+    )
+
+
+def _prune_layers(settings: DecoderSettings, layers: int) -> tuple[int, ...]:
+    if settings.prune_layers is None:
+        return (layers // 2,) if layers > 1 else ()
+    if settings.prune_layers and settings.prune_layers[-1] >= layers:
+        raise StartupError(f"prune_layers: {settings.prune_layers[-1]}, but the model's last layer is {layers - 1}")
+    return settings.prune_layers
+
+
+def _max_context_tokens(settings: DecoderSettings, positions: int) -> int:
+    wanted = settings.max_context_tokens or positions
+    if wanted > positions:
+        raise StartupError(f"max_context_tokens: {wanted}, but the model has {positions} positions")
+    return wanted
+
+
+@asynccontextmanager
+async def _encoder_channel(settings: DecoderSettings, telemetry: Telemetry) -> AsyncIterator[grpc.aio.Channel]:
+    tls = ClientTls(
+        ca_file=settings.encoder_tls_ca_file,
+        cert_file=settings.encoder_tls_cert_file,
+        key_file=settings.encoder_tls_key_file,
+    )
+    try:
+        channel = open_channel(
+            settings.encoder_address,
+            tls=tls if settings.encoder_tls else None,
+            insecure=settings.encoder_insecure,
+            max_message_bytes=settings.max_message_bytes,
+            tracer_provider=telemetry.tracer_provider,
+        )
+    except InvalidArgument as error:
+        if error.field == "target":
+            reason = "is beyond this machine: set `encoder_tls`, or allow plaintext with `encoder_insecure`"
+            raise StartupError(f"encoder_address: {settings.encoder_address} {reason}") from error
+        raise StartupError(f"encoder_{error.field.replace('.', '_')}: {error.problem}") from error
+    async with channel:
+        yield channel
+
+
+def _engine(
+    settings: DecoderSettings, telemetry: Telemetry, half: _Half, on_death: Callable[[], Coroutine[Any, Any, None]]
+) -> EngineLoop:
+    scheduler = Scheduler(
+        max_context_tokens=half.max_context_tokens,
+        max_running=settings.max_running,
+        max_waiting=settings.max_queue,
+        max_prompt_rows_per_step=settings.max_prompt_rows_per_step,
+    )
+    engine = Engine(
+        runner=Runner(half.language, prune_layers=half.prune_layers),
+        scheduler=scheduler,
+        decode=read_decoder(half.checkpoint.directory),
+        tracer=telemetry.tracer,
+    )
+    loop = asyncio.get_running_loop()
+
+    def tell() -> None:  # on the engine's thread
+        asyncio.run_coroutine_threadsafe(on_death(), loop)
+
+    return EngineLoop(engine, on_death=tell)
+
+
+async def _on_death(server: RpcServer, readiness: Readiness) -> None:
+    """Without its engine this process is of no use: it says so and ends, so that whoever started it starts another."""
+    await readiness.set("engine", ENGINE_DEAD)
+    server.ask_to_stop()
+
+
+def _resolver(
+    settings: DecoderSettings,
+    telemetry: Telemetry,
+    half: _Half,
+    readiness: Readiness,
+    channel: grpc.aio.Channel,
+    cache: TieredCache,
+) -> ImageResolver:
+    link = EncoderLink(
+        channel,
+        Fit(pair_fingerprint=half.checkpoint.pair_fingerprint(), hidden_size=half.language.shape.hidden_size),
+        on_pairing=lambda problem: readiness.set("encoder", problem),
+        refresh_seconds=settings.encoder_refresh_seconds,
+        retry_seconds=settings.encoder_retry_seconds,
+        encode_seconds=settings.encoder_timeout_seconds,
+    )
+    return ImageResolver(link, cache, tracer=telemetry.tracer)
+
+
+def _answering(settings: DecoderSettings, half: _Half, resolver: ImageResolver, engine: EngineLoop) -> Answering:
+    return Answering(
+        writer=half.writer,
+        resolver=resolver,
+        engine=engine,
+        limits=_limits(settings, half.max_context_tokens),
+        sampling=SamplingDefaults(max_new_tokens=min(settings.default_max_new_tokens, settings.max_new_tokens)),
+        stage2=Stage2(layers=half.language.shape.layers, prune_layers=half.prune_layers, defaults=_prune(settings, half)),
+    )
+
+
+def _prune(settings: DecoderSettings, half: _Half) -> PruneSpec:
+    family = default_prune(half.language.default_positions)
+    return replace(family, rater=settings.prune_rater, positions=settings.prune_positions or family.positions)
+
+
+def _limits(settings: DecoderSettings, max_context_tokens: int) -> Limits:
+    same = {field: getattr(settings, field) for field in Limits.__slots__ if field != "max_context_tokens"}
+    return Limits(max_context_tokens=max_context_tokens, **same)
+
+
+def _identity(settings: DecoderSettings, half: _Half) -> Identity:
+    return Identity(
+        model=half.name,
+        family=half.language.family,
+        pair_fingerprint=half.checkpoint.pair_fingerprint(),
+        raw_prompts=settings.raw_prompts_allowed,
+    )
+
+
+def _keep_reporting(stack: AsyncExitStack, report: EngineReport) -> None:
+    task = asyncio.create_task(report.run())
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(stop)
