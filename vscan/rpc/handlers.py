@@ -1,12 +1,13 @@
 """Wrapping method handlers: what every server interceptor here is made of.
 
-grpc.aio runs one call in one task. A reply stream written as an async generator breaks that when the caller leaves while a
-reply is being sent: the generator is then closed by the garbage collector, in another task and context. `StreamInOneTask`
-restores it.
+grpc.aio serves one call in one task. Replies that come out of nested async generators break that when the caller leaves while
+one is being sent: the generators hang at their `yield`, and the garbage collector closes them later, in another task and
+context. So `StreamInOneTask` writes the replies itself. Within it nothing waits at a `yield` but for being closed at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -93,7 +94,7 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 class StreamInOneTask(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Outermost: writes a stream's replies itself, so that the generators within are always closed in the call's own task."""
+    """Writes a stream's replies, and looks to its caller like a stream without any."""
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """Wraps a streaming handler."""
@@ -102,9 +103,18 @@ class StreamInOneTask(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return handler
         behavior = behavior_of(handler)
 
-        async def write_replies(request: Any, context: Context) -> None:
+        async def write_replies(request: Any, context: Context) -> AsyncIterator[Any]:
             async with aclosing(behavior(request, context)) as replies:
                 async for reply in replies:
-                    await context.write(reply)
+                    await _write(context, reply)
+            return
+            yield  # unreachable: this makes it the async generator that the instrumentation library iterates over
 
         return with_behavior(handler, write_replies)
+
+
+async def _write(context: Context, reply: Any) -> None:
+    try:
+        await context.write(reply)
+    except grpc.aio.InternalError as error:  # the connection has gone; that the call is cancelled will be known in a moment
+        raise asyncio.CancelledError from error

@@ -66,8 +66,8 @@ _GONE = (asyncio.CancelledError, GeneratorExit)
 def outer_interceptors(telemetry: Telemetry) -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
     """Those around the gate, outermost first."""
     return [
-        StreamInOneTask(),
         aio_server_interceptor(tracer_provider=telemetry.tracer_provider, filter_=_traced),
+        StreamInOneTask(),
         RequestLogInterceptor(RpcMetrics(telemetry.meter)),
         ErrorInterceptor(),
     ]

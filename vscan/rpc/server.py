@@ -85,6 +85,11 @@ class RpcServer:
         """Why a service, or the server as a whole, is not ready; empty if it is."""
         return self._readiness.reason(service_name)
 
+    @property
+    def running_calls(self) -> int:
+        """Calls of the services being served."""
+        return self._gate.running
+
     def ask_to_stop(self) -> None:
         """Ends `wait_for_termination`, as a signal would."""
         self._stop_asked.set()
