@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,20 @@ class ServiceProcess:
     """`kind` is "encoder" or "decoder". Binds a free loopback port at the first start and keeps it at later ones."""
 
     def __init__(
-        self, kind: str, folder: Path, settings: dict[str, Any] | None = None, *, environment: dict[str, str] | None = None
+        self,
+        kind: str,
+        folder: Path,
+        settings: dict[str, Any] | None = None,
+        *,
+        environment: dict[str, str] | None = None,
+        run_in: Sequence[str] = (),
     ) -> None:
         self.kind = kind
         self.settings = dict(settings or {})
         self.address = ""
         self.log = folder / f"{kind}.log"
         self._environment = environment or {}
+        self._run_in = list(run_in)  # a command that runs it somewhere else: `ip netns exec NAME`
         self._ready_file = folder / f"{kind}.address"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -35,9 +43,8 @@ class ServiceProcess:
         """Starts it and waits until its port is open."""
         self._ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", f"{self.kind}_service"], env=self._variables(), stdout=log, stderr=subprocess.STDOUT
-            )
+            command = [*self._run_in, sys.executable, "-m", f"{self.kind}_service"]
+            self._process = subprocess.Popen(command, env=self._variables(), stdout=log, stderr=subprocess.STDOUT)
         self._wait(self._ready_file.is_file, "open its port")
         self.address = self._ready_file.read_text().strip()
 
