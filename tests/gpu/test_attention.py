@@ -36,10 +36,10 @@ def first_logprobs(device: str, dtype: torch.dtype) -> list[dict[int, float]]:
 
 
 def test_the_kernel_is_there() -> None:
-    assert _varlen_serves(torch.empty((1, 1, 16), dtype=torch.bfloat16, device="cuda"))
+    assert _varlen_serves(torch.empty((1, 1, 16), dtype=torch.float16, device="cuda"))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-3), (torch.bfloat16, 0.5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-3), (torch.float16, 0.2)])
 def test_log_probabilities_agree_with_the_cpu(dtype: torch.dtype, tolerance: float) -> None:
     for ours, theirs in zip(first_logprobs("cuda", dtype), first_logprobs("cpu", torch.float32), strict=True):
         shared = ours.keys() & theirs.keys()
