@@ -1,0 +1,124 @@
+"""`vscan ask IMAGE [IMAGE…] QUESTION`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vscan.errors import InvalidArgument
+from vscan.specs import Rater, ReductionMethod
+from vscan_client.cli import connection as shared
+
+if TYPE_CHECKING:
+    from vscan_client import Answer, Client, Image
+    from vscan_client.options import AskOptions
+
+METHODS = ", ".join(ReductionMethod)
+RATERS = ", ".join(Rater)
+ReductionOption = Annotated[str | None, typer.Option("--reduction", help=f"How the encoder reduces: {METHODS}.")]
+BudgetOption = Annotated[
+    str | None, typer.Option("--budget", help="Visual tokens to keep: 96 of each tile, 33%, or avg:11.1% over the layers.")
+]
+RaterOption = Annotated[str | None, typer.Option("--rater", help=f"How the decoder ranks before it prunes: {RATERS}.")]
+KeepOption = Annotated[
+    str | None, typer.Option("--keep", help="Visual tokens that survive pruning: 32 or 33%; commas between pruning layers.")
+]
+MaxNewTokensOption = Annotated[int | None, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")]
+TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="0 is greedy, and the default.")]
+TopPOption = Annotated[float | None, typer.Option("--top-p", help="Sample from the smallest set with this probability.")]
+TopKOption = Annotated[int | None, typer.Option("--top-k", help="Sample from the k most likely tokens.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Of sampling, and of a random reduction or rater.")]
+StopOption = Annotated[list[str] | None, typer.Option("--stop", help="A text that ends the answer; may be given again.")]
+
+
+def ask(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE... QUESTION", help="Files (or sha256:… of one sent before), then the question."),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text, usage, timings, images.")] = False,
+    reduction: ReductionOption = None,
+    budget: BudgetOption = None,
+    rater: RaterOption = None,
+    keep: KeepOption = None,
+    report_kept: Annotated[bool, typer.Option("--report-kept", help="With --json: which patches were kept.")] = False,
+    max_new_tokens: MaxNewTokensOption = None,
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    top_k: TopKOption = None,
+    seed: SeedOption = None,
+    stop: StopOption = None,
+    server: shared.ServerOption = shared.DEFAULT_SERVER,
+    tls_ca: shared.TlsCaOption = None,
+    insecure: shared.InsecureOption = False,
+    timeout: shared.TimeoutOption = shared.DEFAULT_TIMEOUT_S,
+    trace_console: shared.ConsoleOption = False,
+    otlp_endpoint: shared.OtlpOption = None,
+) -> None:
+    """Ask a question about one image or several; the answer is printed as it comes."""
+    from vscan_client import Client
+    from vscan_client.cli.questions import QuestionOptions
+
+    connection = shared.Connection(
+        server=server,
+        tls_ca=tls_ca,
+        insecure=insecure,
+        timeout_s=timeout,
+        trace_console=trace_console,
+        otlp_endpoint=otlp_endpoint,
+    )
+    options = QuestionOptions(
+        reduction=reduction,
+        budget=budget,
+        rater=rater,
+        keep=keep,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=seed,
+        stop=tuple(stop or ()),
+        report_kept=report_kept,
+    ).ask_options()
+    images, question = images_and_question(arguments)
+    with connection.telemetry() as telemetry, Client(**connection.client_arguments(telemetry)) as client:
+        answer = _answer(client, images, question, options, quietly=as_json)
+    if as_json:
+        print(json.dumps(answer.to_dict(), ensure_ascii=False))
+    elif sys.stderr.isatty():
+        print(summary(answer), file=sys.stderr)
+
+
+def images_and_question(arguments: list[str]) -> tuple[list[Image], str]:
+    """The files, read, and the question. Raises InvalidArgument where one of them is missing."""
+    from vscan_client.cli.questions import parse_image
+
+    *images, question = arguments
+    if not images:
+        raise InvalidArgument("arguments", "an image and a question are needed: vscan ask IMAGE... QUESTION")
+    if Path(question).is_file():
+        raise InvalidArgument("question", f"the last argument is the question, but {question} is a file")
+    return [parse_image(image) for image in images], question
+
+
+def summary(answer: Answer) -> str:
+    """One line: how many visual tokens were left, where they came from, how long it took."""
+    counts = [answer.usage.visual_tokens_unreduced, answer.usage.visual_tokens, *(each.tokens_after for each in answer.pruning)]
+    places = ", ".join(dict.fromkeys(image.place.value for image in answer.images))
+    first_ms = answer.client.first_token_ms
+    waited = "" if first_ms is None else f" · first token after {first_ms:.0f} ms"
+    return f"[visual tokens {' → '.join(map(str, counts))} · {places}{waited} · {answer.client.total_ms:.0f} ms in all]"
+
+
+def _answer(client: Client, images: list[Image], question: str, options: AskOptions, *, quietly: bool) -> Answer:
+    with client.stream(images, question, **options) as stream:
+        for text in stream.texts():
+            if not quietly:
+                print(text, end="", flush=True)
+    if not quietly:
+        print(flush=True)
+    return stream.answer

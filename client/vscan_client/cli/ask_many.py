@@ -1,0 +1,119 @@
+"""`vscan ask-many questions.jsonl`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vscan.errors import VScanError
+from vscan_client.cli import connection as shared
+
+if TYPE_CHECKING:
+    from vscan.telemetry.providers import Telemetry
+    from vscan_client import Answer, AsyncClient
+    from vscan_client.cli.answer_file import AnswerFile
+    from vscan_client.cli.question_file import BadLine, QuestionLine
+
+
+def ask_many(
+    questions: Annotated[Path, typer.Argument(help="Lines of JSON: id, image or images, question, and options of `ask`.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Where the answers go; goes on with a file that is there. Default: QUESTIONS.answers.jsonl."
+        ),
+    ] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Questions under way at once.")] = 8,
+    server: shared.ServerOption = shared.DEFAULT_SERVER,
+    tls_ca: shared.TlsCaOption = None,
+    insecure: shared.InsecureOption = False,
+    timeout: shared.TimeoutOption = shared.DEFAULT_TIMEOUT_S,
+    trace_console: shared.ConsoleOption = False,
+    otlp_endpoint: shared.OtlpOption = None,
+) -> None:
+    """Ask every question of a file. Ends with 1 if any failed; run it again to go on and to try those again."""
+    from vscan_client.cli.answer_file import AnswerFile
+    from vscan_client.cli.question_file import read_questions
+
+    connection = shared.Connection(
+        server=server,
+        tls_ca=tls_ca,
+        insecure=insecure,
+        timeout_s=timeout,
+        trace_console=trace_console,
+        otlp_endpoint=otlp_endpoint,
+    )
+    lines = read_questions(questions)
+    with connection.telemetry() as telemetry, AnswerFile(out or questions.with_suffix(".answers.jsonl")) as answers:
+        left = [line for line in lines if line.id not in answers.answered]
+        batch = Batch(left, answers, questions.parent, skipped=len(lines) - len(left))
+        try:
+            asyncio.run(batch.run(connection, telemetry, concurrency))
+        finally:
+            print(f"{batch.answered} answered, {batch.failed} failed, {batch.skipped} were answered before", file=sys.stderr)
+    if batch.failed:
+        raise typer.Exit(1)
+
+
+class Batch:
+    """Questions on their way to answers. A question's error is its line in the file; it stops nothing."""
+
+    def __init__(self, lines: list[QuestionLine | BadLine], answers: AnswerFile, folder: Path, *, skipped: int) -> None:
+        self._lines = lines
+        self._answers = answers
+        self._folder = folder
+        self.skipped = skipped
+        self.answered = self.failed = 0
+
+    async def run(self, connection: shared.Connection, telemetry: Telemetry | None, concurrency: int) -> None:
+        """Asks them all, `concurrency` at a time. Raises the error of a server that cannot be reached at all."""
+        from vscan_client import AsyncClient, Retry
+
+        # Patient: a batch that meets a full queue is better late than with holes.
+        retry = Retry(attempts=10, backoff_ms=200, max_backoff_ms=10_000, budget=10 * concurrency)
+        async with AsyncClient(**connection.client_arguments(telemetry, retry)) as client:
+            if self._lines:
+                await client.describe()
+            with _progress(len(self._lines)) as advance:
+                left = iter(self._lines)
+                async with asyncio.TaskGroup() as workers:
+                    for _ in range(concurrency):
+                        workers.create_task(self._work(client, left, advance))
+
+    async def _work(self, client: AsyncClient, left: Iterator[QuestionLine | BadLine], advance: Callable[[], None]) -> None:
+        for line in left:
+            try:
+                self._answers.add_answer(line.id, await self._ask(client, line), getattr(line, "meta", None))
+                self.answered += 1
+            except VScanError as error:
+                self._answers.add_error(line.id, error, getattr(line, "meta", None))
+                self.failed += 1
+            advance()
+
+    async def _ask(self, client: AsyncClient, line: QuestionLine | BadLine) -> Answer:
+        from vscan_client.cli.question_file import BadLine
+        from vscan_client.cli.questions import parse_image
+
+        if isinstance(line, BadLine):
+            raise line.error
+        options = line.options.ask_options()
+        images = [await asyncio.to_thread(parse_image, image, self._folder) for image in line.images]
+        return await client.ask(images, line.question, **options)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("asking", total=total)
+        yield lambda: progress.advance(task)

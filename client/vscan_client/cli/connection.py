@@ -1,0 +1,70 @@
+"""Options that every command with a server shares, and the client that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vscan.telemetry.providers import Telemetry
+from vscan_client.cli.extras import needs_extra
+from vscan_client.options import Retry, Timeout, Tls
+
+ServerOption = Annotated[str, typer.Option("--server", envvar="VSCAN_SERVER", help="The decoder's address.")]
+EncoderOption = Annotated[str | None, typer.Option("--encoder", envvar="VSCAN_ENCODER", help="The encoder's address.")]
+TlsCaOption = Annotated[
+    Path | None, typer.Option("--tls-ca", help="Encrypt; trust servers whose certificate this PEM file signs.")
+]
+InsecureOption = Annotated[bool, typer.Option("--insecure", help="Allow plaintext to another machine.")]
+TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds to wait for one answer, retries included.", min=0.001)]
+ConsoleOption = Annotated[bool, typer.Option("--trace-console", help="Print each span on stderr as it ends.")]
+OtlpOption = Annotated[
+    str | None,
+    typer.Option("--otlp-endpoint", help="Send traces to this OTLP/gRPC collector, for instance http://127.0.0.1:4317."),
+]
+DEFAULT_SERVER = "127.0.0.1:7070"
+DEFAULT_ENCODER = "127.0.0.1:7071"
+DEFAULT_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Where the server is, and how to talk to it."""
+
+    server: str = DEFAULT_SERVER
+    encoder: str | None = None
+    tls_ca: Path | None = None
+    insecure: bool = False
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    trace_console: bool = False
+    otlp_endpoint: str | None = None
+
+    def client_arguments(self, telemetry: Telemetry | None, retry: Retry | None = None) -> dict[str, Any]:
+        """Keywords of both clients' constructors."""
+        return {
+            "server": self.server,
+            "encoder": self.encoder,
+            "tls": Tls(ca_file=self.tls_ca) if self.tls_ca else None,
+            "insecure": self.insecure,
+            "timeout": Timeout(total=self.timeout_s),
+            "retry": retry,
+            "tracer_provider": telemetry.tracer_provider if telemetry else None,
+        }
+
+    @contextmanager
+    def telemetry(self) -> Iterator[Telemetry | None]:
+        """Where the spans go, as the options say; sends what is left at the end. Raises StartupError without the extra."""
+        if not self.trace_console and self.otlp_endpoint is None:
+            yield None
+            return
+        with needs_extra("otel", "tracing"):
+            from vscan.telemetry.setup import setup_tracing
+        telemetry = setup_tracing("vscan-client", otlp_endpoint=self.otlp_endpoint, console=self.trace_console)
+        try:
+            yield telemetry
+        finally:
+            telemetry.shutdown()

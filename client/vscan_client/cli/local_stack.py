@@ -1,0 +1,263 @@
+"""Redis, an encoder and a decoder on this machine, as child processes that live and end together.
+
+    with LocalStack(model=Path("llava-1.5-7b-hf")) as stack:
+        Client(server=stack.addresses.decoder).ask(...)
+
+    LocalStack ─┬─ redis-server              a free loopback port
+                ├─ python -m encoder_service  ◀─ VSCAN_ENCODER_…   → ready file → health
+                └─ python -m decoder_service  ◀─ VSCAN_DECODER_…   → ready file → health (once it pairs with the encoder)
+
+Each child is told its settings by its environment, so what the caller's environment sets (`VSCAN_DECODER_MAX_QUEUE`) holds too.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vscan.errors import StartupError
+from vscan.rpc.address import parse_address
+from vscan_client.cli import redis_program
+from vscan_client.cli.child import Child, OnLine
+from vscan_client.cli.health import HealthCheck
+from vscan_client.cli.preflight import check_local
+
+REDIS, ENCODER, DECODER = "redis", "encoder", "decoder"
+DEFAULT_DECODER_BIND = "127.0.0.1:7070"
+DEFAULT_ENCODER_BIND = "127.0.0.1:7071"
+ANY_PORT = "127.0.0.1:0"
+_REDIS_ATTEMPTS = 5  # another program may take the free port first
+_POLL_S = 0.05
+# A local stack is stopped by a person who waits for the prompt.
+_DRAIN_S = 5.0
+_KILL_AFTER_S = _DRAIN_S + 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the parts of a stack are reached."""
+
+    decoder: str
+    encoder: str
+    redis_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A part ended that nobody asked to."""
+
+    name: str
+    why: str
+
+
+class LocalStack:
+    """Starts the three, in a `with` or by `start` and `stop`. Not for several threads at once.
+
+    Args:
+        model: checkpoint directory; `None`: the embedded model.
+        decoder_bind, encoder_bind: where to listen; port 0 takes a free one.
+        redis_url: a Redis that runs already; `None` starts one, "" does without.
+        redis_max_memory: of the Redis that is started.
+        otlp_endpoint: collector that the services send traces to.
+        settings: more settings, by service and name: `{"decoder": {"prune_layers": "4"}}`.
+        environment: variables for the children on top of this process' own.
+        on_line: gets every line that a child writes; called from threads.
+        start_timeout_s: how long the services may take to become ready, each.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Path | None = None,
+        decoder_bind: str = DEFAULT_DECODER_BIND,
+        encoder_bind: str = DEFAULT_ENCODER_BIND,
+        redis_url: str | None = None,
+        redis_max_memory: str = "256mb",
+        otlp_endpoint: str | None = None,
+        settings: Mapping[str, Mapping[str, str]] | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_line: OnLine | None = None,
+        start_timeout_s: float = 600.0,
+    ) -> None:
+        self._model = model
+        self._binds = {ENCODER: encoder_bind, DECODER: decoder_bind}
+        self._redis_url = redis_url
+        self._redis_max_memory = redis_max_memory
+        self._otlp_endpoint = otlp_endpoint
+        self._settings = settings or {}
+        self._environment = {**os.environ, **(environment or {})}
+        self._on_line: OnLine = on_line or (lambda name, line: None)
+        self._start_timeout_s = start_timeout_s
+        self._children: dict[str, Child] = {}
+        self._bound: dict[str, str] = {}
+        self._ended: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
+        self._spawner: ThreadPoolExecutor | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where everything is; once started."""
+        return Addresses(self._bound[DECODER], self._bound[ENCODER], self._bound[REDIS])
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of what runs."""
+        return {name: child.pid for name, child in self._children.items() if child.running}
+
+    def start(self) -> Addresses:
+        """Starts everything and waits until it is ready.
+
+        Raises:
+            StartupError: one line that says which part does not start, and why. Nothing is left running.
+        """
+        check_local(self._model, self._binds)
+        # Its one thread stays until the end: the kernel ends children with the thread that made them.
+        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="vscan-stack")
+        self._folder = tempfile.TemporaryDirectory(prefix="vscan-")
+        try:
+            self._bound[REDIS] = self._start_redis() if self._redis_url is None else self._redis_url
+            # A free port is known once it is bound, and the decoder must be told the encoder's.
+            self._bound[ENCODER] = self._binds[ENCODER]
+            self._start_service(ENCODER)
+            if parse_address(self._binds[ENCODER]).port == 0:
+                self._wait_for_port(ENCODER)
+            self._start_service(DECODER)
+            for name in (ENCODER, DECODER):
+                self._wait_until_ready(name)
+        except BaseException:
+            self.stop()
+            raise
+        return self.addresses
+
+    def stop(self) -> None:
+        """Ends everything: the decoder first, which needs the encoder while it drains. Safe to call again."""
+        if self._spawner is None:
+            return
+        try:
+            self._spawner.submit(lambda: None).result()  # whatever is being started is among the children now
+            for name in (DECODER, ENCODER, REDIS):
+                self._end(name)
+        finally:
+            for child in self._children.values():
+                child.kill()
+            for child in self._children.values():
+                child.wait(_KILL_AFTER_S)
+            self._spawner.shutdown()
+            self._spawner = None
+            if self._folder is not None:
+                self._folder.cleanup()
+
+    def wait(self) -> Death | None:
+        """Waits until a part ends that nobody asked to, and says which and why; `None` after `interrupt`."""
+        while (child := self._ended.get()) is not None:
+            if not child.expected:
+                return Death(child.name, child.why_ended())
+        return None
+
+    def interrupt(self) -> None:
+        """Ends a `wait`; for signal handlers and other threads."""
+        self._ended.put(None)
+
+    def restart(self, name: str, *, kill: bool = False) -> None:
+        """Ends one part, in order or by force, and starts it again where it was. Redis comes back empty."""
+        self._children[name].kill() if kill else self._end(name)
+        self._children[name].wait(_KILL_AFTER_S)
+        if name == REDIS:
+            self._start_redis(parse_address(self._bound[REDIS].removeprefix("redis://").removesuffix("/0")).port)
+            return
+        self._binds[name] = self._bound[name]
+        self._start_service(name)
+        self._wait_until_ready(name)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.stop()
+
+    def _start_redis(self, port: int | None = None) -> str:
+        program = redis_program.redis_server_program()
+        for _ in range(_REDIS_ATTEMPTS):
+            chosen = port or redis_program.free_port()
+            command = redis_program.redis_command(program, chosen, max_memory=self._redis_max_memory)
+            child = self._spawn(REDIS, command, self._environment)
+            while child.running and not redis_program.answers(chosen):
+                time.sleep(_POLL_S)
+            if child.running:
+                return f"redis://127.0.0.1:{chosen}/0"
+            child.expected = True
+        raise StartupError(f"redis: {child.why_ended()}")
+
+    def _start_service(self, name: str) -> None:
+        self._ready_file(name).unlink(missing_ok=True)
+        # -P: what lies in the caller's folder is not imported.
+        command = [sys.executable, "-P", "-m", f"{name}_service"]
+        prefix = f"VSCAN_{name.upper()}_"
+        settings = {prefix + key.upper(): value for key, value in self._settings_of(name).items()}
+        self._spawn(name, command, {prefix + "DRAIN_SECONDS": str(_DRAIN_S), **self._environment, **settings})
+
+    def _settings_of(self, name: str) -> dict[str, str]:
+        settings = {"bind": self._binds[name], "redis_url": self._bound[REDIS], "ready_file": str(self._ready_file(name))}
+        if self._model is not None:
+            settings["model"] = str(self._model.resolve())
+        if self._otlp_endpoint is not None:
+            settings["otlp_endpoint"] = self._otlp_endpoint
+        if name == DECODER:
+            settings["encoder_address"] = self._bound[ENCODER]
+        return {**settings, **self._settings.get(name, {})}
+
+    def _spawn(self, name: str, command: list[str], environment: Mapping[str, str]) -> Child:
+        assert self._spawner is not None
+
+        def make() -> Child:
+            child = Child(name, command, environment=environment, on_line=self._on_line, on_end=lambda: self._ended.put(child))
+            self._children[name] = child
+            return child
+
+        return self._spawner.submit(make).result()
+
+    def _ready_file(self, name: str) -> Path:
+        assert self._folder is not None
+        return Path(self._folder.name) / f"{name}.ready"
+
+    def _wait_for_port(self, name: str) -> None:
+        ready_file = self._ready_file(name)
+        self._wait_for(name, ready_file.exists, "did not open its port")
+        self._bound[name] = ready_file.read_text().strip()
+
+    def _wait_until_ready(self, name: str) -> None:
+        self._wait_for_port(name)
+        with HealthCheck(self._bound[name]) as health:
+            self._wait_for(name, health.is_serving, "was not ready")
+
+    def _wait_for(self, name: str, condition: Callable[[], bool], else_it: str) -> None:
+        give_up = time.monotonic() + self._start_timeout_s
+        while not condition():
+            self._raise_a_death()
+            if time.monotonic() > give_up:
+                raise StartupError(f"{name} {else_it} within {self._start_timeout_s:g} s")
+            time.sleep(_POLL_S)
+
+    def _raise_a_death(self) -> None:
+        while not self._ended.empty():
+            child = self._ended.get()
+            if child is not None and not child.expected:
+                raise StartupError(f"{child.name}: {child.why_ended()}")
+
+    def _end(self, name: str) -> None:
+        child = self._children.get(name)
+        if child is None:
+            return
+        child.terminate()
+        if not child.wait(_KILL_AFTER_S):
+            child.kill()

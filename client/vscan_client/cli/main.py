@@ -1,0 +1,77 @@
+"""The command `vscan`. Each command imports what it needs when it runs, so that the base install is enough for asking.
+
+Exit codes: 0 done · 1 an error · 2 bad input · 3 the server is away or busy · 4 no time left · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import vscan
+from vscan.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable, VScanError
+from vscan_client.cli import ask, ask_many, describe, encode, serve, up
+
+_INTERRUPTED = 130
+_CODES: dict[type[VScanError], int] = {InvalidArgument: 2, Unavailable: 3, ResourceExhausted: 3, DeadlineExceeded: 4}
+
+
+class Commands(TyperGroup):
+    """Ends every command in one way: an error is one line on stderr and a code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that was given."""
+        try:
+            return super().invoke(ctx)
+        except VScanError as error:
+            print(f"vscan: {' '.join(str(error).split())}", file=sys.stderr)
+            raise typer.Exit(_CODES.get(type(error), 1)) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(_INTERRUPTED) from None
+        except BrokenPipeError:
+            # Whoever read the output has left. Python would complain when it flushes stdout at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Ask questions about images, and serve the models that answer them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("ask", short_help="Ask a question about images.")(ask.ask)
+app.command("ask-many", short_help="Ask every question of a file.")(ask_many.ask_many)
+app.command("describe", short_help="Print what a deployment serves.")(describe.describe)
+app.command("encode", short_help="Encode and cache images.")(encode.encode)
+app.command("up", short_help="Serve a model on this machine.")(up.up)
+app.command(
+    "serve",
+    short_help="Run one service.",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(serve.serve)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(vscan.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: runs a command (that of the process, unless given) and ends the process with its code."""
+    app(args=None if arguments is None else list(arguments), prog_name="vscan")

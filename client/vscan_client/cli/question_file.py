@@ -1,0 +1,134 @@
+"""The input of `ask-many`: one JSON object a line.
+
+    {"id": 1, "image": "cat.png", "question": "What is it?"}
+    {"id": "b", "images": ["a.png", "b.png"], "question": "Which is larger?", "max_new_tokens": 8, "meta": {"truth": "a"}}
+
+`id`, `image` or `images`, and `question` are needed; the options are those of `QuestionOptions`; `meta` is passed on to
+the answer. Files are relative to the file of questions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from vscan.errors import InvalidArgument
+from vscan_client.cli.questions import QuestionOptions
+
+Id: TypeAlias = str | int
+_OPTIONS = {field.name for field in fields(QuestionOptions)}
+_KNOWN = {"id", "image", "images", "question", "meta"} | _OPTIONS
+_TEXTS = {"reduction", "rater"}
+_BUDGETS = {"budget", "keep"}
+_INTEGERS = {"max_new_tokens", "top_k", "seed"}
+_NUMBERS = {"temperature", "top_p"}
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionLine:
+    """One line, read. Nothing of it was checked against the files or the server yet."""
+
+    id: Id
+    images: tuple[str, ...]
+    question: str
+    options: QuestionOptions
+    meta: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that is no question. Its id is `line:<number>` where it names none."""
+
+    id: Id
+    error: InvalidArgument
+
+
+def read_questions(path: Path) -> list[QuestionLine | BadLine]:
+    """Every line of the file that is not blank, in order.
+
+    Raises:
+        InvalidArgument: the file cannot be read, or two lines have the same id.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InvalidArgument("questions", f"{path}: {reason}") from error
+    questions = list(_parse_all(lines))
+    first: dict[Id, int] = {}
+    for number, question in enumerate(questions, 1):
+        if first.setdefault(question.id, number) != number:
+            raise InvalidArgument("questions", f"{path}: the id {question.id!r} is there twice")
+    return questions
+
+
+def _parse_all(lines: list[str]) -> Iterator[QuestionLine | BadLine]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        identity: Id = f"line:{number}"
+        try:
+            record = _object(line)
+            identity = _id(record)
+            yield _question(identity, record)
+        except InvalidArgument as error:
+            yield BadLine(identity, error)
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise InvalidArgument("line", "not JSON") from error
+    if not isinstance(record, dict):
+        raise InvalidArgument("line", "not a JSON object")
+    return record
+
+
+def _id(record: dict[str, Any]) -> Id:
+    identity = record.get("id")
+    if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
+        raise InvalidArgument("id", "a string or a whole number is needed")
+    return identity
+
+
+def _question(identity: Id, record: dict[str, Any]) -> QuestionLine:
+    for name in record:
+        if name not in _KNOWN:
+            raise InvalidArgument(name, "no such field; what only the answer's reader needs belongs in meta")
+    question = record.get("question")
+    if not isinstance(question, str) or not question:
+        raise InvalidArgument("question", "a text is needed")
+    options = QuestionOptions(
+        **{name: _option(name, record[name]) for name in _OPTIONS & record.keys() if record[name] is not None}
+    )
+    return QuestionLine(identity, _images(record), question, options, record.get("meta"))
+
+
+def _images(record: dict[str, Any]) -> tuple[str, ...]:
+    if ("image" in record) == ("images" in record):
+        raise InvalidArgument("image", "either image or images is needed")
+    images = [record["image"]] if "image" in record else record["images"]
+    if not isinstance(images, list) or not images or not all(isinstance(image, str) and image for image in images):
+        raise InvalidArgument("images", "a list of file names is needed")
+    return tuple(images)
+
+
+def _option(name: str, value: Any) -> Any:
+    number = not isinstance(value, bool) and isinstance(value, int | float)
+    if name in _TEXTS and isinstance(value, str):
+        return value
+    if name in _BUDGETS and (isinstance(value, str) or (number and isinstance(value, int))):
+        return str(value)
+    if name in _INTEGERS and number and isinstance(value, int) and 0 <= value < 2**64:
+        return value
+    if name in _NUMBERS and number:
+        return float(value)
+    if name == "report_kept" and isinstance(value, bool):
+        return value
+    if name == "stop" and (isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))):
+        return (value,) if isinstance(value, str) else tuple(value)
+    raise InvalidArgument(name, f"{json.dumps(value)} is not a value for it")

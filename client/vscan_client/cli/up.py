@@ -1,0 +1,159 @@
+"""`vscan up`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vscan.errors import InvalidArgument, StartupError
+from vscan_client.cli import connection as shared
+from vscan_client.cli.serve import Service, assignment
+
+if TYPE_CHECKING:
+    from vscan_client.cli.local_stack import Addresses, LocalStack
+
+
+def up(
+    model: Annotated[Path | None, typer.Option("--model", help="Checkpoint directory. Default: the embedded model.")] = None,
+    decoder: Annotated[
+        str, typer.Option("--decoder", help="Where the decoder listens; port 0 takes a free one.")
+    ] = shared.DEFAULT_SERVER,
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="Where the encoder listens; port 0 takes a free one.")
+    ] = shared.DEFAULT_ENCODER,
+    redis_url: Annotated[
+        str | None, typer.Option("--redis-url", help="A Redis that runs already; empty for none. Default: one is started.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N, for both.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="auto, float32, bfloat16 or float16, for both.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("-s", "--set", metavar="SERVICE.NAME=VALUE", help="Any setting: decoder.max_queue=8.")
+    ] = None,
+    logs: Annotated[Path | None, typer.Option("--logs", help="A folder for a log file each, instead of this terminal.")] = None,
+    otlp_endpoint: shared.OtlpOption = None,
+    start_timeout: Annotated[
+        float, typer.Option("--start-timeout", min=1, help="Seconds that a service may take to start.")
+    ] = 600,
+) -> None:
+    """Start Redis, the encoder and the decoder on this machine, and end them together."""
+    from vscan_client.cli.local_stack import LocalStack
+
+    with Output(logs) as output, _sigterm_as_ctrl_c():
+        stack = LocalStack(
+            model=model,
+            decoder_bind=decoder,
+            encoder_bind=encoder,
+            redis_url=redis_url,
+            settings=_by_service(settings or [], device=device, dtype=dtype),
+            otlp_endpoint=otlp_endpoint,
+            on_line=output.line,
+            start_timeout_s=start_timeout,
+        )
+        print(f"starting {model or 'the embedded model'} …", flush=True)
+        with stack:
+            print(_how_to_reach(stack.addresses), flush=True)
+            output.release()
+            _until_stopped(stack)
+
+
+class Output:
+    """Where the children's lines go: to files of their own, or to stdout, each with its child's name before it.
+
+    On the terminal lines are held back until `release`, so that a refusal to start is one line.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._held: list[str] | None = []
+        self._lock = threading.Lock()
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidArgument("--logs", f"{folder}: {error.strerror}") from error
+
+    def line(self, name: str, line: str) -> None:
+        """A line that a child wrote."""
+        with self._lock:
+            if self._folder is not None:
+                with (self._folder / f"{name}.log").open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+            elif self._held is not None:
+                self._held.append(f"{name:<7} | {line}")
+            else:
+                self._write(f"{name:<7} | {line}\n")
+
+    def release(self) -> None:
+        """Writes what was held back; from now on lines are written as they come."""
+        with self._lock:
+            self._write("".join(f"{line}\n" for line in self._held or ()))
+            self._held = None
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except (BrokenPipeError, ValueError):
+            self._held = None  # nobody reads any more; the stack goes on
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held = None
+
+
+def _until_stopped(stack: LocalStack) -> None:
+    try:
+        death = stack.wait()
+    except KeyboardInterrupt:
+        print("stopping …", flush=True)
+        return
+    if death is not None:
+        raise StartupError(f"{death.name}: {death.why}; the others were stopped")
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _by_service(settings: list[str], **of_both: str | None) -> dict[str, dict[str, str]]:
+    both = {name: value for name, value in of_both.items() if value is not None}
+    found = {service.value: dict(both) for service in Service}
+    for text in settings:
+        service, dot, rest = text.partition(".")
+        if not dot or service not in found:
+            raise InvalidArgument("-s", f"{text!r} is not of the form encoder.NAME=VALUE or decoder.NAME=VALUE")
+        name, value = assignment(rest)
+        found[service][name] = value
+    return found
+
+
+def _how_to_reach(addresses: Addresses) -> str:
+    server = "" if addresses.decoder == shared.DEFAULT_SERVER else f" --server {addresses.decoder}"
+    return "\n".join(
+        [
+            "ready",
+            f"  decoder  {addresses.decoder}",
+            f"  encoder  {addresses.encoder}",
+            f"  redis    {addresses.redis_url or 'none'}",
+            f"  ask      vscan ask{server} IMAGE... QUESTION",
+            "  stop     Ctrl-C",
+        ]
+    )

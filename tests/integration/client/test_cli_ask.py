@@ -1,0 +1,149 @@
+"""`vscan ask`, `describe` and `encode` against a real gRPC server."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import vscan as project
+from tests.support.client_cli import in_a_process, vscan
+from tests.support.client_decoder import ScriptedDeployment, serving
+from vscan.errors import DeadlineExceeded, InternalError, InvalidArgument, VScanError
+from vscan.specs import KeepTokens, PruneSpec, Rater, ReductionMethod, ReductionSpec, TargetAverage
+from vscan.wire import prune_from_proto, reduction_from_proto, sampling_from_proto
+from vscan_client import Image
+
+
+@pytest.fixture
+def cat(tmp_path: Path) -> Path:
+    """An image, as far as the scripted server cares."""
+    path = tmp_path / "cat.png"
+    path.write_bytes(b"cat")
+    return path
+
+
+def test_the_answer_is_printed(address: str, cat: Path) -> None:
+    ran = vscan("ask", cat, cat, "what is it?", "--server", address)
+    assert (ran.code, ran.out, ran.err) == (0, "2 image(s): what is it?\n", "")
+
+
+def test_json_is_one_object(address: str, cat: Path) -> None:
+    ran = vscan("ask", cat, "what?", "--server", address, "--json", "--report-kept")
+    told = json.loads(ran.out)
+    assert told["text"] == "1 image(s): what?"
+    assert told["usage"]["visual_tokens_unreduced"] == 144
+    assert told["timings"]["prefill_ms"] == 2.0
+    assert told["images"][0]["place"] == "encoded"
+    assert told["images"][0]["kept"]["kept_indices"] == [1, 5]
+
+
+def test_every_option_reaches_the_server(deployment: ScriptedDeployment, address: str, cat: Path) -> None:
+    options = "--reduction vscan --budget avg:12.5% --rater text_mean --keep 8 --max-new-tokens 2 --temperature 0.5"
+    more = "--top-p 0.9 --top-k 5 --seed 3 --timeout 50"
+    ran = vscan("ask", cat, "what?", "--server", address, *options.split(), *more.split(), "--stop", "a b", "--stop", "c")
+    assert ran.out == "1 image(s):\n"
+    (request,) = deployment.requests
+    assert reduction_from_proto(request.reduction) == ReductionSpec(method=ReductionMethod.VSCAN, budget=TargetAverage(0.125))
+    assert prune_from_proto(request.prune) == PruneSpec(rater=Rater.TEXT_MEAN, budgets=(KeepTokens(8),))
+    sampling = sampling_from_proto(request.sampling)
+    assert (sampling.max_new_tokens, sampling.temperature, sampling.top_p, sampling.top_k) == (2, 0.5, 0.9, 5)
+    assert (sampling.seed, sampling.stop) == (3, ("a b", "c"))
+    (left,) = deployment.time_left
+    assert left is not None
+    assert 0 < left < 60
+
+
+def test_the_server_may_be_named_by_the_environment(address: str, cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VSCAN_SERVER", address)
+    assert vscan("ask", cat, "what?").out == "1 image(s): what?\n"
+
+
+def test_an_image_may_be_named_by_its_digest(deployment: ScriptedDeployment, address: str) -> None:
+    image = Image.from_bytes(b"cat")
+    ran = vscan("ask", f"sha256:{image.digest}", "what?", "--server", address)
+    assert ran.code == 1
+    assert "send the bytes" in ran.one_line
+    deployment.known.add(image.sha256)
+    assert vscan("ask", f"sha256:{image.digest}", "what?", "--server", address).out == "1 image(s): what?\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidArgument("sampling.temperature", "-1", limit="0 to 2"), 2),
+        (DeadlineExceeded("too late"), 4),
+        (InternalError("internal error\n(two lines)"), 1),
+    ],
+)
+def test_an_error_is_one_line_and_a_code(
+    deployment: ScriptedDeployment, address: str, cat: Path, error: VScanError, code: int
+) -> None:
+    deployment.fail_with = [error]
+    ran = vscan("ask", cat, "what?", "--server", address)
+    assert (ran.code, ran.one_line) == (code, f"vscan: {' '.join(str(error).split())}")
+
+
+def test_a_server_that_is_not_there_is_one_line_too(cat: Path) -> None:
+    with serving(ScriptedDeployment()) as address:
+        pass  # gone again
+    ran = vscan("ask", cat, "what?", "--server", address)
+    assert ran.code == 3
+    assert address in ran.one_line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["what?"], "an image and a question"),
+        (["gone.png", "what?"], "gone.png: No such file"),
+        (["CAT", "CAT"], "the last argument is the question"),
+        (["CAT", "what?", "--budget", "x"], "budget"),
+        (["CAT", "what?", "--rater", "best"], "rater"),
+        (["sha256:12", "what?"], "sha256"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_sent(cat: Path, arguments: list[str], named: str) -> None:
+    ran = vscan("ask", *[str(cat) if argument == "CAT" else argument for argument in arguments])
+    assert ran.code == 2
+    assert named in ran.one_line
+
+
+def test_an_unknown_option_is_an_error_of_usage(cat: Path) -> None:
+    assert vscan("ask", cat, "what?", "--no-such-option").code == 2
+
+
+def test_spans_are_printed_where_asked_for(address: str, cat: Path) -> None:
+    ran = vscan("ask", cat, "what?", "--server", address, "--trace-console")
+    assert ran.out == "1 image(s): what?\n"
+    assert re.search(r"\bask\b", ran.err)
+    assert "what?" not in ran.err
+
+
+def test_describe(address: str) -> None:
+    told = json.loads(vscan("describe", "--server", address).out)
+    assert (told["decoder"]["model"], told["encoder"]) == ("scripted", None)
+    assert json.loads(vscan("describe", "--server", address, "--encoder", address).out)["encoder"]["hidden_size"] == 64
+
+
+def test_encode_prints_what_to_ask_about(deployment: ScriptedDeployment, address: str, cat: Path) -> None:
+    ran = vscan("encode", cat, cat, "--encoder", address, "--budget", "24")
+    first, second = map(json.loads, ran.out.splitlines())
+    assert (first["image"]["place"], second["image"]["place"]) == ("encoded", "memory")
+    assert first["image"]["sha256"] == Image.from_bytes(b"cat").digest
+    assert vscan("ask", f"sha256:{first['image']['sha256']}", "what?", "--server", address).code == 0
+
+
+def test_the_version() -> None:
+    assert vscan("--version").out == f"{project.__version__}\n"
+
+
+def test_a_reader_that_leaves_is_no_error(address: str, cat: Path) -> None:
+    command = in_a_process("ask", cat, "what?", "--server", address)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1

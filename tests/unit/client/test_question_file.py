@@ -1,0 +1,116 @@
+"""The input and the output of `ask-many`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vscan.errors import InvalidArgument, Unavailable
+from vscan_client.cli.answer_file import AnswerFile
+from vscan_client.cli.question_file import BadLine, QuestionLine, read_questions
+from vscan_client.cli.questions import QuestionOptions
+
+
+def written(path: Path, *lines: object) -> Path:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def test_lines_become_questions(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "q.jsonl",
+        {"id": 1, "image": "a.png", "question": "what?"},
+        "",
+        {
+            "id": "b",
+            "images": ["a.png", "b.png"],
+            "question": "which?",
+            "budget": 96,
+            "stop": "x",
+            "temperature": 1,
+            "meta": [1],
+        },
+    )
+    assert read_questions(path) == [
+        QuestionLine(1, ("a.png",), "what?", QuestionOptions()),
+        QuestionLine("b", ("a.png", "b.png"), "which?", QuestionOptions(budget="96", stop=("x",), temperature=1.0), [1]),
+    ]
+
+
+GOOD = {"id": 1, "image": "a.png", "question": "what?"}
+
+
+@pytest.mark.parametrize(
+    ("line", "identity", "field"),
+    [
+        ("{", "line:1", "line"),
+        ("[]", "line:1", "line"),
+        ({**GOOD, "id": None}, "line:1", "id"),
+        ({**GOOD, "id": True}, "line:1", "id"),
+        ({**GOOD, "question": ""}, 1, "question"),
+        ({**GOOD, "images": ["a"]}, 1, "image"),
+        ({"id": 1, "question": "what?"}, 1, "image"),
+        ({"id": 1, "images": [], "question": "what?"}, 1, "images"),
+        ({"id": 1, "images": ["a", 2], "question": "what?"}, 1, "images"),
+        ({**GOOD, "max_tokens": 3}, 1, "max_tokens"),
+        ({**GOOD, "max_new_tokens": "3"}, 1, "max_new_tokens"),
+        ({**GOOD, "max_new_tokens": -3}, 1, "max_new_tokens"),
+        ({**GOOD, "seed": 1.5}, 1, "seed"),
+        ({**GOOD, "temperature": True}, 1, "temperature"),
+        ({**GOOD, "stop": [1]}, 1, "stop"),
+        ({**GOOD, "report_kept": 1}, 1, "report_kept"),
+    ],
+)
+def test_a_line_that_is_no_question_says_why(tmp_path: Path, line: object, identity: object, field: str) -> None:
+    (bad,) = read_questions(written(tmp_path / "q.jsonl", line))
+    assert isinstance(bad, BadLine)
+    assert (bad.id, bad.error.field) == (identity, field)
+
+
+def test_ids_are_there_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="twice"):
+        read_questions(written(tmp_path / "q.jsonl", GOOD, GOOD))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"q\.jsonl: No such file"):
+        read_questions(tmp_path / "q.jsonl")
+
+
+def test_a_run_goes_on_where_the_last_one_was_broken_off(tmp_path: Path) -> None:
+    out = written(
+        tmp_path / "a.jsonl", {"id": 1, "text": "yes"}, {"id": 2, "error": {"name": "Unavailable"}}, {"id": "3", "text": ""}
+    )
+    with out.open("a") as file:
+        file.write('{"id": 4, "te')
+    with AnswerFile(out) as answers:
+        assert answers.answered == {1, "3"}
+        answers.add_error(2, Unavailable("away"), {"n": 1})
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [
+        {"id": 1, "text": "yes"},
+        {"id": "3", "text": ""},
+        {"id": 2, "error": {"name": "Unavailable", "message": "away"}, "meta": {"n": 1}},
+    ]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_last_line_without_its_newline_was_not_written_to_the_end(tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    out.write_text('{"id": 1, "text": "yes"}')
+    with AnswerFile(out) as answers:
+        assert answers.answered == frozenset()
+    assert out.read_text() == ""
+
+
+@pytest.mark.parametrize("content", ['{"id": 1, "image": "a.png", "question": "?"}\n', "notes\n", "[]\n"])
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
+    out = tmp_path / "questions.jsonl"
+    out.write_text(content)
+    with pytest.raises(InvalidArgument, match="left alone"):
+        AnswerFile(out)
+    assert out.read_text() == content
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"out: .*No such file"):
+        AnswerFile(tmp_path / "gone" / "a.jsonl")

@@ -1,0 +1,95 @@
+"""Options of the command line as the SDK's values."""
+
+from pathlib import Path
+
+import pytest
+
+from vscan.errors import InvalidArgument
+from vscan.specs import (
+    Budget,
+    KeepRatio,
+    KeepTokens,
+    PruneBudget,
+    PruneSpec,
+    Rater,
+    Ratio,
+    ReductionMethod,
+    ReductionSpec,
+    SamplingSpec,
+    TargetAverage,
+    TokensPerTile,
+)
+from vscan_client import Image
+from vscan_client.cli.questions import QuestionOptions, parse_budget, parse_image, parse_keep
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("96", TokensPerTile(96)),
+        ("33%", Ratio(0.33)),
+        ("100%", Ratio(1.0)),
+        ("avg:11.1%", TargetAverage(0.111)),
+        ("16.7%", Ratio(0.167)),
+    ],
+)
+def test_a_budget(text: str, budget: Budget) -> None:
+    parsed = parse_budget(text)
+    assert type(parsed) is type(budget)
+    if isinstance(parsed, TokensPerTile):
+        assert parsed == budget
+    else:
+        assert isinstance(budget, Ratio | TargetAverage)
+        assert parsed.fraction == pytest.approx(budget.fraction)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "1.5", "0%", "101%", "avg:", "avg:96", "avg:200%", "nan%", "x%", "33 %x", "٣"])
+def test_a_bad_budget_is_refused_by_its_name(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="budget"):
+        parse_budget(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "budgets"),
+    [("32", (KeepTokens(32),)), ("33%", (KeepRatio(0.33),)), ("64, 50%", (KeepTokens(64), KeepRatio(0.5)))],
+)
+def test_what_pruning_keeps(text: str, budgets: tuple[PruneBudget, ...]) -> None:
+    assert parse_keep(text) == budgets
+
+
+@pytest.mark.parametrize("text", ["", "32,", "0", "x", "avg:3%"])
+def test_a_bad_keep_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument):
+        parse_keep(text)
+
+
+def test_what_was_not_asked_for_stays_the_deployments() -> None:
+    options = QuestionOptions().ask_options()
+    assert options == {"reduction": None, "prune": None, "sampling": SamplingSpec(), "report_kept": False}
+
+
+def test_what_was_asked_for() -> None:
+    options = QuestionOptions(
+        reduction="random", budget="24", rater="random", keep="8", seed=7, stop=("a",), max_new_tokens=3, report_kept=True
+    ).ask_options()
+    assert options["reduction"] == ReductionSpec(method=ReductionMethod.RANDOM, budget=TokensPerTile(24), seed=7)
+    assert options["prune"] == PruneSpec(rater=Rater.RANDOM, budgets=(KeepTokens(8),), seed=7)
+    assert options["sampling"] == SamplingSpec(max_new_tokens=3, seed=7, stop=("a",))
+    assert options["report_kept"]
+
+
+def test_a_budget_alone_leaves_the_method_to_the_deployment() -> None:
+    assert QuestionOptions(budget="24", seed=7).ask_options()["reduction"] == ReductionSpec(budget=TokensPerTile(24))
+
+
+@pytest.mark.parametrize(("field", "options"), [("reduction", {"reduction": "best"}), ("rater", {"rater": "best"})])
+def test_an_unknown_name_lists_the_known_ones(field: str, options: dict[str, str]) -> None:
+    with pytest.raises(InvalidArgument, match=f"{field}: 'best', limit .*random"):
+        QuestionOptions(**options).ask_options()  # type: ignore[arg-type]
+
+
+def test_an_image_is_a_file_or_a_digest(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    image = Image.from_bytes(b"a")
+    assert parse_image("a.png", tmp_path) == parse_image(str(tmp_path / "a.png")) == image
+    assert parse_image(f"sha256:{image.digest}") == Image(image.sha256)
