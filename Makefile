@@ -3,7 +3,7 @@
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests $(wildcard demo bench studies)
+SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests demo bench $(dir $(wildcard studies/__init__.py))
 export SEED
 
 .PHONY: venv demo test test-system lint types proto proto-check docs clean
