@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vscan_client import ImageAnswer, PickedBy
+from vscan_client import ImageReport, PickedBy
 
 _PANEL_PX = 384
 _CAPTION_PX = 46
@@ -18,7 +18,9 @@ _COLOURS = {PickedBy.LOCAL: (0, 114, 178), PickedBy.GLOBAL: (213, 94, 0)}  # tol
 _SURVIVOR = (0, 158, 115)
 
 
-def write_picture(path: Path, picture: Image.Image, image: ImageAnswer, survivors: Sequence[int], question: str, answer: str) -> None:
+def write_picture(
+    path: Path, picture: Image.Image, image: ImageReport, survivors: Sequence[int], question: str, answer: str
+) -> None:
     """Three panels, left to right: the picture, stage 1, stage 2.
 
     Args:

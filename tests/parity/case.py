@@ -51,7 +51,13 @@ class Case:
         Raises:
             UnknownCase: one line that says what is missing.
         """
-        stated: dict[str, Any] = json.loads(path.read_text())
+        try:
+            return cls._stated(path, json.loads(path.read_text()), checkpoints)
+        except (KeyError, json.JSONDecodeError) as error:
+            raise UnknownCase(f"{path.name}: not a parity case ({type(error).__name__} {error})") from error
+
+    @classmethod
+    def _stated(cls, path: Path, stated: dict[str, Any], checkpoints: Path) -> Case:
         checkpoint = checkpoints / stated["checkpoint"]
         _check_served(path.stem, checkpoint)
         tensors = path.with_suffix(".safetensors")
