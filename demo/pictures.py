@@ -38,7 +38,7 @@ def write_picture(
     panels = [
         (_panel(picture, grid, None), f"{image.tokens_before} visual tokens"),
         (_panel(picture, grid, scans), f"{len(places)} kept: {local} local (blue), {len(places) - local} global (orange)"),
-        (_panel(picture, grid, last), f"{len(last)} past the pruning layer, for:\n{question}  →  {answer}"),
+        (_panel(picture, grid, last), f"{len(last)} past the pruning layer, for:\n{question}  Answer: {answer}"),
     ]
     _join(panels).save(path)
 

@@ -22,9 +22,9 @@ from vscan.errors import CheckpointError, StartupError
 _VISION_KEYS = {r"^(model\.)?vision_tower\.(vision_model\.)?": ""}
 _PROJECTOR_PREFIXES = ("multi_modal_projector.", "model.multi_modal_projector.")
 _TOWER_CONFIGURATION = ("hidden_act", "image_size", "layer_norm_eps", "num_attention_heads", "patch_size")
-# The paper's choices: layer index 5 of 24; 6 x 6 windows on a grid of 24 x 24.
+# The paper's choices: layer index 5 of 24; windows of 6 x 6 tokens.
 _SHALLOW_OF_LAYERS = 5 / 24
-_WINDOWS_ACROSS = 4
+_WINDOW = 6
 
 
 class LlavaVision(VisionModel):
@@ -111,7 +111,7 @@ def _scan_settings(checkpoint: Checkpoint, shallow_layer: int | None, window: in
     deep = _feature_layer(checkpoint)
     grid = _grid(vision)
     shallow = min(deep, round(_SHALLOW_OF_LAYERS * vision.num_hidden_layers)) if shallow_layer is None else shallow_layer
-    side = max(1, grid.rows // _WINDOWS_ACROSS) if window is None else window
+    side = min(_WINDOW, grid.rows) if window is None else window
     if not 0 <= shallow <= deep:
         raise StartupError(f"shallow_layer: {shallow}, limit 0 to {deep}, the feature layer of {checkpoint.name}")
     if not 1 <= side <= grid.rows:
