@@ -43,8 +43,8 @@ class Checkpoint:
             raise CheckpointError(f"{directory}: no config.json; a Hugging Face checkpoint directory is needed")
         try:
             config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{directory}: config.json cannot be read: {_first_line(error)}") from error
+        except Exception as error:  # transformers has many ways to dislike a configuration
+            raise CheckpointError(f"{directory}: config.json cannot be read: {_one_line(error)}") from error
         return cls(directory=directory, config=config, files=_tensor_files(directory))
 
     @property
@@ -59,7 +59,7 @@ class Checkpoint:
 
     def pair_fingerprint(self) -> bytes:
         """SHA-256 of config.json in canonical form, 32 bytes: what both halves of one checkpoint share."""
-        stated = json.loads((self.directory / "config.json").read_text())
+        stated = json.loads((self.directory / "config.json").read_bytes())
         return hashlib.sha256(json.dumps(_identity(stated), sort_keys=True).encode()).digest()
 
     def load_half(
@@ -91,30 +91,42 @@ class Checkpoint:
                 dtype=dtype,
                 attn_implementation=attention,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are reported, and refused below by name
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"{self.directory}: {model.__name__} cannot be loaded: {_first_line(error)}") from error
-        lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
-        if lacking:
-            raise CheckpointError(f"{self.directory}: lacks {len(lacking)} tensors of {model.__name__}, first {lacking[0]}")
+        except Exception as error:  # and as many to dislike a file
+            raise CheckpointError(f"{self.directory}: {model.__name__} cannot be loaded: {_one_line(error)}") from error
+        self._refuse_unfit(model.__name__, info)
         half: M = loaded.to(device).eval().requires_grad_(False)
         return half
+
+    def _refuse_unfit(self, name: str, info: Mapping[str, Any]) -> None:
+        """What transformers would initialise at random instead."""
+        lacking = sorted(info["missing_keys"])
+        if lacking:
+            raise CheckpointError(f"{self.directory}: lacks {len(lacking)} tensors of {name}, first {lacking[0]}")
+        mismatched = sorted(info["mismatched_keys"])
+        if mismatched:
+            key, found, needed = mismatched[0]
+            raise CheckpointError(f"{self.directory}: {key} is {list(found)} where {name} needs {list(needed)}")
 
     def load_tensors(self, names: Iterable[str], *, dtype: torch.dtype, device: torch.device | str) -> dict[str, torch.Tensor]:
         """Single tensors by their names in the files (a projector, `image_newline`).
 
         Raises:
-            CheckpointError: a name that no file holds.
+            CheckpointError: a name that no file holds, or a file that cannot be read.
         """
         tensors = {}
         for name in names:
             if name not in self.files:
                 raise CheckpointError(f"{self.directory}: lacks the tensor {name}")
-            with safe_open(self.files[name], framework="pt") as file:
-                tensors[name] = file.get_tensor(name).to(device=device, dtype=dtype)
+            try:
+                with safe_open(self.files[name], framework="pt") as file:
+                    tensors[name] = file.get_tensor(name).to(device=device, dtype=dtype)
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(f"{self.directory}: {name} cannot be read: {_one_line(error)}") from error
         return tensors
 
 
@@ -127,19 +139,32 @@ def _identity(value: Any) -> Any:
 def _tensor_files(directory: Path) -> dict[str, Path]:
     index = directory / "model.safetensors.index.json"
     single = directory / "model.safetensors"
+    if index.is_file():
+        return _indexed_files(index)
+    if not single.is_file():
+        raise CheckpointError(f"{directory}: no model.safetensors and no index; only safetensors are loaded")
     try:
-        if index.is_file():
-            weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"]
-            missing = sorted({file for file in weight_map.values() if not (directory / file).is_file()})
-            if missing:
-                raise CheckpointError(f"{directory}: lacks {missing[0]}, named by its index")
-            return {name: directory / file for name, file in weight_map.items()}
-        if not single.is_file():
-            raise CheckpointError(f"{directory}: no model.safetensors and no index; only safetensors are loaded")
         with safe_open(single, framework="pt") as file:
             return dict.fromkeys(file.keys(), single)
-    except (SafetensorError, json.JSONDecodeError, KeyError) as error:
-        raise CheckpointError(f"{directory}: its safetensors cannot be read: {_first_line(error)}") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{directory}: its safetensors cannot be read: {_one_line(error)}") from error
+
+
+def _indexed_files(index: Path) -> dict[str, Path]:
+    directory = index.parent
+    try:
+        weight_map: dict[str, str] = dict(json.loads(index.read_bytes())["weight_map"])
+        names = sorted(set(weight_map.values()))
+        # A shard is a file beside its index: a name with a folder in it would lead elsewhere.
+        foreign = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{directory}: {index.name} cannot be read: {_one_line(error)}") from error
+    if foreign:
+        raise CheckpointError(f"{directory}: its index names {foreign[0]!r}; only safetensors beside it are loaded")
+    missing = [name for name in names if not (directory / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{directory}: lacks {missing[0]}, named by its index")
+    return {tensor: directory / name for tensor, name in weight_map.items()}
 
 
 def _quiet_transformers() -> None:
@@ -148,5 +173,5 @@ def _quiet_transformers() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

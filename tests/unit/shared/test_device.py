@@ -17,5 +17,5 @@ def test_auto_is_what_there_is() -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "meta:x"])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(StartupError, match="^device: .* cannot be used here$"):
+    with pytest.raises(StartupError, match=r"^device: .* cannot be used here$"):
         choose_device(name)
