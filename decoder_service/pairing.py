@@ -33,7 +33,7 @@ class EncoderDescription:
         if len(message.fingerprint) != DIGEST_BYTES:
             raise InvalidArgument("fingerprint", f"{len(message.fingerprint)} bytes", limit=f"{DIGEST_BYTES} bytes")
         defaults = reduction_from_proto(message.defaults.reduction, "defaults.reduction")
-        if defaults.method is None or defaults.budget is None:
+        if None in (defaults.method, defaults.budget, defaults.local_share, defaults.merge, defaults.seed):
             raise InvalidArgument("defaults.reduction", "not every field is set")
         return cls(
             model=message.model,

@@ -64,7 +64,7 @@ class InvalidArgument(VScanError):
 
     def below(self, prefix: str) -> InvalidArgument:
         """The same error for a field that lies below `prefix` in a larger request."""
-        return InvalidArgument(f"{prefix}.{self.field}", self.problem, limit=self.limit)
+        return InvalidArgument(f"{prefix}.{self.field}", self.problem, limit=self.limit, trace_id=self.trace_id)
 
 
 class FailedPrecondition(VScanError):

@@ -59,6 +59,11 @@ def _check_fraction(value: float, field: str) -> None:
         raise InvalidArgument(field, f"{value:g}", limit="over 0 to 1")
 
 
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and not 0 <= seed < 2**64:
+        raise InvalidArgument("seed", f"{seed}", limit="0 to 2^64 - 1")
+
+
 @dataclass(frozen=True, slots=True)
 class TokensPerTile:
     """Keep this many tokens of each tile."""
@@ -124,8 +129,7 @@ class ReductionSpec:
     def __post_init__(self) -> None:
         if self.local_share is not None and not 0 <= self.local_share <= 1:
             raise InvalidArgument("local_share", f"{self.local_share:g}", limit="0 to 1")
-        if self.seed is not None and not 0 <= self.seed < 2**64:
-            raise InvalidArgument("seed", f"{self.seed}", limit="0 to 2^64 - 1")
+        _check_seed(self.seed)
 
     def filled_from(self, defaults: ReductionSpec) -> ReductionSpec:
         """Every field that the method reads is set, every other is `None`, so that equal work has one form.
@@ -145,11 +149,20 @@ class ReductionSpec:
 
     def canonical(self) -> bytes:
         """One byte string for one meaning; of a filled spec only. Part of the content key."""
-        if self.method is None or (self.budget is None and self.method is not ReductionMethod.NONE):
+        if self.method is None or not self._is_filled():
             raise ValueError("only a filled ReductionSpec has a canonical form")
         budget = None if self.budget is None else [type(self.budget).__name__, *_amount(self.budget)]
         fields = [self.method.value, budget, _hex(self.local_share), self.merge, self.seed]
         return json.dumps(fields, separators=(",", ":")).encode()
+
+    def _is_filled(self) -> bool:
+        read = [
+            (self.budget, self.method is not ReductionMethod.NONE),
+            (self.local_share, self.method in _READS_LOCAL_SHARE),
+            (self.merge, self.method in _READS_MERGE),
+            (self.seed, self.method in _READS_SEED),
+        ]
+        return all((value is not None) == needed for value, needed in read)
 
 
 def _first(value: T | None, default: T | None) -> T | None:
@@ -157,7 +170,7 @@ def _first(value: T | None, default: T | None) -> T | None:
 
 
 def _hex(value: float | None) -> str | None:
-    return None if value is None else float(value).hex()
+    return None if value is None else (value + 0.0).hex()  # -0.0 means 0.0
 
 
 def _amount(budget: Budget) -> list[int | str]:
@@ -201,6 +214,9 @@ class PruneSpec:
     budgets: tuple[PruneBudget, ...] = ()
     seed: int | None = None
     positions: PositionPolicy | None = None
+
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
 
     def filled_from(self, defaults: PruneSpec) -> PruneSpec:
         """Rater, seed and positions from `defaults` where unset; budgets stay as they are (the planner fills them)."""

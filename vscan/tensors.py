@@ -35,7 +35,7 @@ def dtype_from_proto(wire: tensor_pb2.DType, field: str = "dtype") -> torch.dtyp
 
 def tensor_to_proto(tensor: torch.Tensor) -> tensor_pb2.Tensor:
     """A dense tensor on any device, as row-major little-endian bytes."""
-    flat = tensor.detach().to("cpu").contiguous().view(torch.uint8).reshape(-1)
+    flat = tensor.detach().to("cpu").reshape(-1).contiguous().view(torch.uint8)
     return tensor_pb2.Tensor(dtype=dtype_to_proto(tensor.dtype), shape=list(tensor.shape), data=flat.numpy().tobytes())
 
 
@@ -43,7 +43,7 @@ def tensor_from_proto(message: tensor_pb2.Tensor, field: str = "tensor") -> torc
     """The tensor, on the CPU, in memory of its own.
 
     Raises:
-        InvalidArgument: unknown dtype, too many dimensions, or a length that does not fit the shape.
+        InvalidArgument: unknown dtype, too many or too long dimensions, or a length that does not fit the shape.
     """
     dtype = dtype_from_proto(message.dtype, f"{field}.dtype")
     if len(message.shape) > MAX_DIMENSIONS:
@@ -52,5 +52,12 @@ def tensor_from_proto(message: tensor_pb2.Tensor, field: str = "tensor") -> torc
     if len(message.data) != expected:
         raise InvalidArgument(f"{field}.data", f"{len(message.data)} bytes where the shape needs {expected}")
     if not expected:
-        return torch.empty(tuple(message.shape), dtype=dtype)
+        return _empty(tuple(message.shape), dtype, field)
     return torch.frombuffer(bytearray(message.data), dtype=dtype).reshape(tuple(message.shape))
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, field: str) -> torch.Tensor:
+    try:
+        return torch.empty(shape, dtype=dtype)
+    except RuntimeError as error:  # no elements, and yet strides that overflow: [2^32 - 1, 0, 2^32 - 1, 2^32 - 1]
+        raise InvalidArgument(f"{field}.shape", "dimensions too long") from error

@@ -28,6 +28,9 @@ class PickedBy(IntEnum):
     POOL = 5
 
 
+_SCANS = frozenset(PickedBy)
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """One pass of the vision transformer: a grid of patches, and how many rows of the value are its own."""
@@ -87,7 +90,7 @@ class VisualTokens:
             return cls(
                 tokens=tensor_from_proto(message.tokens, "tokens"),
                 kept_indices=torch.tensor(list(message.kept_indices), dtype=torch.int64),
-                picked_by=torch.tensor(list(message.picked_by), dtype=torch.uint8),
+                picked_by=torch.tensor([_known_scan(scan) for scan in message.picked_by], dtype=torch.uint8),
                 merged_into=torch.tensor(list(message.merged_into), dtype=torch.int64) if message.merged_into else None,
                 tiles=tuple(Tile(t.rows, t.columns, t.kept_count) for t in message.tiles),
                 unreduced_count=message.unreduced_count,
@@ -106,6 +109,11 @@ class VisualTokens:
             return cls.from_proto(pb.VisualTokens.FromString(data))
         except (DecodeError, ValueError, OverflowError, RuntimeError) as error:
             raise InvalidArgument("visual_tokens", "not a VisualTokens message") from error
+
+
+def _known_scan(scan: int) -> int:
+    """A scan that only a newer encoder knows is not known here, which is no reason to refuse its tokens."""
+    return scan if scan in _SCANS else PickedBy.UNSPECIFIED
 
 
 def _check(value: VisualTokens) -> None:

@@ -65,7 +65,7 @@ def reduction_from_proto(message: visual_tokens_pb2.ReductionSpec, field: str = 
 
 
 def reduction_to_proto(spec: ReductionSpec) -> visual_tokens_pb2.ReductionSpec:
-    """The wire's form; `None` stays unset."""
+    """The wire's form; `None` stays unset. Raises InvalidArgument for a number that the wire cannot hold."""
     return visual_tokens_pb2.ReductionSpec(
         method=_METHODS_TO_PROTO[spec.method] if spec.method else visual_tokens_pb2.REDUCTION_METHOD_UNSPECIFIED,
         budget=_budget_to_proto(spec.budget),
@@ -89,10 +89,10 @@ def prune_from_proto(message: decoder_pb2.PruneSpec, field: str = "prune") -> Pr
 
 
 def prune_to_proto(spec: PruneSpec) -> decoder_pb2.PruneSpec:
-    """The wire's form; `None` stays unset."""
+    """The wire's form; `None` stays unset. Raises InvalidArgument for a number that the wire cannot hold."""
     return decoder_pb2.PruneSpec(
         rater=_RATERS_TO_PROTO[spec.rater] if spec.rater else decoder_pb2.RATER_UNSPECIFIED,
-        budgets=[_prune_budget_to_proto(budget) for budget in spec.budgets],
+        budgets=[_prune_budget_to_proto(budget, index) for index, budget in enumerate(spec.budgets)],
         seed=spec.seed,
         positions=_POSITIONS_TO_PROTO[spec.positions] if spec.positions else decoder_pb2.POSITION_POLICY_UNSPECIFIED,
     )
@@ -106,16 +106,16 @@ def sampling_from_proto(message: decoder_pb2.SamplingParams) -> SamplingSpec:
 
 
 def sampling_to_proto(spec: SamplingSpec) -> decoder_pb2.SamplingParams:
-    """The wire's form; `None` stays unset."""
+    """The wire's form; `None` stays unset. Raises InvalidArgument for a number that the wire cannot hold."""
     return decoder_pb2.SamplingParams(
-        max_new_tokens=spec.max_new_tokens,
+        max_new_tokens=_unsigned(spec.max_new_tokens, "sampling.max_new_tokens"),
         temperature=spec.temperature,
         top_p=spec.top_p,
-        top_k=spec.top_k,
-        seed=spec.seed,
+        top_k=_unsigned(spec.top_k, "sampling.top_k"),
+        seed=_unsigned(spec.seed, "sampling.seed", bits=64),
         stop=spec.stop,
         ignore_eos=spec.ignore_eos,
-        logprobs=spec.logprobs,
+        logprobs=_unsigned(spec.logprobs, "sampling.logprobs"),
     )
 
 
@@ -125,6 +125,13 @@ def _known(names: Mapping[K, E], number: K, field: str) -> E | None:
     if number not in names:
         raise InvalidArgument(field, f"unknown value {number}")
     return names[number]
+
+
+def _unsigned(value: int | None, field: str, *, bits: int = 32) -> int | None:
+    """The value, where the wire's unsigned integer can hold it."""
+    if value is not None and not 0 <= value < 2**bits:
+        raise InvalidArgument(field, f"{value}", limit=f"0 to 2^{bits} - 1")
+    return value
 
 
 def _budget_from_proto(message: visual_tokens_pb2.Budget) -> Budget | None:
@@ -142,7 +149,7 @@ def _budget_from_proto(message: visual_tokens_pb2.Budget) -> Budget | None:
 def _budget_to_proto(budget: Budget | None) -> visual_tokens_pb2.Budget | None:
     match budget:
         case TokensPerTile(count):
-            return visual_tokens_pb2.Budget(tokens_per_tile=count)
+            return visual_tokens_pb2.Budget(tokens_per_tile=_unsigned(count, "reduction.budget.tokens_per_tile"))
         case Ratio(fraction):
             return visual_tokens_pb2.Budget(ratio=fraction)
         case TargetAverage(fraction):
@@ -164,7 +171,7 @@ def _prune_budget(message: decoder_pb2.PruneBudget, index: int) -> PruneBudget:
         raise error.below(f"budgets[{index}]") from error
 
 
-def _prune_budget_to_proto(budget: PruneBudget) -> decoder_pb2.PruneBudget:
+def _prune_budget_to_proto(budget: PruneBudget, index: int) -> decoder_pb2.PruneBudget:
     if isinstance(budget, KeepTokens):
-        return decoder_pb2.PruneBudget(tokens=budget.count)
+        return decoder_pb2.PruneBudget(tokens=_unsigned(budget.count, f"prune.budgets[{index}].tokens"))
     return decoder_pb2.PruneBudget(ratio=budget.fraction)
