@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,12 @@ class ServiceProcess:
         with self.log.open("ab") as log:
             command = [*self._run_in, sys.executable, "-m", f"{self.kind}_service"]
             self._process = subprocess.Popen(command, env=self._variables(), stdout=log, stderr=subprocess.STDOUT)
-        self._wait(self._ready_file.is_file, "open its port")
+        self.wait_until(self._ready_file.is_file, "open its port")
         self.address = self._ready_file.read_text().strip()
 
     def wait_ready(self) -> None:
         """Waits until its health says so."""
-        self._wait(lambda: health_of(self.address, SERVICES[self.kind])[0], "be ready")
+        self.wait_until(lambda: health_of(self.address, SERVICES[self.kind])[0], "be ready")
 
     def stop(self) -> int | None:
         """Ends it in order, if it runs. Returns the exit code."""
@@ -79,7 +79,8 @@ class ServiceProcess:
         self._process = None
         return code
 
-    def _wait(self, condition: Any, what: str) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Waits for a condition while the process lives; `what` it does then, for the error."""
         deadline = time.monotonic() + START_SECONDS
         while not condition():
             if self._process is None or self._process.poll() is not None:

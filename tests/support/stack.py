@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from decoder_service.wiring import RunningDecoder
-from encoder_service.__main__ import build
-from encoder_service.config import EncoderSettings
-from encoder_service.service import EncoderService
 from tests.support.decoder import PARITY_CHECKPOINT, in_process_decoder
+from tests.support.encoder import RunningEncoder, running_encoder
 from tests.support.redis_server import RedisServer
 from tests.support.service_process import ServiceProcess
 from vscan.telemetry.providers import Telemetry
@@ -27,38 +25,17 @@ from vscan.telemetry.providers import Telemetry
 Settings = dict[str, Any]
 
 
-def encoder_settings(**changes: Any) -> EncoderSettings:
-    """For tests: any free port, the parity checkpoint, no Redis, one thread, no waiting for company, no draining."""
-    usual: Settings = {
-        "bind": "127.0.0.1:0",
-        "model": PARITY_CHECKPOINT,
-        "redis_url": "",
-        "redis_timeout_ms": 30_000,
-        "torch_threads": 1,
-        "batch_wait_ms": 0.0,
-        "drain_seconds": 0.0,
-    }
-    return EncoderSettings(**usual | changes)
-
-
-@asynccontextmanager
-async def in_process_encoder(
-    *, telemetry: Telemetry | None = None, **changes: Any
-) -> AsyncIterator[tuple[EncoderService, str]]:
-    """An encoder that serves, and its address."""
-    service = await build(encoder_settings(**changes), telemetry or Telemetry())
-    try:
-        yield service, await service.start()
-    finally:
-        await service.stop()
+# The deployment's own choice, where the encoder's tests have the one of the parity cases.
+_ENCODER: Settings = {"shallow_layer": None, "window": None, "batch_wait_ms": 0.0, "redis_timeout_ms": 30_000}
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Where the two services are."""
+    """Where the two services are, and their insides."""
 
     encoder_address: str
     decoder_address: str
+    encoder: RunningEncoder
     decoder: RunningDecoder
 
 
@@ -75,10 +52,10 @@ async def in_process_stack(
     both: Settings = {"model": checkpoint, "redis_url": redis.url if redis else ""}
     of_encoder, of_decoder = telemetry or (Telemetry(), Telemetry())
     async with (
-        in_process_encoder(telemetry=of_encoder, **both | (encoder or {})) as (_, address),
-        in_process_decoder(address, telemetry=of_decoder, **both | (decoder or {})) as running,
+        running_encoder(of_encoder, **_ENCODER | both | (encoder or {})) as running,
+        in_process_decoder(running.address, telemetry=of_decoder, **both | (decoder or {})) as decoder_,
     ):
-        yield Stack(address, running.address, running)
+        yield Stack(running.address, decoder_.address, running, decoder_)
 
 
 @dataclass(slots=True)
