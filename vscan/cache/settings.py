@@ -35,7 +35,8 @@ class CacheSettings(BaseModel):
     )
     redis_tls_key_file: Path | None = Field(default=None, description="Key (PEM) of the client certificate.")
     redis_timeout_ms: int = Field(
-        default=250,
+        # Not shorter: on a busy CPU the event loop itself may be late, and that would pass for a slow Redis.
+        default=500,
         gt=0,
         description="Longest that a request waits for one Redis operation, connecting included, in milliseconds.",
     )
