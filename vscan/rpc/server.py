@@ -55,6 +55,7 @@ class RpcServer:
         self._readiness = Readiness(services)
         self._stop_asked = asyncio.Event()
         self._stopped: asyncio.Task[None] | None = None
+        self._guard: asyncio.Task[None] | None = None
         self.server: grpc.aio.Server = grpc.aio.server(
             interceptors=[*outer_interceptors(telemetry or Telemetry()), self._gate, *inner_interceptors(), *interceptors],
             options=_options(settings),
@@ -68,14 +69,11 @@ class RpcServer:
         Raises:
             StartupError: the address is taken or not this machine's, or the TLS files do not fit.
         """
-        await self._readiness.begin()
-        check_free(self._address)
-        address = Address(self._address.host, self._open_port())
-        await self.server.start()
-        _log.info("listening on %s", address)
-        if self._settings.ready_file is not None:
-            write_ready_file(self._settings.ready_file, str(address))
-        return str(address)
+        try:
+            return await self._start()
+        except StartupError:
+            await self.server.stop(None)
+            raise
 
     async def set_ready(self, service_name: str, ready: bool, why: str = "") -> None:
         """Tells the health service (and the log) that a service is ready, or not and why."""
@@ -112,6 +110,17 @@ class RpcServer:
             self._stopped = asyncio.create_task(self._stop())
         await asyncio.shield(self._stopped)
 
+    async def _start(self) -> str:
+        await self._readiness.begin()
+        check_free(self._address)
+        address = Address(self._address.host, self._open_port())
+        await self.server.start()
+        self._guard = asyncio.create_task(self._stop_with_the_loop())
+        _log.info("listening on %s", address)
+        if self._settings.ready_file is not None:
+            write_ready_file(self._settings.ready_file, str(address))
+        return str(address)
+
     async def _stop(self) -> None:
         await self._readiness.stop()
         self._gate.close()
@@ -120,6 +129,15 @@ class RpcServer:
             _log.warning("%d calls did not end in time and were cancelled", self._gate.evict())
             await self._gate.wait_idle(_LAST_WORDS_SECONDS)
         await self.server.stop(_LAST_WORDS_SECONDS)
+        if self._guard is not None:
+            self._guard.cancel()
+
+    async def _stop_with_the_loop(self) -> None:
+        """A service that fails between `start` and `stop` must end with its own error, not with gRPC's about a closed loop."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.server.stop(None)
 
     def _on_signal(self, number: int) -> None:
         if self._stop_asked.is_set():
