@@ -41,15 +41,21 @@ class ServiceProcess:
 
     def start(self) -> None:
         """Starts it and waits until its port is open."""
+        self.launch()
+        self.wait_until(self._ready_file.is_file, "open its port")
+        self.address = self._ready_file.read_text().strip()
+
+    def launch(self) -> None:
+        """Starts it and does not wait."""
         self._ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             command = [*self._run_in, sys.executable, "-m", f"{self.kind}_service"]
             self._process = subprocess.Popen(command, env=self._variables(), stdout=log, stderr=subprocess.STDOUT)
-        self.wait_until(self._ready_file.is_file, "open its port")
-        self.address = self._ready_file.read_text().strip()
 
     def wait_ready(self) -> None:
         """Waits until its health says so."""
+        self.wait_until(self._ready_file.is_file, "open its port")
+        self.address = self._ready_file.read_text().strip()
         self.wait_until(lambda: health_of(self.address, SERVICES[self.kind])[0], "be ready")
 
     def stop(self) -> int | None:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from decoder_service.wiring import RunningDecoder
 from tests.support.decoder import PARITY_CHECKPOINT, in_process_decoder
 from tests.support.encoder import RunningEncoder, running_encoder
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, free_port
 from tests.support.service_process import ServiceProcess
 from vscan.telemetry.providers import Telemetry
 
@@ -65,7 +65,18 @@ class ProcessStack:
     encoder: ServiceProcess
     decoder: ServiceProcess
     redis: RedisServer | None
-    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Starts both at once and waits until they are ready."""
+        self.encoder.launch()
+        self.decoder.launch()
+        self.encoder.wait_ready()
+        self.decoder.wait_ready()
+
+    def stop(self) -> tuple[int | None, int | None]:
+        """Ends both in order; the exit codes of encoder and decoder."""
+        decoder = self.decoder.stop()
+        return self.encoder.stop(), decoder
 
     @property
     def encoder_address(self) -> str:
@@ -93,14 +104,12 @@ def process_stack(
         {"model": checkpoint} if checkpoint else {}
     )
     encoder_process = ServiceProcess("encoder", folder, both | (encoder or {}), environment=environment)
-    decoder_process = ServiceProcess("decoder", folder, both | (decoder or {}), environment=environment)
+    encoder_process.address = f"127.0.0.1:{free_port()}"  # known before it is open, so that both can start at once
+    of_decoder = both | {"encoder_address": encoder_process.address} | (decoder or {})
+    decoder_process = ServiceProcess("decoder", folder, of_decoder, environment=environment)
     stack = ProcessStack(encoder_process, decoder_process, redis)
     try:
-        encoder_process.start()
-        decoder_process.settings["encoder_address"] = encoder_process.address
-        decoder_process.start()
-        encoder_process.wait_ready()
-        decoder_process.wait_ready()
+        stack.start()
         yield stack
     finally:
         decoder_process.stop()
