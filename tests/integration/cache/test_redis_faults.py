@@ -40,7 +40,7 @@ async def test_absent_at_start_then_picked_up(absent_redis: RedisServer) -> None
 
 
 async def test_killed_and_back_again(fresh_redis: RedisServer) -> None:
-    async with redis_cache(fresh_redis) as (cache, counts):
+    async with redis_cache(fresh_redis, redis_breaker_pause_ms=1000) as (cache, counts):
         assert await cache.put(key("a"), BODY)
         fresh_redis.kill()
         for _ in range(6):
