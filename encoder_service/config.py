@@ -37,9 +37,7 @@ class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettin
     shallow_layer: int | None = Field(
         default=None, ge=0, description="Layer, from 0, whose attention the local scan reads. Unset: the family's (5 of 24)."
     )
-    window: int | None = Field(
-        default=None, ge=1, description="Side of a local-scan window, in tokens. Unset: 6, the paper's."
-    )
+    window: int | None = Field(default=None, ge=1, description="Side of a local-scan window, in tokens. Unset: 6, the paper's.")
     reduction_method: ReductionMethod = Field(
         default=ReductionMethod.VSCAN, description="Method of requests that name none: `vscan`, `global`, `local`, …"
     )

@@ -73,6 +73,7 @@ class Pipeline:
         self._tracer = tracer
         self._metrics = metrics
         self._device_pass = DevicePass(model)
+        self._max_batch_tiles = bounds.max_batch_tiles
         self._images = ThreadPoolExecutor(bounds.image_workers, thread_name_prefix="image")
         self._batcher: Batcher[TileJob, PassResult] = Batcher(
             self._run_batch,
@@ -91,7 +92,7 @@ class Pipeline:
         blank = Image.new("RGB", (_WARM_UP_SIDE_PIXELS, _WARM_UP_SIDE_PIXELS))
         job = self._job(self._model.preprocess(blank), bytes(32), reduction)
         with self._batcher.admit() as admission:
-            await self._batcher.submit(job, job.tiles, admission)
+            await self._batcher.submit(job, self._max_batch_tiles, admission)  # a full batch waits for no company
 
     async def encode(self, data: bytes, media_sha256: bytes, reduction: ReductionSpec) -> Encoded:
         """Encodes one image file as a filled spec says.

@@ -87,9 +87,7 @@ def load_llava(
     config = checkpoint.config
     vision = copy.deepcopy(config.vision_config)
     if vision.model_type != CLIPVisionModel.config_class.model_type:
-        raise CheckpointError(
-            f"{checkpoint.directory}: vision tower {vision.model_type} is not served here, only CLIP"
-        )
+        raise CheckpointError(f"{checkpoint.directory}: vision tower {vision.model_type} is not served here, only CLIP")
     scan = _scan_settings(checkpoint, shallow_layer, window)
     vision.num_hidden_layers = scan.deep_layer + 1
     tower = checkpoint.load_half(

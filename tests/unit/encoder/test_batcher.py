@@ -119,7 +119,7 @@ async def test_a_cancelled_job_leaves_the_queue() -> None:
         await asyncio.gather(gone, return_exceptions=True)
         assert batcher.waiting == 1
         worker.gate.set()
-        assert await asyncio.gather(first, stays) == [0, 4]
+        assert (await first, await stays) == (0, 4)
         assert worker.batches == [[0], [2]]
 
 
