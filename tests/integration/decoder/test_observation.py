@@ -1,0 +1,137 @@
+"""What a question leaves behind: a span by the conventions, a log line, metrics; and nothing of its content."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from tests.support.asking import PICTURE, ask, chat, decoder_stub, raw, refusal
+from tests.support.stack import in_process_stack
+from tests.support.until import until
+from vscan.telemetry import names
+from vscan.telemetry.providers import Telemetry
+from vscan.v1 import decoder_pb2_grpc
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+Stub = decoder_pb2_grpc.DecoderStub
+SPANS = InMemorySpanExporter()
+METRICS = InMemoryMetricReader()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stub() -> AsyncIterator[Stub]:
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(SimpleSpanProcessor(SPANS))
+    telemetry = Telemetry(tracers, MeterProvider([METRICS], shutdown_on_exit=False))
+    async with (
+        in_process_stack(telemetry=(Telemetry(), telemetry)) as stack,
+        decoder_stub(stack.decoder_address) as stub,
+    ):
+        yield stub
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    SPANS.clear()
+
+
+async def generate_span() -> ReadableSpan:
+    def ended() -> list[ReadableSpan]:
+        return [span for span in SPANS.get_finished_spans() if span.name == names.SPAN_GENERATE]
+
+    await until(lambda: bool(ended()), what="the span to end")
+    return ended()[0]
+
+
+def points(metric: str) -> list[Any]:
+    data = METRICS.get_metrics_data()
+    assert data is not None
+    found = [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics if m.name == metric]
+    return [point for one in found for point in one.data.data_points]
+
+
+async def test_the_span_of_an_answer(stub: Stub) -> None:
+    reply = await ask(stub, chat(PICTURE, "w1", temperature=0.5, top_p=0.9, seed=7, max_new_tokens=3))
+    attributes = dict((await generate_span()).attributes or {})
+    assert (
+        attributes.items()
+        >= {
+            names.ATTR_GEN_AI_OPERATION: "chat",
+            names.ATTR_GEN_AI_PROVIDER: "vscan",
+            names.ATTR_GEN_AI_REQUEST_MODEL: "llava15",
+            names.ATTR_GEN_AI_RESPONSE_ID: reply.started.request_id,
+            names.ATTR_GEN_AI_MAX_TOKENS: 3,
+            names.ATTR_GEN_AI_TEMPERATURE: 0.5,
+            names.ATTR_GEN_AI_TOP_P: 0.9,
+            names.ATTR_GEN_AI_SEED: 7,
+            names.ATTR_GEN_AI_FINISH_REASONS: ("length",),
+            names.ATTR_GEN_AI_INPUT_TOKENS: reply.started.prompt_tokens,
+            names.ATTR_GEN_AI_OUTPUT_TOKENS: 3,
+            names.ATTR_IMAGES: 1,
+            names.ATTR_PLACES: ("encoded",),
+            names.ATTR_TENANT: "default",
+        }.items()
+    )
+    assert attributes[names.ATTR_TIME_TO_FIRST_TOKEN_MS] == pytest.approx(reply.finished.timings.time_to_first_token_ms)
+
+
+async def test_the_span_of_a_refusal(stub: Stub) -> None:
+    await refusal(stub, raw("<image> <image>", PICTURE))
+    span = await generate_span()
+    assert (span.attributes or {})[names.ATTR_ERROR_TYPE] == "InvalidArgument"
+    assert not span.status.is_ok
+    assert not span.events
+
+
+async def test_the_span_of_a_cancelled_answer(stub: Stub) -> None:
+    call = stub.Generate(chat("w1", max_new_tokens=3000))
+    await call.read()
+    call.cancel()
+    assert ((await generate_span()).attributes or {})[names.ATTR_ERROR_TYPE] == "Cancelled"
+
+
+async def test_one_log_line_without_content(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        reply = await ask(stub, chat(PICTURE, "w123 w124"))
+        await until(lambda: any(r.name == "vscan.request" and r.vscan_fields["method"] == "Generate" for r in caplog.records))  # type: ignore[attr-defined]
+    lines = [r.vscan_fields for r in caplog.records if r.name == "vscan.request"]  # type: ignore[attr-defined]
+    line = next(fields for fields in lines if fields["method"] == "Generate")
+    assert line["status"] == "OK"
+    assert line["request"] == reply.started.request_id
+    assert (line["images"], line["visual_tokens"], line["visual_tokens_unreduced"]) == (1, 96, 576)
+    assert line["completion_tokens"] == 6
+    assert line["time_to_first_token_ms"] > 0
+    everything = " ".join([record.getMessage() + str(record.__dict__) for record in caplog.records])
+    assert "w123" not in everything
+    assert reply.text not in everything
+    assert reply.started.images[0].sha256.hex() not in everything
+
+
+async def test_metrics_of_answers_and_of_the_engine(stub: Stub) -> None:
+    before = _token_counts()
+    await ask(stub, chat(PICTURE, "w1", max_new_tokens=4))
+    assert _token_counts() == {stage: before.get(stage, 0) + 1 for stage in ("encoder", "prune")}
+    for metric in (names.METRIC_TIME_TO_FIRST_TOKEN, names.METRIC_TIME_PER_OUTPUT_TOKEN, names.METRIC_GEN_AI_REQUEST_DURATION):
+        assert sum(point.count for point in points(metric.name)) >= 1
+    kinds = {point.attributes[names.ATTR_GEN_AI_TOKEN_TYPE] for point in points(names.METRIC_TOKEN_USAGE.name)}
+    assert kinds == {"input", "output"}
+    for metric in (names.METRIC_DECODER_WAITING, names.METRIC_DECODER_RUNNING, names.METRIC_KV_ROWS):
+
+        def nothing_left(name: str = metric.name) -> bool:
+            found = points(name)
+            return bool(found) and all(point.value == 0 for point in found)
+
+        await until(nothing_left, what=f"{metric.name} to be 0")
+
+
+def _token_counts() -> dict[str, int]:
+    return {point.attributes[names.ATTR_STAGE]: point.count for point in points(names.METRIC_VISUAL_TOKENS_AFTER.name)}
