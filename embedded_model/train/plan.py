@@ -22,5 +22,5 @@ PLANS: dict[str, StagePlan] = {
     "language": StagePlan(steps=1500, pictures=16, full_share=0.25),
     "bridge": StagePlan(steps=500, pictures=32),
     "joint": StagePlan(steps=750, pictures=16, full_share=0.5, vision_rate=0.2, rate=0.7),
-    "dropout": StagePlan(steps=250, pictures=16, full_share=0.2, vision_rate=0.1, rate=0.25),
+    "dropout": StagePlan(steps=60, pictures=16, full_share=0.2, vision_rate=0.1, rate=0.25),
 }
