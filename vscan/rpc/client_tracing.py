@@ -92,18 +92,22 @@ def _traced(details: Any) -> bool:
 
 
 class _Replies:
-    """The replies of a stream, and the library's generator that they come through."""
+    """The replies of a stream, and the library's generator that they come through. That one ends its span when it ends."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
         self._source: Any = aiter(call)
-        self._closing: asyncio.Task[None] | None = None
+        self._begun = False
+        self._closed = False
+        self._closing: asyncio.Task[None] | None = None  # kept here, or the loop would forget it
 
     async def read(self) -> AsyncIterator[Any]:
         """Every reply; a cancelled call ends in CancelledError, as it does without interceptors."""
-        async for reply in self._source:
-            yield reply
-        if self._closing is not None:  # being closed looks like the end
+        if not self._closed:
+            self._begun = True
+            async for reply in self._source:
+                yield reply
+        if self._closed:  # which looked like the end
             raise asyncio.CancelledError
 
     def on_done(self, _: Any) -> None:
@@ -113,8 +117,11 @@ class _Replies:
 
     async def _close(self) -> None:
         if await self._call.details() != _CANCELLED_HERE:
-            self._closing = None  # the server said so: whoever reads gets its error
-            return
+            return  # the server said so: whoever reads gets its error
+        self._closed = True
+        if not self._begun:  # a generator that never began would not run its end
+            with suppress(asyncio.CancelledError, StopAsyncIteration):
+                await anext(self._source)
         with suppress(RuntimeError):  # somebody waits for the next reply: the cancellation reaches the generator that way
             await self._source.aclose()
 

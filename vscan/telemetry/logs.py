@@ -1,6 +1,6 @@
 """Log lines, as text or JSON, each with the trace it belongs to; and the fields of the one line that ends a request.
 
-Prompts, answers and image bytes are never fields: a field is a number, a flag, or a short word (`short_digest` for digests).
+Prompts, answers and image bytes are never fields: a field is a number, a flag, or one short word (`short_digest` of a digest).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import IO, Literal
 from vscan.telemetry.context import current_span_id, current_trace_id
 
 FieldValue = int | float | bool | str
-MAX_FIELD_CHARS = 64
+MAX_WORD_CHARS = 48  # below the 64 digits of a digest
 SHOWN_DIGEST_DIGITS = 8
 
 _FIELDS: ContextVar[dict[str, FieldValue] | None] = ContextVar("vscan_request_fields", default=None)
 _ATTRIBUTE = "vscan_fields"
+_OWN_NAMES = frozenset({"time", "level", "logger", "message", "trace_id", "span_id", "traceback"})
 
 
 @contextmanager
@@ -49,15 +50,17 @@ def short_digest(digest: bytes) -> str:
 
 def log_fields(fields: dict[str, FieldValue]) -> dict[str, object]:
     """The `extra` of a log call, so that `fields` stay fields in JSON."""
-    return {_ATTRIBUTE: fields}
+    return {_ATTRIBUTE: {name: _safe(value) for name, value in fields.items()}}
 
 
 def _safe(value: FieldValue) -> FieldValue:
-    if isinstance(value, (bool, int)):
-        return value
+    """The value; or, where it may be what somebody asked or was answered, only its kind and length."""
     if isinstance(value, float):
         return round(value, 3)
-    return " ".join(str(value).split())[:MAX_FIELD_CHARS]
+    if isinstance(value, int) or (isinstance(value, str) and len(value) <= MAX_WORD_CHARS and len(value.split()) <= 1):
+        return value
+    size = f":{len(value)}" if isinstance(value, (str, bytes)) else ""
+    return f"<{type(value).__name__}{size}>"
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, FieldValue]:
@@ -87,8 +90,8 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **_fields_of(record),
         }
+        entry |= {name: value for name, value in _fields_of(record).items() if name not in _OWN_NAMES}
         if trace := current_trace_id():
             entry |= {"trace_id": trace, "span_id": current_span_id()}
         if record.exc_info:
@@ -116,6 +119,4 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 def _text(value: FieldValue) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and " " in value else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
