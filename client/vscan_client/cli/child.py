@@ -108,7 +108,8 @@ class Child:
         with stream:
             for line in stream:
                 remembered.append(line.rstrip("\n"))
-                on_line(self.name, line.rstrip("\n"))
+                with suppress(Exception):  # a listener's trouble must not stop the reading, or the child blocks on a full pipe
+                    on_line(self.name, line.rstrip("\n"))
 
     def _watch(self, readers: Sequence[threading.Thread], on_end: Callable[[], None]) -> None:
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)

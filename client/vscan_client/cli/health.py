@@ -13,6 +13,7 @@ class HealthCheck:
     def __init__(self, address: str) -> None:
         from grpc_health.v1 import health_pb2_grpc
 
+        self.why_not = ""  # the service's own reason, where it gave one
         self._channel = grpc.insecure_channel(address)
         self._stub: Any = health_pb2_grpc.HealthStub(self._channel)
 
@@ -21,9 +22,10 @@ class HealthCheck:
         from grpc_health.v1 import health_pb2
 
         try:
-            reply = self._stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+            reply, call = self._stub.Check.with_call(health_pb2.HealthCheckRequest(), timeout=1)
         except grpc.RpcError:
             return False
+        self.why_not = str(dict(call.trailing_metadata() or ()).get("vscan-not-ready", ""))
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
     def __enter__(self) -> Self:

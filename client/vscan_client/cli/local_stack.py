@@ -17,25 +17,27 @@ import queue
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 from vscan.errors import StartupError
-from vscan.rpc.address import parse_address
+from vscan.rpc.address import Address, parse_address
 from vscan_client.cli import redis_program
 from vscan_client.cli.child import Child, OnLine
 from vscan_client.cli.health import HealthCheck
+from vscan_client.cli.held_port import HeldPort
 from vscan_client.cli.preflight import check_local
 
 REDIS, ENCODER, DECODER = "redis", "encoder", "decoder"
 DEFAULT_DECODER_BIND = "127.0.0.1:7070"
 DEFAULT_ENCODER_BIND = "127.0.0.1:7071"
 ANY_PORT = "127.0.0.1:0"
-_REDIS_ATTEMPTS = 5  # another program may take the free port first
 _POLL_S = 0.05
 # A local stack is stopped by a person who waits for the prompt.
 _DRAIN_S = 5.0
@@ -125,12 +127,10 @@ class LocalStack:
         self._folder = tempfile.TemporaryDirectory(prefix="vscan-")
         try:
             self._bound[REDIS] = self._start_redis() if self._redis_url is None else self._redis_url
-            # A free port is known once it is bound, and the decoder must be told the encoder's.
-            self._bound[ENCODER] = self._binds[ENCODER]
-            self._start_service(ENCODER)
-            if parse_address(self._binds[ENCODER]).port == 0:
+            with self._held_encoder_port():
+                self._start_service(ENCODER)
+                self._start_service(DECODER)
                 self._wait_for_port(ENCODER)
-            self._start_service(DECODER)
             for name in (ENCODER, DECODER):
                 self._wait_until_ready(name)
         except BaseException:
@@ -172,7 +172,7 @@ class LocalStack:
         self._children[name].kill() if kill else self._end(name)
         self._children[name].wait(_KILL_AFTER_S)
         if name == REDIS:
-            self._start_redis(parse_address(self._bound[REDIS].removeprefix("redis://").removesuffix("/0")).port)
+            self._run_redis(urlsplit(self._bound[REDIS]).port or 0)
             return
         self._binds[name] = self._bound[name]
         self._start_service(name)
@@ -185,18 +185,28 @@ class LocalStack:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.stop()
 
-    def _start_redis(self, port: int | None = None) -> str:
+    def _start_redis(self) -> str:
+        with HeldPort() as held:
+            self._run_redis(held.port)
+        return f"redis://127.0.0.1:{held.port}/0"
+
+    def _run_redis(self, port: int) -> None:
         program = redis_program.redis_server_program()
-        for _ in range(_REDIS_ATTEMPTS):
-            chosen = port or redis_program.free_port()
-            command = redis_program.redis_command(program, chosen, max_memory=self._redis_max_memory)
-            child = self._spawn(REDIS, command, self._environment)
-            while child.running and not redis_program.answers(chosen):
-                time.sleep(_POLL_S)
-            if child.running:
-                return f"redis://127.0.0.1:{chosen}/0"
-            child.expected = True
-        raise StartupError(f"redis: {child.why_ended()}")
+        command = redis_program.redis_command(program, port, max_memory=self._redis_max_memory)
+        self._spawn(REDIS, command, self._environment)
+        self._wait_for(REDIS, lambda: redis_program.answers(port), lambda: "did not answer")
+
+    @contextmanager
+    def _held_encoder_port(self) -> Iterator[None]:
+        """The decoder is told the encoder's address while both start, so a free port must be chosen before it is bound."""
+        address = parse_address(self._binds[ENCODER])
+        if address.port != 0:
+            self._bound[ENCODER] = self._binds[ENCODER]
+            yield
+            return
+        with HeldPort(address.host) as held:
+            self._bound[ENCODER] = self._binds[ENCODER] = str(Address(address.host, held.port))
+            yield
 
     def _start_service(self, name: str) -> None:
         self._ready_file(name).unlink(missing_ok=True)
@@ -232,20 +242,20 @@ class LocalStack:
 
     def _wait_for_port(self, name: str) -> None:
         ready_file = self._ready_file(name)
-        self._wait_for(name, ready_file.exists, "did not open its port")
+        self._wait_for(name, ready_file.exists, lambda: "did not open its port")
         self._bound[name] = ready_file.read_text().strip()
 
     def _wait_until_ready(self, name: str) -> None:
         self._wait_for_port(name)
         with HealthCheck(self._bound[name]) as health:
-            self._wait_for(name, health.is_serving, "was not ready")
+            self._wait_for(name, health.is_serving, lambda: f"was not ready ({health.why_not or 'no reason given'})")
 
-    def _wait_for(self, name: str, condition: Callable[[], bool], else_it: str) -> None:
+    def _wait_for(self, name: str, condition: Callable[[], bool], what_it_did: Callable[[], str]) -> None:
         give_up = time.monotonic() + self._start_timeout_s
         while not condition():
             self._raise_a_death()
             if time.monotonic() > give_up:
-                raise StartupError(f"{name} {else_it} within {self._start_timeout_s:g} s")
+                raise StartupError(f"{name} {what_it_did()} within {self._start_timeout_s:g} s")
             time.sleep(_POLL_S)
 
     def _raise_a_death(self) -> None:

@@ -6,6 +6,7 @@ Exit codes: 0 done · 1 an error · 2 bad input · 3 the server is away or busy 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -29,7 +30,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except VScanError as error:
-            print(f"vscan: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"vscan: {_in_one_line(error)}", file=sys.stderr)
             raise typer.Exit(_CODES.get(type(error), 1)) from error
         except KeyboardInterrupt:
             raise typer.Exit(_INTERRUPTED) from None
@@ -37,6 +38,12 @@ class Commands(TyperGroup):
             # Whoever read the output has left. Python would complain when it flushes stdout at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
+
+
+def _in_one_line(error: VScanError) -> str:
+    text = " ".join(str(error).split())
+    unreached = re.match(r"[\w ]+; last error: \w+: (?:ipv[46]:)?(.*)", text)
+    return f"no server was reached: {unreached[1]}; `vscan up` starts one here" if unreached else text
 
 
 app = typer.Typer(

@@ -24,6 +24,8 @@ def check_local(model: Path | None, binds: Mapping[str, str]) -> None:
             raise missing_extra("serve", "serving here", module)
     if model is not None and not model.is_dir():
         raise StartupError(f"model: {model} is not a directory")
+    if model is not None and not (model / "config.json").is_file():
+        raise StartupError(f"model: {model} has no config.json: not a Hugging Face checkpoint")
     for name, bind in binds.items():
         _check_bind(name, bind)
 

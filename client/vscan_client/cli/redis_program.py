@@ -45,11 +45,3 @@ def answers(port: int) -> bool:
             return connection.recv(5) == b"+PONG"
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -90,7 +90,7 @@ def test_a_server_that_is_not_there_is_one_line_too(cat: Path) -> None:
         pass  # gone again
     ran = vscan("ask", cat, "what?", "--server", address)
     assert ran.code == 3
-    assert address in ran.one_line
+    assert ran.one_line.startswith(f"vscan: no server was reached: {address}: ")
 
 
 @pytest.mark.parametrize(

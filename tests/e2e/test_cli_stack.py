@@ -1,0 +1,186 @@
+"""The SDK and the command line against a whole deployment: the embedded model, real Redis, three processes."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedded_model.album import Picture, draw_album
+from tests.support.client_cli import vscan
+from vscan.errors import InvalidArgument, MissingImages
+from vscan_client import (
+    Answer,
+    AsyncClient,
+    Client,
+    FinishReason,
+    Image,
+    KeepTokens,
+    Message,
+    Place,
+    PruneSpec,
+    Rater,
+    ReductionMethod,
+    ReductionSpec,
+    SamplingSpec,
+    TokensPerTile,
+)
+from vscan_client.cli.local_stack import ANY_PORT, Addresses, LocalStack
+
+PICTURES, QUESTIONS = 3, 2
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[LocalStack]:
+    one_thread = {"torch_threads": "1"}
+    with LocalStack(
+        decoder_bind=ANY_PORT, encoder_bind=ANY_PORT, settings={"encoder": one_thread, "decoder": one_thread}
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture
+def at(stack: LocalStack) -> Addresses:
+    return stack.addresses
+
+
+@pytest.fixture
+def client(at: Addresses) -> Iterator[Client]:
+    with Client(server=at.decoder, encoder=at.encoder) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def album() -> list[Picture]:
+    return draw_album(23, pictures=PICTURES, questions=QUESTIONS)
+
+
+def essence(answer: Answer) -> dict[str, Any]:
+    """What must not depend on where the tokens were found or on the clock."""
+    told = answer.to_dict()
+    kept = ("text", "tokens", "finish_reason", "usage", "pruning", "seed")
+    return {name: told[name] for name in kept} | {"tokens_after": [image["tokens_after"] for image in told["images"]]}
+
+
+def test_a_repeated_image_uploads_its_name_and_comes_from_memory(client: Client, album: list[Picture]) -> None:
+    png, question = album[0].png(), album[0].questions[0].text
+    cold, repeated = (client.ask(png, question, sampling=SamplingSpec(seed=1)) for _ in range(2))
+    assert cold.client.sent_bytes > len(png)
+    assert repeated.client.sent_bytes < 200
+    assert (cold.images[0].place, repeated.images[0].place) == (Place.ENCODED, Place.MEMORY)
+    assert essence(cold) == essence(repeated)
+    assert cold.text
+    assert cold.usage.visual_tokens < cold.usage.visual_tokens_unreduced
+    assert cold.pruning[-1].tokens_after < cold.pruning[0].tokens_before
+    assert len(cold.tokens) == cold.usage.completion_tokens
+
+
+def test_sync_async_streamed_and_by_digest_are_one_answer(client: Client, at: Addresses, album: list[Picture]) -> None:
+    png, question = album[1].png(), album[1].questions[0].text
+    options: Any = {
+        "reduction": ReductionSpec(method=ReductionMethod.VSCAN, budget=TokensPerTile(36)),
+        "prune": PruneSpec(rater=Rater.TEXT_MEAN, budgets=(KeepTokens(12),)),
+        "sampling": SamplingSpec(max_new_tokens=6, seed=2, ignore_eos=True, logprobs=2),
+    }
+
+    async def asked_in_a_loop() -> Answer:
+        async with AsyncClient(server=at.decoder) as there:
+            return await there.ask(png, question, **options)
+
+    sync = client.ask(png, question, **options)
+    streamed = client.stream(png, question, **options)
+    text = "".join(streamed.texts())
+    by_digest = client.ask(Image.from_digest(sync.images[0].sha256), question, **options)
+    chat = client.chat([Message.user(png, question)], **options)
+    everyone = [asyncio.run(asked_in_a_loop()), streamed.answer, by_digest, chat]
+    assert [essence(answer) for answer in everyone] == [essence(sync)] * 4
+    assert text == sync.text
+    assert (sync.finish_reason, sync.usage.completion_tokens) == (FinishReason.LENGTH, 6)
+    assert (sync.usage.visual_tokens, sync.pruning[0].tokens_after) == (36, 12)
+    assert all(len(token.top) == 2 for token in sync.tokens)
+
+
+def test_kept_patches_fit_the_counts(client: Client, album: list[Picture]) -> None:
+    answer = client.ask([picture.png() for picture in album[:2]], "what is there", report_kept=True)
+    for number, image in enumerate(answer.images):
+        assert image.kept is not None
+        assert len(image.kept.kept_indices) == image.tokens_after == len(image.kept.picked_by)
+        assert image.kept.unreduced_count == image.tokens_before == 144
+        assert answer.pruning[0].survivors[number]
+        assert max(answer.pruning[0].survivors[number]) < image.tokens_after
+
+
+def test_an_image_encoded_before_is_not_uploaded_with_the_question(client: Client, album: list[Picture]) -> None:
+    png = album[2].png()
+    assert client.lookup(png) == (None,)
+    assert client.encode(png).image.place is Place.ENCODED
+    assert client.lookup(png) != (None,)
+    answer = client.ask(png, album[2].questions[0].text)
+    assert answer.images[0].place in {Place.REDIS, Place.MEMORY, Place.ENCODER_MEMORY}
+    assert answer.client.sent_bytes < 200
+
+
+def test_errors_name_the_field_and_the_next_question_works(client: Client, album: list[Picture]) -> None:
+    png, question = album[0].png(), album[0].questions[0].text
+    with pytest.raises(InvalidArgument, match="temperature"):
+        client.ask(png, question, sampling=SamplingSpec(temperature=-1.0))
+    with pytest.raises(InvalidArgument, match=r"messages\[0\]\.parts\[0\]"):
+        client.ask(b"not an image", question)
+    with pytest.raises(MissingImages):
+        client.ask(Image.from_digest(bytes(32)), question)
+    assert client.ask(png, question).text
+
+
+def test_ask_many_through_the_command_line(at: Addresses, album: list[Picture], tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = []
+    for picture in album:
+        (tmp_path / f"{picture.name}.png").write_bytes(picture.png())
+        for number, question in enumerate(picture.questions):
+            lines.append({"id": f"{picture.name}/{number}", "image": f"{picture.name}.png", "question": question.text})
+    lines.append({"id": "bad", "image": f"{album[0].name}.png", "question": "what", "temperature": -1})
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ran = vscan("ask-many", questions, "--server", at.decoder, "--concurrency", 3)
+    assert (ran.code, ran.one_line) == (1, f"{PICTURES * QUESTIONS} answered, 1 failed, 0 were answered before")
+    found = {line["id"]: line for line in map(json.loads, (tmp_path / "questions.answers.jsonl").read_text().splitlines())}
+    assert found.keys() == {line["id"] for line in lines}
+    assert found.pop("bad")["error"]["name"] == "InvalidArgument"
+    assert all(line["text"] for line in found.values())
+    again = vscan("ask-many", questions, "--server", at.decoder)
+    assert again.one_line == f"0 answered, 1 failed, {PICTURES * QUESTIONS} were answered before"
+
+
+def test_describe_and_ask_through_the_command_line(at: Addresses, album: list[Picture], tmp_path: Path) -> None:
+    told = json.loads(vscan("describe", "--server", at.decoder, "--encoder", at.encoder).out)
+    assert told["decoder"]["encoder_fingerprint"] == told["encoder"]["fingerprint"] != ""
+    (tmp_path / "a.png").write_bytes(album[0].png())
+    ran = vscan(
+        "ask", tmp_path / "a.png", "what is there", "--server", at.decoder, "--json", "--budget", "25%", "--keep", "50%"
+    )
+    answer = json.loads(ran.out)
+    assert (answer["usage"]["visual_tokens"], answer["pruning"][0]["tokens_after"]) == (36, 18)
+    ran = vscan(
+        "ask", tmp_path / "a.png", "what is there", "--server", at.decoder, "--rater", "none", "--reduction", "none", "--json"
+    )
+    assert json.loads(ran.out)["usage"]["visual_tokens_average"] == 144
+
+
+def test_the_cache_outlives_both_services(stack: LocalStack, album: list[Picture]) -> None:
+    png, question = album[0].png(), album[0].questions[0].text
+    with Client(server=stack.addresses.decoder) as client:
+        before = client.ask(png, question, sampling=SamplingSpec(seed=1))
+        stack.restart("encoder", kill=True)
+        stack.restart("decoder")
+        after = client.ask(png, question, sampling=SamplingSpec(seed=1))
+    assert after.images[0].place is Place.REDIS
+    assert after.client.sent_bytes < 200
+    assert essence(after) == essence(before)
+
+
+def test_answers_go_on_without_redis(stack: LocalStack, album: list[Picture]) -> None:
+    with Client(server=stack.addresses.decoder) as client:
+        before = client.ask(album[1].png(), "what is there")
+        stack.restart("redis", kill=True)  # empty now
+        assert client.ask(album[1].png(), "what is there").text == before.text
