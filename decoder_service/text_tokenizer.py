@@ -24,6 +24,10 @@ from vscan.errors import InternalError, InvalidArgument
 
 # Cutting a control token out may let its neighbours form another; nothing needs more than a few rounds.
 _MAX_CUTS = 4
+# Cutting costs about as much as tokenising a hundred ordinary characters for each character that is cut.
+_MAX_FOUND = 256
+
+_Found = tuple[int, int, int]  # id, start, end
 
 
 class TextTokenizer:
@@ -56,21 +60,22 @@ class TextTokenizer:
             fields: for each text part its path, for errors.
 
         Raises:
-            InvalidArgument: a text part yields a control token however it is cut.
+            InvalidArgument: a text part yields a control token however it is cut, or hundreds of them.
         """
         pieces = self._stand_ins.put_into(stretches)
         encoding, found = self._scan(pieces)
         for _ in range(_MAX_CUTS):
             if not found:
                 break
+            _check_few(pieces, fields, found)
             pieces = _cut_apart(pieces, [(start, end) for _, start, end in found], self._stand_ins.cut)
             encoding, found = self._scan(pieces)
         if found:
             raise self._refusal(pieces, fields, *found[0])
         return self._framed(self._stand_ins.real_ids(encoding.ids))
 
-    def _scan(self, pieces: Sequence[_Piece]) -> tuple[Encoding, list[tuple[int, int, int]]]:
-        """Encodes; also the (id, start, end) of each control token that is not wholly the template's."""
+    def _scan(self, pieces: Sequence[_Piece]) -> tuple[Encoding, list[_Found]]:
+        """Encodes; also finds each control token that is not wholly the template's."""
         encoding = self._stand_ins.encode(pieces)
         written = _user_characters(pieces)
         found = [
@@ -81,11 +86,7 @@ class TextTokenizer:
         return encoding, found
 
     def _refusal(self, pieces: Sequence[_Piece], fields: Sequence[str], token: int, start: int, end: int) -> InvalidArgument:
-        stop = max(end, start + 1)
-        parts = [
-            piece.part for piece, first, last in _places(pieces) if piece.part is not None and first < stop and last > start
-        ]
-        field = fields[parts[0]] if parts else "messages"
+        field = _field_at(pieces, fields, start, end)
         return InvalidArgument(field, f'holds the control token "{self._plain.id_to_token(token)}"')
 
     def _framed(self, ids: list[int]) -> list[int]:
@@ -183,6 +184,20 @@ def _places(pieces: Iterable[_Piece]) -> Iterator[tuple[_Piece, int, int]]:
     for piece in pieces:
         yield piece, start, start + len(piece.text)
         start += len(piece.text)
+
+
+def _field_at(pieces: Iterable[_Piece], fields: Sequence[str], start: int, end: int) -> str:
+    """The path of the first part of a user's between two places."""
+    stop = max(end, start + 1)
+    parts = (piece.part for piece, first, last in _places(pieces) if first < stop and last > start)
+    return next((fields[part] for part in parts if part is not None), "messages")
+
+
+def _check_few(pieces: Iterable[_Piece], fields: Sequence[str], found: Sequence[_Found]) -> None:
+    if len(found) > _MAX_FOUND:
+        _, start, end = found[-1]
+        problem = f"holds control tokens; {len(found)} in all texts"
+        raise InvalidArgument(_field_at(pieces, fields, start, end), problem, limit=f"{_MAX_FOUND}")
 
 
 def _user_characters(pieces: Iterable[_Piece]) -> list[bool]:

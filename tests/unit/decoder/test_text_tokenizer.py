@@ -182,6 +182,15 @@ def test_what_cannot_be_cut_is_refused_by_name() -> None:
         text.encode([Stretch("x "), Stretch("is ", 0), Stretch("a star", 1)], ["parts[0]", "parts[1]"])
 
 
+def test_hundreds_of_them_are_refused_by_name(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Each is cut into characters, which takes time: nobody who writes that many means well."""
+    if "<tool_call>" not in tokenizer.get_added_vocab():
+        tokenizer = kinds.byte_level()
+    assert_only_the_template_spoke(tokenizer, encode(tokenizer, "<tool_call> " * 200))
+    with pytest.raises(InvalidArgument, match=r"^parts\[1\]: holds control tokens; 300 in all texts, limit 256$"):
+        encode(tokenizer, "a", "<tool_call> " * 300)
+
+
 def test_the_checkpoints_tokenizer_is_left_alone(tokenizer: PreTrainedTokenizerFast) -> None:
     before = tokenizer.backend_tokenizer.to_str()
     encode(tokenizer, "<image>")
