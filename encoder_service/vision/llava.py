@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, CLIPVisionModel
+from transformers import CLIPVisionModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from encoder_service.reduction.budget import Grid
@@ -21,6 +23,7 @@ from vscan.errors import CheckpointError, StartupError
 
 _VISION_KEYS = {r"^(model\.)?vision_tower\.(vision_model\.)?": ""}
 _PROJECTOR_PREFIXES = ("multi_modal_projector.", "model.multi_modal_projector.")
+_PROCESSORS: dict[str, Any] = {"CLIPImageProcessor": CLIPImageProcessorPil, "LlavaImageProcessor": LlavaImageProcessorPil}
 _TOWER_CONFIGURATION = ("hidden_act", "image_size", "layer_norm_eps", "num_attention_heads", "patch_size")
 # The paper's choices: layer index 5 of 24; windows of 6 x 6 tokens.
 _SHALLOW_OF_LAYERS = 5 / 24
@@ -154,12 +157,16 @@ def _load_projector(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.de
 
 
 def _load_processor(checkpoint: Checkpoint) -> Any:
+    # Not AutoImageProcessor: in some releases it cannot be used without torchvision.
+    directory = checkpoint.directory
     try:
-        return AutoImageProcessor.from_pretrained(
-            checkpoint.directory, backend="pil", local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-        raise CheckpointError(f"{checkpoint.directory}: no usable preprocessor_config.json or processor_config.json") from error
+        stated, _ = CLIPImageProcessorPil.get_image_processor_dict(directory, local_files_only=True)
+        name = str(stated.get("image_processor_type", "CLIPImageProcessor")).removesuffix("Fast").removesuffix("Pil")
+        if name not in _PROCESSORS:
+            raise CheckpointError(f"{directory}: image processor {name} is not served, only {', '.join(_PROCESSORS)}")
+        return _PROCESSORS[name].from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{directory}: no usable preprocessor_config.json or processor_config.json") from error
 
 
 def _check_preprocessing(checkpoint: Checkpoint, model: LlavaVision, side: int) -> None:

@@ -159,6 +159,27 @@ def test_preprocessor_config_is_read_where_processor_config_is_not_there(tmp_pat
     assert fingerprint(load(tmp_path)) == fingerprint(shared_model())
 
 
+def processed(folder: Path, **config: object) -> Path:
+    shutil.copytree(LLAVA15, folder, dirs_exist_ok=True)
+    stated = json.loads((folder / "processor_config.json").read_text())
+    stated["image_processor"] |= config
+    (folder / "processor_config.json").write_text(json.dumps(stated))
+    return folder
+
+
+def test_the_image_processor_may_be_llavas_own(tmp_path: Path) -> None:
+    model = load(processed(tmp_path, image_processor_type="LlavaImageProcessor", do_pad=True))
+    wide = Image.new("RGB", (200, 100), (255, 255, 255))
+    prepared = model.preprocess(wide).pixels[0]
+    assert prepared[0, 168, 168] > prepared[0, 10, 168], "padded above, not cut at the sides"
+    assert fingerprint(model) != fingerprint(shared_model())
+
+
+def test_another_image_processor_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="image processor ViTImageProcessor is not served"):
+        load(processed(tmp_path, image_processor_type="ViTImageProcessorFast"))
+
+
 def test_preprocessing_of_another_size_is_refused(tmp_path: Path) -> None:
     shutil.copytree(LLAVA15, tmp_path, dirs_exist_ok=True)
     text = (tmp_path / "processor_config.json").read_text()
