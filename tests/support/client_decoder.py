@@ -143,13 +143,16 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
 
 
 @contextmanager
-def serving(deployment: ScriptedDeployment, *, port: int = 0) -> Iterator[str]:
+def serving(
+    deployment: ScriptedDeployment, *, port: int = 0, credentials: grpc.ServerCredentials | None = None
+) -> Iterator[str]:
     """Serves both services on one loopback port and gives its address."""
     server = grpc.server(ThreadPoolExecutor(max_workers=32))
     decoder_pb2_grpc.add_DecoderServicer_to_server(deployment, server)  # type: ignore[no-untyped-call]
     # Both services have a Describe; one servicer answers each by its request.
     encoder_pb2_grpc.add_VisionEncoderServicer_to_server(deployment, server)  # type: ignore[no-untyped-call]
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    address = f"127.0.0.1:{port}"
+    bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
     try:
         yield f"127.0.0.1:{bound}"

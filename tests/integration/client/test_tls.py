@@ -1,0 +1,59 @@
+"""Encrypted channels."""
+
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.support.certificates import Authority
+from tests.support.client_cli import vscan
+from tests.support.client_decoder import ScriptedDeployment, serving
+from vscan.errors import InvalidArgument, Unavailable
+from vscan_client import Client, Retry, Tls
+
+ONCE = Retry(attempts=1)
+
+
+def credentials(authority: Authority, *, clients: Authority | None = None) -> grpc.ServerCredentials:
+    own = authority.issue("127.0.0.1")
+    pair = (own.key_file.read_bytes(), own.cert_file.read_bytes())
+    trusted = clients.ca_file.read_bytes() if clients else None
+    return grpc.ssl_server_credentials([pair], trusted, require_client_auth=clients is not None)
+
+
+def test_a_server_whose_certificate_is_trusted(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    (tmp_path / "cat.png").write_bytes(b"cat")
+    with serving(ScriptedDeployment(), credentials=credentials(authority)) as address:
+        with Client(server=address, tls=Tls(ca_file=authority.ca_file)) as client:
+            assert client.ask(b"cat", "what?").text == "1 image(s): what?"
+        ran = vscan("ask", tmp_path / "cat.png", "what?", "--server", address, "--tls-ca", authority.ca_file)
+        assert ran.out == "1 image(s): what?\n"
+
+
+def test_a_server_that_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
+    deployment = ScriptedDeployment()
+    with serving(deployment, credentials=credentials(Authority(tmp_path))) as address:
+        for tls in (Tls(ca_file=Authority(tmp_path).ca_file), None):
+            with Client(server=address, tls=tls, retry=ONCE) as client, pytest.raises(Unavailable):
+                client.ask(b"cat", "what?")
+    assert deployment.requests == []
+
+
+def test_a_server_that_wants_to_know_its_clients(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    own = authority.issue("client@example.org")
+    known = Tls(ca_file=authority.ca_file, cert_file=own.cert_file, key_file=own.key_file)
+    with serving(ScriptedDeployment(), credentials=credentials(authority, clients=authority)) as address:
+        with Client(server=address, tls=known) as client:
+            assert client.ask(b"cat", "what?").text == "1 image(s): what?"
+        with Client(server=address, tls=Tls(ca_file=authority.ca_file), retry=ONCE) as client, pytest.raises(Unavailable):
+            client.ask(b"cat", "what?")
+
+
+def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with (
+        Client(tls=Tls(ca_file=tmp_path / "gone.pem")) as client,
+        pytest.raises(InvalidArgument, match=r"tls\.ca_file: .*gone"),
+    ):
+        client.ask(b"cat", "what?")
