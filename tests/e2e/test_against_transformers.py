@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from embedded_model import checkpoint_dir
 from embedded_model.album import draw_album
@@ -30,7 +31,7 @@ class Reference:
 
     def __init__(self, checkpoint: Path) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        self._processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+        self._processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
         self._model: Any = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
         config = self._model.config.vision_config
         self._patches = (config.image_size // config.patch_size) ** 2
