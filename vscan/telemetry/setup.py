@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 
 import vscan
 from vscan.errors import StartupError
+from vscan.rpc.address import Address, parse_address
 from vscan.telemetry.console import ConsoleSpanExporter
 from vscan.telemetry.providers import Telemetry
 from vscan.telemetry.sampling import service_sampler
@@ -81,15 +82,13 @@ def _serve_prometheus(bind: str) -> tuple[MetricReader, Callable[[], None]]:
     from prometheus_client import CollectorRegistry, start_http_server
     from prometheus_client.process_collector import ProcessCollector
 
-    from vscan.rpc.address import parse_address
-
     address = parse_address(bind)
     registry = CollectorRegistry()
     try:
         server, thread = start_http_server(address.port, address.host, registry=registry)
     except OSError as error:
         raise StartupError(f"cannot serve metrics on {bind}: {error.strerror or error}") from error
-    _log.info("metrics are served on http://%s:%d/metrics", address.host, server.server_port)
+    _log.info("metrics are served on http://%s/metrics", Address(address.host, server.server_port))
     ProcessCollector(registry=registry)
 
     def stop() -> None:

@@ -1,0 +1,123 @@
+"""Metrics as an owner sees them: over HTTP for Prometheus, and over OTLP."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.otlp_collector import OtlpCollector
+from tests.support.toy_services import ToyDecoder, decoder_stub, failure, raw, serving_decoder
+from vscan.errors import ResourceExhausted, StartupError
+from vscan.telemetry import names
+from vscan.telemetry.metrics import DecoderMetrics, EncoderMetrics, histogram
+from vscan.telemetry.providers import Telemetry
+from vscan.telemetry.settings import TelemetrySettings
+from vscan.telemetry.setup import setup_telemetry
+
+
+@contextmanager
+def served(caplog: pytest.LogCaptureFixture) -> Iterator[tuple[Telemetry, str]]:
+    """Telemetry with an endpoint for Prometheus on a free port, and its URL."""
+    with caplog.at_level("INFO", logger="vscan.telemetry.setup"):
+        telemetry = setup_telemetry("vscan-decoder", TelemetrySettings(metrics_bind="127.0.0.1:0"))
+    match = re.search(r"http://\S+", caplog.messages[-1])
+    assert match is not None
+    yield telemetry, match.group()
+    telemetry.shutdown()
+
+
+def scrape(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Samples by name and labels, without the labels that say which library measured."""
+    with urllib.request.urlopen(url, timeout=20) as reply:
+        text = reply.read().decode()
+    return {
+        (sample.name, frozenset(pair for pair in sample.labels.items() if not pair[0].startswith("otel_"))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def labels(**pairs: str) -> frozenset[tuple[str, str]]:
+    return frozenset(pairs.items())
+
+
+async def test_calls_are_counted_by_method_and_status(caplog: pytest.LogCaptureFixture) -> None:
+    async def before_word(word: str) -> None:
+        if word == "full":
+            raise ResourceExhausted("full", retry_delay_ms=1)
+
+    with served(caplog) as (telemetry, url):
+        async with serving_decoder(ToyDecoder(before_word), telemetry=telemetry) as (_, address), decoder_stub(address) as stub:
+            for text in ("one", "two", "three"):
+                async for _event in stub.Generate(raw(text)):
+                    pass
+            await failure(stub.Generate(raw("full")))
+        samples = await asyncio.to_thread(scrape, url)
+    method = "/vscan.v1.Decoder/Generate"
+    assert samples["vscan_requests_total", labels(rpc_method=method, vscan_status="OK")] == 3
+    assert samples["vscan_requests_total", labels(rpc_method=method, vscan_status="RESOURCE_EXHAUSTED")] == 1
+    assert samples["vscan_request_duration_milliseconds_count", labels(rpc_method=method, vscan_status="OK")] == 3
+    assert samples["vscan_requests_running", labels(rpc_method=method)] == 0
+
+
+def test_what_autoscaling_reads_is_there_under_these_names(caplog: pytest.LogCaptureFixture) -> None:
+    with served(caplog) as (telemetry, url):
+        encoder, decoder = EncoderMetrics(telemetry.meter), DecoderMetrics(telemetry.meter)
+        encoder.waited(3.0)
+        decoder.waiting(2)
+        decoder.kv(1, rows=7, used_bytes=4096)
+        decoder.first_token(120.0)
+        samples = scrape(url)
+    assert samples["vscan_encoder_queue_wait_milliseconds_count", labels()] == 1
+    assert samples["vscan_decoder_waiting", labels()] == 2
+    assert samples["vscan_decoder_kv_used_bytes", labels(vscan_segment="1")] == 4096
+    assert samples["gen_ai_server_time_to_first_token_seconds_sum", labels()] == pytest.approx(0.12)
+    assert any(name == "process_resident_memory_bytes" for name, _ in samples)
+
+
+def test_buckets_are_the_named_ones(caplog: pytest.LogCaptureFixture) -> None:
+    with served(caplog) as (telemetry, url):
+        histogram(telemetry.meter, names.METRIC_ENCODER_QUEUE_WAIT).record(3.0)
+        samples = scrape(url)
+    buckets = {dict(pairs)["le"] for name, pairs in samples if name == "vscan_encoder_queue_wait_milliseconds_bucket"}
+    bounds = names.METRIC_ENCODER_QUEUE_WAIT.bounds
+    assert bounds is not None
+    assert {float(bound) for bound in buckets} == {*bounds, float("inf")}
+
+
+def test_two_services_in_one_process_keep_their_metrics_apart(caplog: pytest.LogCaptureFixture) -> None:
+    with served(caplog) as (one, one_url), served(caplog) as (_, other_url):
+        DecoderMetrics(one.meter).waiting(5)
+        assert ("vscan_decoder_waiting", labels()) in scrape(one_url)
+        assert ("vscan_decoder_waiting", labels()) not in scrape(other_url)
+
+
+def test_the_port_is_free_after_shutdown_and_taken_before(caplog: pytest.LogCaptureFixture) -> None:
+    with served(caplog) as (_, url):
+        address = url.removeprefix("http://").removesuffix("/metrics")
+        with pytest.raises(StartupError, match=f"cannot serve metrics on {address}: Address already in use"):
+            setup_telemetry("vscan-encoder", TelemetrySettings(metrics_bind=address))
+    setup_telemetry("vscan-encoder", TelemetrySettings(metrics_bind=address)).shutdown()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_metrics_go_to_the_collector_where_wanted(wanted: bool) -> None:
+    with OtlpCollector() as collector:
+        telemetry = setup_telemetry("x", TelemetrySettings(otlp_endpoint=collector.endpoint, otlp_metrics=wanted))
+        DecoderMetrics(telemetry.meter).waiting(1)
+        telemetry.shutdown()
+        assert (names.METRIC_DECODER_WAITING.name in collector.metric_names) is wanted
+
+
+def test_without_exporters_nothing_is_sent_and_spans_have_ids() -> None:
+    telemetry = setup_telemetry("x", TelemetrySettings())
+    with telemetry.tracer.start_as_current_span("s") as span:
+        assert span.get_span_context().is_valid
+    DecoderMetrics(telemetry.meter).waiting(1)
+    telemetry.shutdown()
