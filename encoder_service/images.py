@@ -32,6 +32,9 @@ _PLUGINS: tuple[tuple[bytes, str, type[ImageFile.ImageFile]], ...] = (
     (b"RIFF", "WebP", WebPImageFile),
     (b"BM", "BMP", BmpImageFile),
 )
+# Each scan of a progressive JPEG goes over the whole picture, and an empty one takes a few bytes. Encoders write about ten.
+_START_OF_SCAN = b"\xff\xda"
+MAX_JPEG_SCANS = 100
 FORMATS = tuple(dict.fromkeys(name for _, name, _ in _PLUGINS))
 
 
@@ -58,6 +61,8 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
     with _refusing(name):
         if name == "WebP" and (size := _webp_size(data)):
             _check_size(size, limits)  # its plugin allocates the canvas when it opens the file
+        if name == "JPEG" and (scans := data.count(_START_OF_SCAN)) > MAX_JPEG_SCANS:
+            raise InvalidArgument(_FIELD, f"{scans:,} JPEG scans", limit=f"{MAX_JPEG_SCANS}")
         image = plugin(io.BytesIO(data))
         _check_size(image.size, limits)
         image.load()

@@ -141,6 +141,16 @@ def test_webp_headers_give_the_size(options: dict[str, bool]) -> None:
     assert refusal(data, tight).problem == "3,000 pixels"
 
 
+def test_a_jpeg_of_many_scans_is_refused_and_a_progressive_one_is_not() -> None:
+    data = saved(picture(), "JPEG", progressive=True)
+    scans = data.count(b"\xff\xda")
+    assert 1 < scans < 20
+    assert decode_image(data, LIMITS).size == (40, 30)
+    start, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    repeated = data[:start] + data[start:end] * 500 + data[end:]
+    assert str(refusal(repeated)) == f"image: {scans + 499} JPEG scans, limit 100"
+
+
 def test_small_thin_large_and_empty_are_refused_by_name_and_limit() -> None:
     assert str(refusal(saved(picture(size=(1, 1)), "PNG"))) == "image: 1 x 1 pixels, limit at least 8 pixels a side"
     assert str(refusal(saved(picture(size=(400, 10)), "PNG"))) == "image: 400 x 10 pixels, limit aspect ratio of 20 to 1"
