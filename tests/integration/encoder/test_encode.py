@@ -10,17 +10,22 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.support.encoder import PARITY, encode_request, png, running_encoder, tokens_per_tile
+from tests.support.encoder import PARITY, RunningEncoder, encode_request, png, running_encoder, tokens_per_tile
 from vscan.cache.place import Place
 from vscan.errors import MissingImages, ResourceExhausted
 from vscan.specs import ReductionMethod, ReductionSpec, TargetAverage
 from vscan.telemetry.providers import Telemetry
 from vscan.v1 import encoder_pb2 as pb
 from vscan.v1 import visual_tokens_pb2 as tokens_pb
+from vscan.v1.encoder_pb2_grpc import VisionEncoderStub
 from vscan.visual_tokens import VisualTokens
 from vscan.wire import reduction_from_proto
 
 METHODS = [value for name, value in tokens_pb.ReductionMethod.items() if value]
+
+
+def stub(encoder: RunningEncoder) -> Any:
+    return VisionEncoderStub(encoder.channel)  # type: ignore[no-untyped-call]
 
 
 def by_digest(data: bytes, **reduction: Any) -> pb.EncodeRequest:
@@ -54,7 +59,7 @@ async def test_an_image_is_encoded_once_and_then_found_by_bytes_and_by_digest() 
         assert first.timings.vit_ms > 0
         assert first.timings.decode_image_ms > 0
         again = await encoder.encode(data)
-        named = await encoder.stub.Encode(by_digest(data))
+        named = await stub(encoder).Encode(by_digest(data))
         for response in (again, named):
             assert place_of(response) == Place.MEMORY
             assert response.visual_tokens == first.visual_tokens
@@ -65,10 +70,10 @@ async def test_an_image_is_encoded_once_and_then_found_by_bytes_and_by_digest() 
 async def test_an_unknown_digest_is_told_as_missing() -> None:
     async with running_encoder() as encoder:
         digest = hashlib.sha256(b"unknown").digest()
-        error = await encoder.refusal(encoder.stub.Encode(pb.EncodeRequest(image=tokens_pb.Image(sha256=digest))))
+        error = await encoder.refusal(stub(encoder).Encode(pb.EncodeRequest(image=tokens_pb.Image(sha256=digest))))
         assert isinstance(error, MissingImages)
         assert error.sha256 == (digest,)
-        other = await encoder.refusal(encoder.stub.Encode(by_digest(png(1), budget=tokens_per_tile(5))))
+        other = await encoder.refusal(stub(encoder).Encode(by_digest(png(1), budget=tokens_per_tile(5))))
         assert isinstance(other, MissingImages)
 
 
@@ -76,7 +81,7 @@ async def test_a_reference_has_counts_and_key_but_no_tokens() -> None:
     async with running_encoder() as encoder:
         request = encode_request(png(2))
         request.reply_form = pb.REPLY_FORM_REFERENCE
-        reference = await encoder.stub.Encode(request)
+        reference = await stub(encoder).Encode(request)
         assert not reference.HasField("visual_tokens")
         assert reference.report.tokens_after == 96
         inline = await encoder.encode(png(2))
@@ -89,17 +94,17 @@ async def test_lookup_tells_places_and_moves_nothing() -> None:
     digests = [hashlib.sha256(entry).digest() for entry in (other, data)]
     async with running_encoder() as encoder:
         await encoder.encode(data)
-        found = await encoder.stub.Lookup(pb.LookupRequest(sha256=digests))
+        found = await stub(encoder).Lookup(pb.LookupRequest(sha256=digests))
         assert [result.sha256 for result in found.results] == digests
         assert [result.place for result in found.results] == [Place.UNSPECIFIED, Place.MEMORY]
         smaller = tokens_pb.ReductionSpec(budget=tokens_per_tile(5))
-        found = await encoder.stub.Lookup(pb.LookupRequest(sha256=digests, reduction=smaller))
+        found = await stub(encoder).Lookup(pb.LookupRequest(sha256=digests, reduction=smaller))
         assert [result.place for result in found.results] == [Place.UNSPECIFIED, Place.UNSPECIFIED]
 
 
 async def test_describe_says_what_an_unset_field_means_and_what_is_refused() -> None:
     async with running_encoder(max_image_bytes=12345, model_alias="mine", reduction_local_share=0.25) as encoder:
-        described = await encoder.stub.Describe(pb.DescribeEncoderRequest())
+        described = await stub(encoder).Describe(pb.DescribeEncoderRequest())
         assert (described.model, described.family, described.hidden_size) == ("mine", "llava", 64)
         assert (described.tokens_per_tile, described.dtype) == (576, 1)
         assert len(described.fingerprint) == len(described.pair_fingerprint) == 32
@@ -116,11 +121,11 @@ async def test_describe_says_what_an_unset_field_means_and_what_is_refused() -> 
 
 async def test_a_spec_that_says_the_defaults_is_the_same_work() -> None:
     async with running_encoder() as encoder:
-        described = await encoder.stub.Describe(pb.DescribeEncoderRequest())
+        described = await stub(encoder).Describe(pb.DescribeEncoderRequest())
         first = await encoder.encode(png(6))
         said = encode_request(png(6))
         said.reduction.CopyFrom(described.defaults.reduction)
-        assert place_of(await encoder.stub.Encode(said)) == Place.MEMORY
+        assert place_of(await stub(encoder).Encode(said)) == Place.MEMORY
         unread = await encoder.encode(png(6), seed=5)  # only the random control reads a seed
         assert unread.content_key == first.content_key
 
