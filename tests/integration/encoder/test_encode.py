@@ -15,6 +15,7 @@ from vscan.cache.place import Place
 from vscan.errors import MissingImages, ResourceExhausted
 from vscan.specs import ReductionMethod, ReductionSpec, TargetAverage
 from vscan.telemetry.providers import Telemetry
+from vscan.tensors import dtype_to_proto
 from vscan.v1 import encoder_pb2 as pb
 from vscan.v1 import visual_tokens_pb2 as tokens_pb
 from vscan.v1.encoder_pb2_grpc import VisionEncoderStub
@@ -150,6 +151,17 @@ async def test_without_merging_the_tokens_are_those_of_the_unreduced_image() -> 
         kept = VisualTokens.from_proto((await encoder.encode(data, merge=False)).visual_tokens)
         assert kept.merged_into is None
         torch.testing.assert_close(kept.tokens, whole.tokens[kept.kept_indices], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+async def test_half_precision_is_served_in_its_own_type(dtype: str) -> None:
+    async with running_encoder(dtype=dtype) as encoder:
+        described = await stub(encoder).Describe(pb.DescribeEncoderRequest())
+        value = VisualTokens.from_proto((await encoder.encode(png(11))).visual_tokens)
+        assert value.tokens.dtype is getattr(torch, dtype)
+        assert described.dtype == dtype_to_proto(value.tokens.dtype)
+        assert value.kept_count == 96
+        assert value.tokens.isfinite().all()
 
 
 async def test_many_requests_share_a_pass_and_each_gets_what_it_gets_alone() -> None:

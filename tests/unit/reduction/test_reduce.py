@@ -117,6 +117,14 @@ def test_the_local_scan_alone_gives_the_remainder_to_the_next_best() -> None:
     assert set(result.picked_by.flatten().tolist()) == {PickedBy.LOCAL}
 
 
+@pytest.mark.parametrize(("keep", "local"), [(96, 48), (100, 48), (192, 96), (31, 0), (575, 272)])
+def test_what_windows_cannot_share_equally_goes_to_the_global_scan(keep: int, local: int) -> None:
+    # 16 windows: of 100 tokens the local scan may take 50, three a window are 48.
+    result = reduced(9, 1, Grid(24, 24), spec(ReductionMethod.VSCAN, keep), window=6)
+    scans = torch.bincount(result.picked_by.flatten().to(torch.int64), minlength=3)
+    assert (int(scans[PickedBy.LOCAL]), int(scans[PickedBy.GLOBAL])) == (local, keep - local)
+
+
 def test_the_global_scan_reads_deep_scores_only() -> None:
     grid = Grid(3, 3)
     deep = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 8]]).float()
