@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import pytest_asyncio
 
-from decoder_service.wiring import RunningDecoder
+from decoder_service.runner.runner import DeviceLost, Runner
+from decoder_service.wiring import RunningDecoder, serve
 from tests.support.asking import PICTURE, ask, chat, decoder_stub, refusal
+from tests.support.decoder import decoder_settings
 from tests.support.stack import Stack, in_process_stack
 from tests.support.until import until
 from vscan.errors import DeadlineExceeded, InternalError, ResourceExhausted, Unavailable
+from vscan.telemetry.providers import Telemetry
 from vscan.v1 import decoder_pb2_grpc
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -114,17 +118,36 @@ async def test_stopping_ends_what_does_not_end_by_itself() -> None:
         await nothing_is_held(stack.decoder)
 
 
+def lost(self: Runner, request_ids: object) -> None:
+    raise DeviceLost("unplugged")
+
+
 async def test_a_dead_engine_fails_who_waits_and_the_decoder_says_that_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    from decoder_service.runner.runner import DeviceLost, Runner
-
     async with in_process_stack() as stack, decoder_stub(stack.decoder_address) as stub:
-
-        def lost(self: Runner, request_ids: object) -> None:
-            raise DeviceLost("unplugged")
-
         monkeypatch.setattr(Runner, "run", lost)
         error = await refusal(stub, chat("w1"))
         assert isinstance(error, InternalError)
         assert "unplugged" not in error.message
         await until(lambda: "engine has failed" in stack.decoder.server.not_ready_reason(), what="the decoder to say so")
         assert isinstance(await refusal(stub, chat("w1")), InternalError | Unavailable)
+
+
+async def test_a_decoder_whose_engine_died_ends_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that whoever started it starts another."""
+    ready_file = tmp_path / "address"
+    settings = decoder_settings(encoder_address="127.0.0.1:1", ready_file=ready_file)
+    serving = asyncio.create_task(serve(settings, Telemetry()))
+    await until(ready_file.is_file, what="the port to open")
+    async with decoder_stub(ready_file.read_text()) as stub:
+
+        async def answers() -> bool:
+            try:
+                return len((await ask(stub, chat("w1"))).ids) == 6
+            except Unavailable:
+                return False
+
+        await until(answers, what="the model to be loaded")
+        monkeypatch.setattr(Runner, "run", lost)
+        await refusal(stub, chat("w1"))
+        with pytest.raises(InternalError, match="engine has failed"):
+            await serving
