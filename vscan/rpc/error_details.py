@@ -147,15 +147,16 @@ _BY_CODE: dict[grpc.StatusCode, Builder] = {
     grpc.StatusCode.UNAVAILABLE: _plain(Unavailable),
 }
 
-# gRPC refuses a message over the size limit with RESOURCE_EXHAUSTED, where waiting does not help.
-_TOO_LARGE = re.compile(r"message larger than max \((\d+) vs\.? (\d+)\)", re.IGNORECASE)
+# gRPC refuses a message over the size limit with RESOURCE_EXHAUSTED, where waiting does not help. It says on which side.
+_TOO_LARGE = re.compile(r"(?:(CLIENT|SERVER): )?(Sent|Received) message larger than max \((\d+) vs\.? (\d+)\)")
 
 
 def _from_code(code: grpc.StatusCode, message: str, detail: errors_pb2.ErrorDetail) -> VScanError:
     too_large = _TOO_LARGE.search(message)
     if too_large and code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        size, limit = (int(number) for number in too_large.groups())
-        return InvalidArgument("request", f"message of {size:,} bytes", limit=f"{limit:,} bytes")
+        side, verb, size, limit = too_large[1], too_large[2], int(too_large[3]), int(too_large[4])
+        field = "reply" if (side, verb) in {("CLIENT", "Received"), ("SERVER", "Sent")} else "request"
+        return InvalidArgument(field, f"message of {size:,} bytes", limit=f"{limit:,} bytes")
     build = _BY_CODE.get(code, _plain(InternalError))
     return build(message or code.name, detail)
 

@@ -47,14 +47,17 @@ def behavior_of(handler: Handler) -> Callable[..., Any]:
     return handler.stream_unary if handler.request_streaming else handler.unary_unary  # type: ignore[no-any-return]
 
 
-def with_behavior(handler: Handler, behavior: Callable[..., Any], *, raw_requests: bool = False) -> Handler:
-    """A handler of the same kind that runs `behavior`; with `raw_requests` it gets bytes instead of messages."""
+def with_behavior(handler: Handler, behavior: Callable[..., Any], *, raw: bool = False) -> Handler:
+    """A handler of the same kind that runs `behavior`; with `raw` that one takes and gives bytes instead of messages."""
     if handler.response_streaming:
         make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
     else:
         make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-    deserializer = None if raw_requests else handler.request_deserializer
-    return make(behavior, request_deserializer=deserializer, response_serializer=handler.response_serializer)  # type: ignore[operator]
+    return make(  # type: ignore[operator]
+        behavior,
+        request_deserializer=None if raw else handler.request_deserializer,
+        response_serializer=None if raw else handler.response_serializer,
+    )
 
 
 class AroundInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -47,8 +47,8 @@ from vscan.telemetry.metrics import RpcMetrics
 from vscan.telemetry.providers import Telemetry
 
 __all__ = [
+    "CodecInterceptor",
     "ErrorInterceptor",
-    "ParseInterceptor",
     "RequestLogInterceptor",
     "TenantInterceptor",
     "current_tenant",
@@ -75,7 +75,7 @@ def outer_interceptors(telemetry: Telemetry) -> list[grpc.aio.ServerInterceptor]
 
 def inner_interceptors() -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
     """Those within the gate, outermost first."""
-    return [ParseInterceptor(), TenantInterceptor()]
+    return [CodecInterceptor(), TenantInterceptor()]
 
 
 class RequestLogInterceptor(AroundInterceptor):
@@ -123,20 +123,28 @@ class ErrorInterceptor(AroundInterceptor):
             _fail(call, _known(error) or _unknown(call, error))
 
 
-class ParseInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Parses requests within the error interceptor, so that bytes that are no message get INVALID_ARGUMENT."""
+class CodecInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Parses requests and serializes replies within the error interceptor, where gRPC would do so around everything.
+
+    So bytes that are no message get INVALID_ARGUMENT, and a reply that cannot be sent is a fault like any other.
+    """
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Handler:
-        """Takes over the parsing of a unary request."""
+        """Takes over from gRPC where the request is one message."""
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming or is_infrastructure(handler_call_details.method):
             return handler
-        behavior, parse = behavior_of(handler), handler.request_deserializer
+        behavior, parse, serialize = behavior_of(handler), handler.request_deserializer, handler.response_serializer
 
-        def serve(request: bytes, context: Context) -> Any:
-            return behavior(_parsed(parse, request), context)
+        async def serve(request: bytes, context: Context) -> bytes:
+            return bytes(serialize(await behavior(_parsed(parse, request), context)))
 
-        return with_behavior(handler, serve, raw_requests=True)
+        async def serve_stream(request: bytes, context: Context) -> AsyncIterator[bytes]:
+            async with aclosing(behavior(_parsed(parse, request), context)) as replies:
+                async for reply in replies:
+                    yield serialize(reply)
+
+        return with_behavior(handler, serve_stream if handler.response_streaming else serve, raw=True)
 
 
 class TenantInterceptor(AroundInterceptor):

@@ -19,7 +19,7 @@ from vscan.rpc.error_details import STATUS_DETAILS_KEY, error_from_rpc
 from vscan.rpc.settings import RpcSettings
 from vscan.telemetry.settings import TelemetrySettings
 from vscan.telemetry.setup import setup_telemetry
-from vscan.v1 import decoder_pb2
+from vscan.v1 import decoder_pb2, decoder_pb2_grpc
 
 SECRET = "a prompt that nobody else may read"
 DESCRIBE = decoder_pb2.DescribeDecoderRequest()
@@ -156,6 +156,52 @@ async def test_a_message_over_the_limit_is_a_bad_request_that_names_it() -> None
         assert error.limit == "2,048 bytes"
         assert not error.retryable
         assert (await stub.Describe(DESCRIBE)).model == "toy"
+
+
+class WrongDecoder(ToyDecoder):
+    """Answers with what is no message of its calls."""
+
+    async def Describe(self, request: decoder_pb2.DescribeDecoderRequest, context: Any) -> Any:
+        return SECRET
+
+    async def Generate(self, request: decoder_pb2.GenerateRequest, context: Any) -> Any:
+        yield SECRET
+
+
+async def test_a_reply_that_cannot_be_serialized_is_an_unknown_fault() -> None:
+    for rpc_error in await both_failures(WrongDecoder()):
+        assert isinstance(error_from_rpc(rpc_error), InternalError)
+        assert SECRET not in str(rpc_error)
+
+
+class BigDecoder(ToyDecoder):
+    """Answers with more than a message may hold."""
+
+    async def Describe(self, request: Any, context: Any) -> Any:
+        return decoder_pb2.DescribeDecoderResponse(model="x" * 5000)
+
+    async def Generate(self, request: Any, context: Any) -> Any:
+        yield decoder_pb2.GenerateEvent(delta=decoder_pb2.TextDelta(text="x" * 5000))
+
+
+async def test_a_reply_over_the_limit_is_told_from_a_request_over_it() -> None:
+    settings = RpcSettings(max_message_bytes=2048)
+    async with serving_decoder(BigDecoder(), settings) as (_, address), decoder_stub(address) as stub:
+        for call in (stub.Generate(raw("one")), stub.Describe(DESCRIBE)):
+            rpc_error = await failure(call)
+            error = error_from_rpc(rpc_error)
+            assert isinstance(error, InvalidArgument), rpc_error
+            assert (error.field, error.limit) == ("reply", "2,048 bytes"), rpc_error
+    async with serving_decoder(BigDecoder()) as (_, address), open_channel(address, max_message_bytes=2048) as channel:
+        narrow = decoder_pb2_grpc.DecoderStub(channel)  # type: ignore[no-untyped-call]
+        for call, field in (
+            (narrow.Describe(DESCRIBE), "reply"),
+            (narrow.Generate(raw("one")), "reply"),
+            (narrow.Generate(raw("x" * 5000)), "request"),
+        ):
+            error = error_from_rpc(await failure(call))
+            assert isinstance(error, InvalidArgument)
+            assert error.field == field
 
 
 async def test_a_call_that_no_service_has_is_a_failed_precondition() -> None:
