@@ -28,11 +28,11 @@ from vscan.telemetry.setup import setup_tracing
 from vscan_client import Client, Place
 from vscan_client.cli.local_stack import ANY_PORT, LocalStack
 
-PICTURES = 8
-QUESTIONS = 4
+PICTURES = 12
+QUESTIONS = 6
 LEAST_ACCURACY = 0.70
 OUT = Path("demo_out")
-RESTART_AFTER_ROUND = 1
+RESTART_AFTER_ROUND = 3
 SERVICES = frozenset({"vscan-client", "vscan-decoder", "vscan-encoder"})
 CLIENT_SERVICE = "vscan-client"
 
@@ -69,7 +69,7 @@ def _ask(album: Sequence[Picture], collector: OtlpCollector, console: Console) -
         for number in range(QUESTIONS):
             with Client(server=stack.addresses.decoder, tracer_provider=telemetry.tracer_provider) as client:
                 asked += ask_round(client, album, number, seen)
-            if number == RESTART_AFTER_ROUND:
+            if number + 1 == RESTART_AFTER_ROUND:
                 console.print("restarting the decoder: what it remembers of the pictures is gone, what Redis holds is not …")
                 stack.restart("decoder")
     telemetry.shutdown()

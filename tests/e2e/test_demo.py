@@ -19,7 +19,7 @@ def test_the_demo_succeeds_with_any_seed_and_writes_its_pictures(tmp_path: Path)
     )
     assert done.returncode == 0, done.stdout + done.stderr
     pictures = sorted((tmp_path / "demo_out").glob("*.png"))
-    assert len(pictures) == 8
+    assert len(pictures) == 12
     assert all(Image.open(picture).width > Image.open(picture).height for picture in pictures)
     for part in ("encoded", "memory", "redis", "a new picture", "the same picture again", "accuracy"):
         assert part in done.stdout
