@@ -61,6 +61,11 @@ class Death:
     why: str
 
 
+def _threads_each() -> int:
+    """Half of this machine's cores for each service: with all of them each, their threads wait for one another."""
+    return max(1, len(os.sched_getaffinity(0)) // 2)
+
+
 class LocalStack:
     """Starts the three, in a `with` or by `start` and `stop`. Not for several threads at once.
 
@@ -167,16 +172,21 @@ class LocalStack:
         """Ends a `wait`; for signal handlers and other threads."""
         self._ended.put(None)
 
-    def restart(self, name: str, *, kill: bool = False) -> None:
-        """Ends one part, in order or by force, and starts it again where it was. Redis comes back empty."""
-        self._children[name].kill() if kill else self._end(name)
-        self._children[name].wait(_KILL_AFTER_S)
-        if name == REDIS:
-            self._run_redis(urlsplit(self._bound[REDIS]).port or 0)
-            return
-        self._binds[name] = self._bound[name]
-        self._start_service(name)
-        self._wait_until_ready(name)
+    def restart(self, *names: str, kill: bool = False) -> None:
+        """Ends these parts, in order or by force, and starts them again where they were. Redis comes back empty."""
+        for name in names:
+            if kill:
+                self._children[name].kill()
+            self._end(name)
+        for name in names:
+            if name == REDIS:
+                self._run_redis(urlsplit(self._bound[REDIS]).port or 0)
+            else:
+                self._binds[name] = self._bound[name]
+                self._start_service(name)
+        for name in names:
+            if name != REDIS:
+                self._wait_until_ready(name)
 
     def __enter__(self) -> Self:
         self.start()
@@ -214,7 +224,8 @@ class LocalStack:
         command = [sys.executable, "-P", "-m", f"{name}_service"]
         prefix = f"VSCAN_{name.upper()}_"
         settings = {prefix + key.upper(): value for key, value in self._settings_of(name).items()}
-        self._spawn(name, command, {prefix + "DRAIN_SECONDS": str(_DRAIN_S), **self._environment, **settings})
+        defaults = {prefix + "DRAIN_SECONDS": str(_DRAIN_S), prefix + "TORCH_THREADS": str(_threads_each())}
+        self._spawn(name, command, {**defaults, **self._environment, **settings})
 
     def _settings_of(self, name: str) -> dict[str, str]:
         settings = {"bind": self._binds[name], "redis_url": self._bound[REDIS], "ready_file": str(self._ready_file(name))}
