@@ -30,7 +30,8 @@ class Timeout:
 class Retry:
     """When to send a call again by itself: the server was away or had too much to do, and nothing of the answer had come yet.
 
-    The wait doubles from `backoff_ms` to `max_backoff_ms`; a server that says when to come back is obeyed.
+    The wait doubles from `backoff_ms` to `max_backoff_ms`; a server that says when to come back is obeyed. Together the default
+    waits are longer than the 2 s that a channel may pause before it looks for a server again, so one that restarted is met.
 
     Attributes:
         attempts: tries in all; 1 never retries.
@@ -41,7 +42,7 @@ class Retry:
             server that is down is not met with a multiple of its load.
     """
 
-    attempts: int = 4
+    attempts: int = 6
     backoff_ms: int = 100
     max_backoff_ms: int = 5_000
     jitter: float = 0.5

@@ -171,11 +171,10 @@ def test_the_cache_outlives_both_services(stack: LocalStack, album: list[Picture
     png, question = album[0].png(), album[0].questions[0].text
     with Client(server=stack.addresses.decoder) as client:
         before = client.ask(png, question, sampling=SamplingSpec(seed=1))
-        stack.restart("encoder", kill=True)
-        stack.restart("decoder")
+        stack.restart("decoder", "encoder", kill=True)
         after = client.ask(png, question, sampling=SamplingSpec(seed=1))
     assert after.images[0].place is Place.REDIS
-    assert after.client.sent_bytes < 200
+    assert after.client.sent_bytes < 200 * after.client.attempts
     assert essence(after) == essence(before)
 
 

@@ -29,6 +29,8 @@ OtlpOption = Annotated[
 DEFAULT_SERVER = "127.0.0.1:7070"
 DEFAULT_ENCODER = "127.0.0.1:7071"
 DEFAULT_TIMEOUT_S = 120.0
+# Somebody waits at the prompt, and a new process has a new channel, which does not pause before it connects.
+_RETRY = Retry(attempts=4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ class Connection:
             "tls": Tls(ca_file=self.tls_ca) if self.tls_ca else None,
             "insecure": self.insecure,
             "timeout": Timeout(total=self.timeout_s),
-            "retry": retry,
+            "retry": retry or _RETRY,
             "tracer_provider": telemetry.tracer_provider if telemetry else None,
         }
 

@@ -282,3 +282,4 @@ class LocalStack:
         child.terminate()
         if not child.wait(_KILL_AFTER_S):
             child.kill()
+            child.wait(_KILL_AFTER_S)
