@@ -44,7 +44,7 @@ async def test_the_servicer_knows_the_time_left() -> None:
         await stub.Describe(DESCRIBE)
     left = seen[0].left_seconds()
     assert left is not None
-    assert 0 < left <= 50
+    assert 0 < left < 60  # gRPC rounds a timeout up on its way
     assert seen[1].left_seconds() is None
 
 
