@@ -46,8 +46,12 @@ the training conversations have two turns. A scene's description decides by its 
 held-out one, so no scene description is in both sets.
 
 ## Training
-{steps}. Wall-clock time of the stages: {times}. Stages 1 and 2 run side by side, stages 4 and 5 on two ranks; one CPU
-thread a process, bfloat16 products. Seed {seed}; one run, the seed was not varied.
+{steps}.
+
+Wall-clock time of the stages, waits for other work on the machine included: {times}.
+
+Stages 1 and 2 run side by side, stages 4 and 5 on two ranks; one CPU thread a process, bfloat16 products. Seed {seed}; one run,
+the seed was not varied.
 
 1. `vision`: the encoder alone: what each patch shows, and what [CLS] knows of the picture at three depths (after 3, 5 and 7
    layers). This makes the attention of [CLS] fall on objects from the shallow layers on.
@@ -58,7 +62,10 @@ thread a process, bfloat16 products. Seed {seed}; one run, the seed was not vari
 
 **This model was trained with visual-token dropout**: stages 2, 4 and 5 keep a random 11 to 100 % of the visual tokens in a part
 of their batches ({dropped}), one token at least of every object, with positions
-packed. Large public models are not trained so. How it bears pruning says how this model bears it, not how they would.
+packed; stage 5 favours the objects' tokens by an amount drawn for each picture. No attention score takes part in the choice.
+Large public models are not trained so. How it bears pruning says how this model bears it, not how they would. The favour was
+added because pruning that keeps objects upsets the counts of a model that has seen uniform dropout alone: the weights after
+stage 4 scored 91.9 on all tokens and 87.7, 83.6 and 80.4 in the three `vscan` columns below, on the same questions.
 
 ## Measured
 Exact match in per cent on {pictures} held-out pictures with one question of each of the six families ("all" is over {total}
@@ -67,7 +74,8 @@ windows of 6 x 6 patches, merged). `random N`: N patches at random, not merged.
 
 {table}
 
-Made by `python -m embedded_model.train --out DIR`, measured by `python -m embedded_model.score --pictures {pictures}`.
+Made by `python -m embedded_model.train --out DIR --seed {seed}` (another machine rounds otherwise, so its weights will differ);
+measured by `python -m embedded_model.score --pictures {pictures}`.
 
 ## Limits
 The scenes are easy to prune: objects stand out from dull ground, so any informative score finds them. The model shows that a

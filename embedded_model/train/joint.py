@@ -43,7 +43,7 @@ def train_joint(place: Place, name: str) -> None:
         scenes = draw_scenes(rng, plan.pictures, Split.TRAIN)
         pixels, labels = pixels_of(scenes).to(place.device), labels_of(scenes).to(place.device)
         pack = ask_scenes(rng, scenes, plan.questions).to(place.device)
-        kept = draw_kept(labels.owner, draw_count(rng, plan.full_share))
+        kept = draw_kept(labels.owner, draw_count(rng, plan.full_share), plan.favour)
         with fast(place.device):
             states = encoder_states(model, pixels)
             seen, _ = heads(states, labels)

@@ -13,6 +13,7 @@ class StagePlan:
     pictures: int
     questions: int = 16  # a picture
     full_share: float = 1.0  # of batches that keep all visual tokens
+    favour: float = 0.0  # most that dropout adds to the chance of an object's tokens
     vision_rate: float = 1.0  # factor on the encoder's learning rates
     rate: float = 1.0  # factor on all other learning rates
 
@@ -22,5 +23,5 @@ PLANS: dict[str, StagePlan] = {
     "language": StagePlan(steps=1500, pictures=16, full_share=0.25),
     "bridge": StagePlan(steps=500, pictures=32),
     "joint": StagePlan(steps=750, pictures=16, full_share=0.5, vision_rate=0.2, rate=0.7),
-    "dropout": StagePlan(steps=60, pictures=16, full_share=0.2, vision_rate=0.1, rate=0.25),
+    "dropout": StagePlan(steps=150, pictures=16, full_share=0.2, favour=1.0, vision_rate=0.1, rate=0.25),
 }

@@ -15,13 +15,21 @@ from embedded_model.train.dropout import draw_kept
 
 
 @pytest.mark.parametrize("count", [15, 60, 144])
-def test_dropout_keeps_the_count_in_order_and_every_object(count: int) -> None:
+@pytest.mark.parametrize("favour", [0.0, 1.0])
+def test_dropout_keeps_the_count_in_order_and_every_object(count: int, favour: float) -> None:
     owner = labels_of(draw_scenes(seeded(41), 12, Split.TRAIN)).owner
-    kept = draw_kept(owner, count)
+    kept = draw_kept(owner, count, favour)
     assert kept.shape == (12, count)
     assert (kept.diff(dim=1) > 0).all()
     for mine, indices in zip(owner, kept, strict=True):
         assert set(mine[indices].tolist()) | {-1} == set(mine.tolist()) | {-1}
+
+
+def test_favour_keeps_more_of_the_objects() -> None:
+    torch.manual_seed(0)
+    owner = labels_of(draw_scenes(seeded(42), 50, Split.TRAIN)).owner
+    plain, favoured = (owner.gather(1, draw_kept(owner, 40, favour)) >= 0 for favour in (0.0, 1.0))
+    assert favoured.float().mean() > 1.2 * plain.float().mean()
 
 
 def test_rates_rise_then_fall() -> None:
