@@ -1,10 +1,15 @@
 """Fixtures that all tests share."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.redis_server import RedisServer
+
+# A run started in the background inherits an ignored SIGINT, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
