@@ -1,1 +1,1 @@
-"""."""
+"""The language-model service: answers questions about images."""

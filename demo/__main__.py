@@ -33,8 +33,9 @@ QUESTIONS = 6
 LEAST_ACCURACY = 0.70
 OUT = Path("demo_out")
 RESTART_AFTER_ROUND = 3
-SERVICES = frozenset({"vscan-client", "vscan-decoder", "vscan-encoder"})
 CLIENT_SERVICE = "vscan-client"
+ENCODER_SERVICE = "vscan-encoder"
+SERVICES = frozenset({CLIENT_SERVICE, "vscan-decoder", ENCODER_SERVICE})
 
 
 def main() -> int:
@@ -51,7 +52,8 @@ def main() -> int:
         return 1
     console.print(answer_table(asked))
     _draw_pictures(album, asked)
-    problems = [*_problems(asked), *_show_traces(asked, spans, console)]
+    _show_traces(asked, spans, console)
+    problems = [*_problems(asked), *_trace_problems(asked, spans)]
     accuracy = sum(row.correct for row in asked) / len(asked)
     console.print(f"accuracy {accuracy:.0%} of {len(asked)} questions (seed {seed}); pictures of what was kept are in {OUT}/")
     for problem in problems:
@@ -98,19 +100,23 @@ def _problems(asked: Sequence[Asked]) -> Iterator[str]:
         yield "nothing was found in Redis after the restart"
 
 
-def _show_traces(asked: Sequence[Asked], spans: Sequence[CollectedSpan], console: Console) -> Iterator[str]:
-    """Draws a cold and a repeated question's trace; yields what is wrong with them."""
-    cold = next(row for row in asked if not row.repeated)
-    repeated = next(row for row in asked if row.repeated)
-    for row, title, services in (
-        (cold, "a new picture", SERVICES),
-        (repeated, "the same picture again", SERVICES - {"vscan-encoder"}),
-    ):
-        trace = [span for span in spans if span.trace_id == row.answer.client.trace_id]
-        console.print(draw(trace, f"{title}: {row.question.text}"))
-        problem = problem_of(trace, services)
+def _trace_problems(asked: Sequence[Asked], spans: Sequence[CollectedSpan]) -> Iterator[str]:
+    for row in asked:
+        services = SERVICES if row.image.place is Place.ENCODED else SERVICES - {ENCODER_SERVICE}
+        problem = problem_of(_trace_of(row, spans), services)
         if problem:
-            yield f"the trace of {title} is not one tree: {problem}"
+            yield f"the trace of {row.picture.name}, {row.question.text!r}, is not one tree: {problem}"
+
+
+def _show_traces(asked: Sequence[Asked], spans: Sequence[CollectedSpan], console: Console) -> None:
+    """A cold and a repeated question's."""
+    for repeated, title in ((False, "a new picture"), (True, "the same picture again")):
+        row = next(row for row in asked if row.repeated is repeated)
+        console.print(draw(_trace_of(row, spans), f"{title}: {row.question.text}"))
+
+
+def _trace_of(row: Asked, spans: Sequence[CollectedSpan]) -> list[CollectedSpan]:
+    return [span for span in spans if span.trace_id == row.answer.client.trace_id]
 
 
 if __name__ == "__main__":

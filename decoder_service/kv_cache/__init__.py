@@ -1,1 +1,1 @@
-"""."""
+"""Keys and values of the running sequences, by segment."""
