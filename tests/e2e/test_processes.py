@@ -25,7 +25,8 @@ def stack(tmp_path: Path) -> Iterator[ProcessStack]:
 
 async def answer(stack: ProcessStack, image: bytes) -> Reply:
     async with decoder_stub(stack.decoder_address) as stub:
-        return await ask(stub, chat(image, QUESTION, ignore_eos=False))
+        # Channels to one address share their back-off: after a restart even a new one may wait before it connects.
+        return await ask(stub, chat(image, QUESTION, ignore_eos=False), wait_for_ready=True)
 
 
 async def test_an_image_is_encoded_once_whoever_restarts(stack: ProcessStack) -> None:
