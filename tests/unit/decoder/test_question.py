@@ -95,6 +95,8 @@ REFUSED: dict[str, tuple[pb.GenerateRequest, str]] = {
     "no part": (chat(message()), "messages[0].parts: 0 parts, limit 1 to 20"),
     "many parts": (chat(message(*[text("a")] * 21)), "messages[0].parts: 21 parts, limit 1 to 20"),
     "an empty part": (chat(message(text("a"), pb.Part())), "messages[0].parts[1]: neither text nor image"),
+    "more parts than are looked at": (chat(message(*[image()] * 81)), "messages[0].parts: 81 parts, limit 1 to 20"),
+    "80 images in a message": (chat(message(*[image()] * 80)), "messages: 80 images, limit 16"),
     "80 images": (chat(*[message(*[image()] * 20)] * 4), "messages: 80 images, limit 16"),
     "17 images": (chat(message(*[image()] * 17)), "messages: 17 images, limit 16"),
     "long text": (chat(message(text("a" * 51))), "messages: 51 characters of text, limit 50"),
