@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import torch
 
 from decoder_service.request import SampledToken, Sampling
+
+# A GPU divides by multiplying with the inverse, and that of any smaller number is infinite.
+_LEAST_TEMPERATURE = sys.float_info.min
 
 
 class Sampler:
@@ -23,7 +27,7 @@ class Sampler:
 
         The number drawn comes from the CPU and is looked up in the cumulative distribution: a seed means the same anywhere.
         """
-        ordered, ids = (logits.double() / self._sampling.temperature).sort(descending=True, stable=True)
+        ordered, ids = _scaled(logits, self._sampling.temperature).sort(descending=True, stable=True)
         if self._sampling.top_k:
             ordered = ordered[: self._sampling.top_k]
         cumulative = ordered.softmax(dim=0).cumsum(dim=0)
@@ -33,6 +37,12 @@ class Sampler:
         drawn = float(torch.rand((), generator=self._generator, dtype=torch.float64)) * float(cumulative[-1])
         place = int(torch.searchsorted(cumulative, drawn, right=True))
         return int(ids[min(place, cumulative.shape[0] - 1)])
+
+
+def _scaled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Logits over temperature, in float64, the largest at 0: however low the temperature, only the others get -inf."""
+    exact = logits.double()
+    return (exact - exact.max()) / max(temperature, _LEAST_TEMPERATURE)
 
 
 def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[SampledToken]:

@@ -52,6 +52,18 @@ def test_frequencies_follow_the_distribution(temperature: float) -> None:
         assert abs(found[token] / count - probability) < 5 * spread + 1e-9
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-307, 1e-308, 5e-324])
+def test_the_lowest_temperatures_take_the_largest(temperature: float) -> None:
+    for logits in (LOGITS, LOGITS * 1e30, -LOGITS, torch.tensor([float("-inf"), 2.0, -3.0]), LOGITS.bfloat16()):
+        assert {sampler(temperature=temperature, seed=seed).draw(logits) for seed in range(20)} == {int(logits.argmax())}
+
+
+@pytest.mark.parametrize("temperature", [1e-308, 5e-324])
+def test_the_lowest_temperatures_draw_among_equals(temperature: float) -> None:
+    equals = torch.tensor([4.0, 1.0, 4.0])
+    assert {sampler(temperature=temperature, seed=seed).draw(equals) for seed in range(40)} == {0, 2}
+
+
 def test_top_k_keeps_the_k_most_likely() -> None:
     assert set(draws(300, temperature=5.0, top_k=2)) == {1, 2}
     assert set(draws(300, temperature=5.0, top_k=1)) == {1}
