@@ -77,12 +77,12 @@ class Answering:
             VScanError: what `PromptWriter.ids`, `ImageResolver.resolve` and `plan_pruning` raise.
         """
         ids = await self._tokenise(question)
-        self.limits.check_prompt(len(ids), question.sampling)
+        self.limits.check_prompt(len(ids), question.sampling, field=question.prompt_field)
         started = time.perf_counter()
         images = await self._resolve(question, tenant, deadline)
         resolve_images_ms = (time.perf_counter() - started) * 1e3
         prompt = self._writer.lay_out(ids, [image.tokens for image in images])
-        self.limits.check_prompt(prompt.rows, question.sampling)
+        self.limits.check_prompt(prompt.rows, question.sampling, field=question.prompt_field)
         request = EngineRequest(
             request_id=uuid.uuid4().hex,
             prompt=prompt,

@@ -42,11 +42,14 @@ class Limits:
         for index, stop in enumerate(spec.stop):
             check_count(f"sampling.stop[{index}]", len(stop), 1, self.max_stop_chars, "characters")
 
-    def check_prompt(self, rows: int, spec: SamplingSpec) -> None:
-        """Raises InvalidArgument if a prompt of `rows` rows leaves no room for an answer, or for the one that was asked for."""
+    def check_prompt(self, rows: int, spec: SamplingSpec, *, field: str) -> None:
+        """Raises InvalidArgument if a prompt of `rows` rows leaves no room for an answer, or for the one that was asked for.
+
+        `field`: where the request has the prompt.
+        """
         limit = f"{self.max_context_tokens} tokens of prompt and answer together"
         if rows >= self.max_context_tokens:
-            raise InvalidArgument("prompt", f"{rows} tokens", limit=limit)
+            raise InvalidArgument(field, f"{rows} tokens", limit=limit)
         if spec.max_new_tokens is not None and rows + spec.max_new_tokens > self.max_context_tokens:
             problem = f"{spec.max_new_tokens} after {rows} of prompt"
             raise InvalidArgument("sampling.max_new_tokens", problem, limit=limit)

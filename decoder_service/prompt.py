@@ -109,7 +109,7 @@ class PromptWriter:
         ids = self.text.encode_raw(raw.text)
         placed = ids.count(self.layout.placeholder_id)
         if placed != raw.images:
-            raise InvalidArgument("raw.images", f"{placed} placeholders for {raw.images} images")
+            raise InvalidArgument("raw.images", f"{placed} placeholders for {raw.images} images", limit="one for each image")
         return ids
 
 

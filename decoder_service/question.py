@@ -33,6 +33,11 @@ class Question:
     report_kept: bool
 
     @property
+    def prompt_field(self) -> str:
+        """Where the request has the prompt, for errors about all of it."""
+        return "raw.text" if isinstance(self.prompt, RawPrompt) else "messages"
+
+    @property
     def text_chars(self) -> int:
         """Characters of all its texts."""
         if isinstance(self.prompt, RawPrompt):

@@ -172,12 +172,12 @@ def test_the_edges_of_the_limits_are_taken() -> None:
 
 
 def test_a_prompt_must_leave_room_for_its_answer() -> None:
-    LIMITS.check_prompt(99, SamplingSpec())
-    LIMITS.check_prompt(90, SamplingSpec(max_new_tokens=10))
-    with pytest.raises(InvalidArgument, match=r"^prompt: 100 tokens, limit 100 tokens of prompt and answer together$"):
-        LIMITS.check_prompt(100, SamplingSpec())
+    LIMITS.check_prompt(99, SamplingSpec(), field="messages")
+    LIMITS.check_prompt(90, SamplingSpec(max_new_tokens=10), field="messages")
+    with pytest.raises(InvalidArgument, match=r"^raw\.text: 100 tokens, limit 100 tokens of prompt and answer together$"):
+        LIMITS.check_prompt(100, SamplingSpec(), field="raw.text")
     with pytest.raises(InvalidArgument, match=r"^sampling\.max_new_tokens: 11 after 90 of prompt, limit 100 tokens"):
-        LIMITS.check_prompt(90, SamplingSpec(max_new_tokens=11))
+        LIMITS.check_prompt(90, SamplingSpec(max_new_tokens=11), field="messages")
 
 
 def test_unset_sampling_is_filled_in() -> None:
