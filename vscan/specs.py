@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from vscan.errors import InvalidArgument
 
-# Guards floor() against 1.5 x (1/9) x 576 coming out as 95.999...
+# Guards floor() against 1.5 x (1/9) x 576 coming out as 95.999..., and 0.29 x 100 as 28.999...
 _FLOOR_SLACK = 1e-9
 T = TypeVar("T")
 # The paper's default: 64 of 576 tokens on average (96 after stage 1, 32 from half the layers on).
@@ -49,9 +49,14 @@ class PositionPolicy(StrEnum):
     KEEP = "keep"
 
 
+def round_down(amount: float) -> int:
+    """Rounds a token count down, forgiving binary fractions a hair below an integer."""
+    return math.floor(amount + _FLOOR_SLACK)
+
+
 def floor_tokens(amount: float) -> int:
-    """Rounds a token count down, at least one, forgiving binary fractions a hair below an integer."""
-    return max(1, math.floor(amount + _FLOOR_SLACK))
+    """Rounds a token count down, at least one, as forgiving as `round_down`."""
+    return max(1, round_down(amount))
 
 
 def _check_fraction(value: float, field: str) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from vscan.specs import ReductionMethod, ReductionSpec
-
-# Guards floor() against 0.29 x 100 coming out as 28.999...
-_FLOOR_SLACK = 1e-9
+from vscan.specs import ReductionMethod, ReductionSpec, round_down
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +67,4 @@ def pool_grid(grid: Grid, budget_tokens: int) -> Grid:
 def _local_tokens(spec: ReductionSpec, keep: int) -> int:
     if spec.method is ReductionMethod.LOCAL:
         return keep
-    return math.floor((spec.local_share or 0.0) * keep + _FLOOR_SLACK)
+    return round_down((spec.local_share or 0.0) * keep)

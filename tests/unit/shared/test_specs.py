@@ -26,6 +26,7 @@ from vscan.specs import (
     TargetAverage,
     TokensPerTile,
     floor_tokens,
+    round_down,
 )
 
 BAD_FRACTIONS = [0.0, -0.0, -0.1, 1.0000001, math.nan, math.inf, -math.inf]
@@ -102,6 +103,8 @@ def test_a_budget_never_asks_for_nothing_or_more_than_all(budget: Budget, tile_t
 def test_fractions_of_whole_numbers_round_as_whole_numbers_do(part: int, whole: int) -> None:
     assert floor_tokens(part / whole * whole) == part
     assert floor_tokens(part / 9) == max(1, part // 9)
+    assert round_down(part / whole * whole) == part
+    assert round_down(part / 9) == part // 9
 
 
 @given(reductions(), reductions(filled=True))
