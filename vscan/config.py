@@ -23,6 +23,8 @@ from vscan.errors import StartupError
 # Kubernetes gives every container variables for each Service of its namespace: VSCAN_ENCODER_PORT, ...
 _KUBERNETES_LINK = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
 _SHOWN_VALUE_CHARS = 80
+# A name this like an unknown one is probably what was meant. REDIS and REDIS_URL are .71 alike, MODEL_PATH and MODEL_ALIAS .67.
+_LEAST_LIKENESS = 0.7
 
 
 def _split_commas(value: Any) -> Any:
@@ -133,9 +135,11 @@ def _refuse_unknown(settings: type[ServiceSettings], given: Mapping[str, Any]) -
     for variable in sorted(os.environ):
         name = variable.upper()
         if name.startswith(prefix) and name not in known and not _KUBERNETES_LINK.fullmatch(name.removeprefix(prefix)):
-            raise StartupError(f"{variable}: no such setting{_nearest(name, known)}")
+            raise StartupError(f"{variable}: no such setting{_nearest(name.removeprefix(prefix), settings)}")
 
 
-def _nearest(name: str, known: set[str]) -> str:
-    close = get_close_matches(name, sorted(known), 1)
-    return f", did you mean {close[0]}?" if close else ""
+def _nearest(name: str, settings: type[ServiceSettings]) -> str:
+    """Compared without the prefix, which would make all names alike."""
+    fields = {field.upper(): field for field in sorted(settings.model_fields)}
+    close = get_close_matches(name, fields, 1, _LEAST_LIKENESS)
+    return f", did you mean {variable_name(settings, fields[close[0]])}?" if close else ""

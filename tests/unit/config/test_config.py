@@ -91,6 +91,13 @@ def test_an_unknown_variable_is_named_with_the_nearest_one(monkeypatch: pytest.M
     assert refusal() == "VSCAN_TOY_INSECUR: no such setting, did you mean VSCAN_TOY_INSECURE?"
 
 
+@pytest.mark.parametrize("name", ["FOO", "TOY", "BINDING_OF_THE_PORT", "OTHER_THING"])
+def test_no_variable_is_named_where_none_is_near(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The prefix alone makes no two names alike."""
+    monkeypatch.setenv(f"VSCAN_TOY_{name}", "1")
+    assert refusal() == f"VSCAN_TOY_{name}: no such setting"
+
+
 def test_an_unknown_option_is_named() -> None:
     assert refusal({"not_a_setting": 1}) == "--not-a-setting: no such setting"
 
