@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vscan.errors import InvalidArgument
-from vscan.specs import Rater, ReductionMethod
+from vscan.specs import PositionPolicy, Rater, ReductionMethod
 from vscan_client.cli import connection as shared
 
 if TYPE_CHECKING:
@@ -19,13 +19,24 @@ if TYPE_CHECKING:
 
 METHODS = ", ".join(ReductionMethod)
 RATERS = ", ".join(Rater)
+POSITIONS = ", ".join(PositionPolicy)
 ReductionOption = Annotated[str | None, typer.Option("--reduction", help=f"How the encoder reduces: {METHODS}.")]
 BudgetOption = Annotated[
     str | None, typer.Option("--budget", help="Visual tokens to keep: 96 of each tile, 33%, or avg:11.1% over the layers.")
 ]
+LocalShareOption = Annotated[
+    float | None,
+    typer.Option("--local-share", help="Share of the budget, 0 to 1, that the vscan reduction's local scan takes."),
+]
+MergeOption = Annotated[
+    bool | None, typer.Option("--merge/--no-merge", help="Whether tokens that the encoder drops are merged into the kept ones.")
+]
 RaterOption = Annotated[str | None, typer.Option("--rater", help=f"How the decoder ranks before it prunes: {RATERS}.")]
 KeepOption = Annotated[
     str | None, typer.Option("--keep", help="Visual tokens that survive pruning: 32 or 33%; commas between pruning layers.")
+]
+PositionsOption = Annotated[
+    str | None, typer.Option("--positions", help=f"What becomes of positions after pruning: {POSITIONS}.")
 ]
 MaxNewTokensOption = Annotated[int | None, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")]
 TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="0 is greedy, and the default.")]
@@ -33,6 +44,12 @@ TopPOption = Annotated[float | None, typer.Option("--top-p", help="Sample from t
 TopKOption = Annotated[int | None, typer.Option("--top-k", help="Sample from the k most likely tokens.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Of sampling, and of a random reduction or rater.")]
 StopOption = Annotated[list[str] | None, typer.Option("--stop", help="A text that ends the answer; may be given again.")]
+IgnoreEosOption = Annotated[
+    bool, typer.Option("--ignore-eos", help="Go on past the model's own end, to the longest answer (for measurements).")
+]
+LogprobsOption = Annotated[
+    int | None, typer.Option("--logprobs", help="With --json: log-probabilities of the k most likely tokens at each step.")
+]
 
 
 def ask(
@@ -43,8 +60,11 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text, usage, timings, images.")] = False,
     reduction: ReductionOption = None,
     budget: BudgetOption = None,
+    local_share: LocalShareOption = None,
+    merge: MergeOption = None,
     rater: RaterOption = None,
     keep: KeepOption = None,
+    positions: PositionsOption = None,
     report_kept: Annotated[bool, typer.Option("--report-kept", help="With --json: which patches were kept.")] = False,
     max_new_tokens: MaxNewTokensOption = None,
     temperature: TemperatureOption = None,
@@ -52,6 +72,8 @@ def ask(
     top_k: TopKOption = None,
     seed: SeedOption = None,
     stop: StopOption = None,
+    ignore_eos: IgnoreEosOption = False,
+    logprobs: LogprobsOption = None,
     server: shared.ServerOption = shared.DEFAULT_SERVER,
     tls_ca: shared.TlsCaOption = None,
     insecure: shared.InsecureOption = False,
@@ -74,14 +96,19 @@ def ask(
     options = QuestionOptions(
         reduction=reduction,
         budget=budget,
+        local_share=local_share,
+        merge=merge,
         rater=rater,
         keep=keep,
+        positions=positions,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
         seed=seed,
         stop=tuple(stop or ()),
+        ignore_eos=ignore_eos,
+        logprobs=logprobs,
         report_kept=report_kept,
     ).ask_options()
     images, question = images_and_question(arguments)

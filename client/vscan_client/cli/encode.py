@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vscan_client.cli import connection as shared
-from vscan_client.cli.ask import BudgetOption, ReductionOption, SeedOption
+from vscan_client.cli.ask import BudgetOption, LocalShareOption, MergeOption, ReductionOption, SeedOption
 
 
 def encode(
@@ -18,6 +18,8 @@ def encode(
     ] = shared.DEFAULT_ENCODER,
     reduction: ReductionOption = None,
     budget: BudgetOption = None,
+    local_share: LocalShareOption = None,
+    merge: MergeOption = None,
     seed: SeedOption = None,
     tls_ca: shared.TlsCaOption = None,
     insecure: shared.InsecureOption = False,
@@ -37,7 +39,8 @@ def encode(
         trace_console=trace_console,
         otlp_endpoint=otlp_endpoint,
     )
-    spec = QuestionOptions(reduction=reduction, budget=budget, seed=seed).ask_options()["reduction"]
+    options = QuestionOptions(reduction=reduction, budget=budget, local_share=local_share, merge=merge, seed=seed)
+    spec = options.ask_options()["reduction"]
     with connection.telemetry() as telemetry, Client(**connection.client_arguments(telemetry)) as client:
         for image in images:
             print(json.dumps({"file": image, **client.encode(parse_image(image), reduction=spec).to_dict()}), flush=True)

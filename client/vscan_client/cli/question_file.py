@@ -21,10 +21,11 @@ from vscan_client.cli.questions import QuestionOptions
 Id: TypeAlias = str | int
 _OPTIONS = {field.name for field in fields(QuestionOptions)}
 _KNOWN = {"id", "image", "images", "question", "meta"} | _OPTIONS
-_TEXTS = {"reduction", "rater"}
+_TEXTS = {"reduction", "rater", "positions"}
 _BUDGETS = {"budget", "keep"}
-_INTEGERS = {"max_new_tokens", "top_k", "seed"}
-_NUMBERS = {"temperature", "top_p"}
+_INTEGERS = {"max_new_tokens", "top_k", "seed", "logprobs"}
+_NUMBERS = {"local_share", "temperature", "top_p"}
+_SWITCHES = {"merge", "ignore_eos", "report_kept"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def _option(name: str, value: Any) -> Any:
         return value
     if name in _NUMBERS and number:
         return float(value)
-    if name == "report_kept" and isinstance(value, bool):
+    if name in _SWITCHES and isinstance(value, bool):
         return value
     if name == "stop" and (isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))):
         return (value,) if isinstance(value, str) else tuple(value)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from vscan.errors import InvalidArgument
 from vscan.specs import (
     Budget,
     KeepRatio,
     KeepTokens,
+    PositionPolicy,
     PruneBudget,
     PruneSpec,
     Rater,
@@ -26,6 +28,8 @@ from vscan_client.content import Image
 from vscan_client.options import AskOptions
 
 E = TypeVar("E", bound=StrEnum)
+P = ParamSpec("P")
+Spec = TypeVar("Spec")
 _AVERAGE = "avg:"
 _DIGEST = "sha256:"
 
@@ -36,35 +40,57 @@ class QuestionOptions:
 
     reduction: str | None = None
     budget: str | None = None
+    local_share: float | None = None
+    merge: bool | None = None
     rater: str | None = None
     keep: str | None = None
+    positions: str | None = None
     max_new_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
     report_kept: bool = False
 
     def ask_options(self) -> AskOptions:
-        """As keywords of the client's verbs. Raises InvalidArgument naming the option."""
+        """As keywords of the client's verbs.
+
+        Raises:
+            InvalidArgument: a text that cannot be read, named by its option; a value out of range, by its path in the request.
+        """
         return AskOptions(
             reduction=self._reduction(), prune=self._prune(), sampling=self._sampling(), report_kept=self.report_kept
         )
 
     def _reduction(self) -> ReductionSpec | None:
-        if self.reduction is None and self.budget is None:
+        if all(asked is None for asked in (self.reduction, self.budget, self.local_share, self.merge)):
             return None
         method = None if self.reduction is None else _one_of(ReductionMethod, self.reduction, "reduction")
-        seed = self.seed if method is ReductionMethod.RANDOM else None
-        return ReductionSpec(method=method, budget=parse_budget(self.budget) if self.budget else None, seed=seed)
+        return _under(
+            "reduction",
+            ReductionSpec,
+            method=method,
+            budget=None if self.budget is None else parse_budget(self.budget),
+            local_share=self.local_share,
+            merge=self.merge,
+            seed=self.seed if method is ReductionMethod.RANDOM else None,
+        )
 
     def _prune(self) -> PruneSpec | None:
-        if self.rater is None and self.keep is None:
+        if all(asked is None for asked in (self.rater, self.keep, self.positions)):
             return None
         rater = None if self.rater is None else _one_of(Rater, self.rater, "rater")
-        seed = self.seed if rater is Rater.RANDOM else None
-        return PruneSpec(rater=rater, budgets=parse_keep(self.keep) if self.keep else (), seed=seed)
+        return _under(
+            "prune",
+            PruneSpec,
+            rater=rater,
+            budgets=() if self.keep is None else parse_keep(self.keep),
+            seed=self.seed if rater is Rater.RANDOM else None,
+            positions=None if self.positions is None else _one_of(PositionPolicy, self.positions, "positions"),
+        )
 
     def _sampling(self) -> SamplingSpec:
         return SamplingSpec(
@@ -74,22 +100,23 @@ class QuestionOptions:
             top_k=self.top_k,
             seed=self.seed,
             stop=self.stop,
+            ignore_eos=self.ignore_eos,
+            logprobs=self.logprobs,
         )
 
 
 def parse_budget(text: str) -> Budget:
     """`96`: tokens of each tile; `33%`: of a tile's tokens; `avg:11.1%`: on average over the language model's layers."""
     if text.startswith(_AVERAGE):
-        return TargetAverage(_fraction(text.removeprefix(_AVERAGE), "budget"))
-    return Ratio(_fraction(text, "budget")) if text.endswith("%") else TokensPerTile(_count(text, "budget"))
+        return _under("reduction", TargetAverage, _fraction(text.removeprefix(_AVERAGE), "budget"))
+    if text.endswith("%"):
+        return _under("reduction", Ratio, _fraction(text, "budget"))
+    return _under("reduction", TokensPerTile, _count(text, "budget"))
 
 
 def parse_keep(text: str) -> tuple[PruneBudget, ...]:
     """One budget for each pruning layer, with commas between: `32` visual tokens, or `33%` of those that reach the layer."""
-    return tuple(
-        KeepRatio(_fraction(part, "keep")) if part.endswith("%") else KeepTokens(_count(part, "keep"))
-        for part in text.replace(" ", "").split(",")
-    )
+    return tuple(_parse_kept(part, f"prune.budgets[{index}]") for index, part in enumerate(text.replace(" ", "").split(",")))
 
 
 def parse_image(text: str, folder: Path | None = None) -> Image:
@@ -97,6 +124,20 @@ def parse_image(text: str, folder: Path | None = None) -> Image:
     if text.startswith(_DIGEST):
         return Image.from_digest(text.removeprefix(_DIGEST))
     return Image.from_path(text if folder is None else folder / text)
+
+
+def _parse_kept(text: str, path: str) -> PruneBudget:
+    if text.endswith("%"):
+        return _under(path, KeepRatio, _fraction(text, "keep"))
+    return _under(path, KeepTokens, _count(text, "keep"))
+
+
+def _under(path: str, make: Callable[P, Spec], /, *args: P.args, **fields: P.kwargs) -> Spec:
+    """What `make` makes; what it refuses is named as the server names it, by its whole path in the request."""
+    try:
+        return make(*args, **fields)
+    except InvalidArgument as error:
+        raise error.below(path) from error
 
 
 def _fraction(text: str, field: str) -> float:

@@ -11,7 +11,7 @@ import vscan as project
 from tests.support.client_cli import in_a_process, vscan
 from tests.support.client_decoder import ScriptedDeployment, serving
 from vscan.errors import DeadlineExceeded, InternalError, InvalidArgument, VScanError
-from vscan.specs import KeepTokens, PruneSpec, Rater, ReductionMethod, ReductionSpec, TargetAverage
+from vscan.specs import KeepTokens, PositionPolicy, PruneSpec, Rater, ReductionMethod, ReductionSpec, TargetAverage
 from vscan.wire import prune_from_proto, reduction_from_proto, sampling_from_proto
 from vscan_client import Image
 
@@ -41,15 +41,22 @@ def test_json_is_one_object(address: str, cat: Path) -> None:
 
 def test_every_option_reaches_the_server(deployment: ScriptedDeployment, address: str, cat: Path) -> None:
     options = "--reduction vscan --budget avg:12.5% --rater text_mean --keep 8 --max-new-tokens 2 --temperature 0.5"
-    more = "--top-p 0.9 --top-k 5 --seed 3 --timeout 50"
+    more = (
+        "--top-p 0.9 --top-k 5 --seed 3 --timeout 50 --local-share 0.25 --no-merge --positions keep --logprobs 2 --ignore-eos"
+    )
     ran = vscan("ask", cat, "what?", "--server", address, *options.split(), *more.split(), "--stop", "a b", "--stop", "c")
     assert ran.out == "1 image(s):\n"
     (request,) = deployment.requests
-    assert reduction_from_proto(request.reduction) == ReductionSpec(method=ReductionMethod.VSCAN, budget=TargetAverage(0.125))
-    assert prune_from_proto(request.prune) == PruneSpec(rater=Rater.TEXT_MEAN, budgets=(KeepTokens(8),))
+    assert reduction_from_proto(request.reduction) == ReductionSpec(
+        method=ReductionMethod.VSCAN, budget=TargetAverage(0.125), local_share=0.25, merge=False
+    )
+    assert prune_from_proto(request.prune) == PruneSpec(
+        rater=Rater.TEXT_MEAN, budgets=(KeepTokens(8),), positions=PositionPolicy.KEEP
+    )
     sampling = sampling_from_proto(request.sampling)
     assert (sampling.max_new_tokens, sampling.temperature, sampling.top_p, sampling.top_k) == (2, 0.5, 0.9, 5)
     assert (sampling.seed, sampling.stop) == (3, ("a b", "c"))
+    assert (sampling.logprobs, sampling.ignore_eos) == (2, True)
     (left,) = deployment.time_left
     assert left is not None
     assert 0 < left < 60
@@ -100,6 +107,9 @@ def test_a_server_that_is_not_there_is_one_line_too(cat: Path) -> None:
         (["gone.png", "what?"], "gone.png: No such file"),
         (["CAT", "CAT"], "the last argument is the question"),
         (["CAT", "what?", "--budget", "x"], "budget"),
+        (["CAT", "what?", "--budget", "0"], "vscan: reduction.budget.tokens_per_tile: 0"),
+        (["CAT", "what?", "--local-share", "2"], "vscan: reduction.local_share: 2"),
+        (["CAT", "what?", "--positions", "best"], "positions"),
         (["CAT", "what?", "--rater", "best"], "rater"),
         (["sha256:12", "what?"], "sha256"),
     ],

@@ -28,12 +28,27 @@ def test_lines_become_questions(tmp_path: Path) -> None:
             "budget": 96,
             "stop": "x",
             "temperature": 1,
+            "local_share": 0.5,
+            "merge": False,
+            "positions": "keep",
+            "logprobs": 2,
+            "ignore_eos": True,
             "meta": [1],
         },
     )
+    asked = QuestionOptions(
+        budget="96",
+        stop=("x",),
+        temperature=1.0,
+        local_share=0.5,
+        merge=False,
+        positions="keep",
+        logprobs=2,
+        ignore_eos=True,
+    )
     assert read_questions(path) == [
         QuestionLine(1, ("a.png",), "what?", QuestionOptions()),
-        QuestionLine("b", ("a.png", "b.png"), "which?", QuestionOptions(budget="96", stop=("x",), temperature=1.0), [1]),
+        QuestionLine("b", ("a.png", "b.png"), "which?", asked, [1]),
     ]
 
 
@@ -57,6 +72,8 @@ GOOD = {"id": 1, "image": "a.png", "question": "what?"}
         ({**GOOD, "max_new_tokens": -3}, 1, "max_new_tokens"),
         ({**GOOD, "seed": 1.5}, 1, "seed"),
         ({**GOOD, "temperature": True}, 1, "temperature"),
+        ({**GOOD, "merge": 1}, 1, "merge"),
+        ({**GOOD, "logprobs": 0.5}, 1, "logprobs"),
         ({**GOOD, "stop": [1]}, 1, "stop"),
         ({**GOOD, "report_kept": 1}, 1, "report_kept"),
     ],

@@ -1,6 +1,7 @@
 """Options of the command line as the SDK's values."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from vscan.specs import (
     Budget,
     KeepRatio,
     KeepTokens,
+    PositionPolicy,
     PruneBudget,
     PruneSpec,
     Rater,
@@ -63,6 +65,26 @@ def test_a_bad_keep_is_refused(text: str) -> None:
         parse_keep(text)
 
 
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"budget": "0"}, "reduction.budget.tokens_per_tile"),
+        ({"budget": "101%"}, "reduction.budget.ratio"),
+        ({"budget": "avg:0%"}, "reduction.budget.target_average"),
+        ({"local_share": 1.5}, "reduction.local_share"),
+        ({"local_share": float("nan")}, "reduction.local_share"),
+        ({"reduction": "random", "seed": -1}, "reduction.seed"),
+        ({"keep": "0"}, "prune.budgets[0].tokens"),
+        ({"keep": "8,200%"}, "prune.budgets[1].ratio"),
+        ({"rater": "random", "seed": -1}, "prune.seed"),
+    ],
+)
+def test_a_value_out_of_range_is_named_as_the_server_names_it(options: dict[str, Any], path: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        QuestionOptions(**options).ask_options()
+    assert caught.value.field == path
+
+
 def test_what_was_not_asked_for_stays_the_deployments() -> None:
     options = QuestionOptions().ask_options()
     assert options == {"reduction": None, "prune": None, "sampling": SamplingSpec(), "report_kept": False}
@@ -78,13 +100,23 @@ def test_what_was_asked_for() -> None:
     assert options["report_kept"]
 
 
+def test_everything_that_the_contract_takes_can_be_asked_for() -> None:
+    options = QuestionOptions(local_share=0.25, merge=False, positions="keep", ignore_eos=True, logprobs=2).ask_options()
+    assert options["reduction"] == ReductionSpec(local_share=0.25, merge=False)
+    assert options["prune"] == PruneSpec(positions=PositionPolicy.KEEP)
+    assert options["sampling"] == SamplingSpec(ignore_eos=True, logprobs=2)
+
+
 def test_a_budget_alone_leaves_the_method_to_the_deployment() -> None:
     assert QuestionOptions(budget="24", seed=7).ask_options()["reduction"] == ReductionSpec(budget=TokensPerTile(24))
 
 
-@pytest.mark.parametrize(("field", "options"), [("reduction", {"reduction": "best"}), ("rater", {"rater": "best"})])
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [("reduction", {"reduction": "best"}), ("rater", {"rater": "best"}), ("positions", {"positions": "best"})],
+)
 def test_an_unknown_name_lists_the_known_ones(field: str, options: dict[str, str]) -> None:
-    with pytest.raises(InvalidArgument, match=f"{field}: 'best', limit .*random"):
+    with pytest.raises(InvalidArgument, match=f"{field}: 'best', limit .*(random|renumber)"):
         QuestionOptions(**options).ask_options()  # type: ignore[arg-type]
 
 
