@@ -90,7 +90,7 @@ INVALID: dict[str, tuple[pb.GenerateRequest, str, str]] = {
     "an image over the context": (chat(PICTURE, "w1 " * 4085, max_new_tokens=1), "messages", "limit 4096 tokens"),
     "a raw prompt over the context": (raw("w1 " * 4200, max_new_tokens=4), "raw.text", "limit 4096 tokens"),
     "an answer over the context": (chat("w1", max_new_tokens=4096), "sampling.max_new_tokens", "limit 4096 tokens"),
-    "2 placeholders, 1 image": (raw("<image> <image> w1", PICTURE), "raw.images", "2 placeholders for 1 images, limit one for each image"),
+    "2 placeholders, 1 image": (raw("<image> <image> w1", PICTURE), "raw.images", "2 placeholders for 1 images, limit one"),
     "no placeholder": (raw("w1", PICTURE), "raw.images", "0 placeholders for 1 images, limit one for each image"),
     "temperature -1": (chat("w1", temperature=-1), "sampling.temperature", "-1, limit 0 to 2"),
     "temperature NaN": (chat("w1", temperature=float("nan")), "sampling.temperature", "nan, limit 0 to 2"),
