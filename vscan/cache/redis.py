@@ -87,7 +87,7 @@ class RedisCache:
         with self._span(names.SPAN_REDIS_GET) as span:
             span.set_attribute(names.ATTR_CACHE_ENTRIES, len(keys))
             try:
-                entries = await self._ask("get", lambda: self._client.mget([_name(key) for key in keys]), span)
+                entries = await self._ask("get", lambda: self._client.mget([_name(key) for key in keys]), span, len(keys))
             except _NoAnswer as silence:
                 self._recorder.looked_up(Tier.REDIS, silence.outcome, len(keys))
                 return [None] * len(keys)
@@ -124,6 +124,10 @@ class RedisCache:
                 return [bool(found) for found in await self._ask("exists", pipeline.execute, span)]
             except _NoAnswer:
                 return [False] * len(keys)
+
+    def deadline_seconds(self, entries: int) -> float:
+        """How long an operation may take that moves so many entries: many large ones are not a slow Redis."""
+        return self._timeout_seconds * entries
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -166,13 +170,13 @@ class RedisCache:
             span.set_attribute(names.ATTR_DB_SYSTEM, "redis")
             yield span
 
-    async def _ask(self, operation: str, command: Callable[[], Awaitable[T]], span: Span) -> T:
-        """Runs a command within the deadline and tells the breaker. Raises _NoAnswer, and nothing else but cancellation."""
+    async def _ask(self, operation: str, command: Callable[[], Awaitable[T]], span: Span, entries: int = 1) -> T:
+        """Runs a command within its deadline and tells the breaker. Raises _NoAnswer, and nothing else but cancellation."""
         if not self._breaker.allows():
             span.set_attribute(names.ATTR_CACHE_RESULT, Outcome.SKIPPED)
             raise _NoAnswer(Outcome.SKIPPED)
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self.deadline_seconds(entries)):
                 answer = await command()
         except Exception as error:  # whatever the client raises, it is a fault of this tier, not of the request
             span.set_attribute(names.ATTR_CACHE_RESULT, Outcome.ERROR)

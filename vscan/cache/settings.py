@@ -38,7 +38,8 @@ class CacheSettings(BaseModel):
         # Not shorter: on a busy CPU the event loop itself may be late, and that would pass for a slow Redis.
         default=500,
         gt=0,
-        description="Longest that a request waits for one Redis operation, connecting included, in milliseconds.",
+        description="Longest that a request waits for one Redis operation, connecting included, in milliseconds; when it reads "
+        "several entries at once, so long for each entry asked for.",
     )
     redis_connections: int = Field(default=16, gt=0, description="Most connections to Redis.")
     redis_breaker_faults: int = Field(

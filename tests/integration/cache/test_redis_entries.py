@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,29 @@ async def test_several_keys_are_one_command(fresh_redis: RedisServer) -> None:
     assert "cmdstat_get" not in calls
     assert [same(found[0], make_tokens(1)), found[1], same(found[2], make_tokens(3))] == [True, None, True]
     assert counts.lookups == {(Tier.REDIS, Outcome.HIT): 2, (Tier.REDIS, Outcome.MISS): 1}
+
+
+async def test_the_deadline_grows_with_the_entries_asked_for(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen large images in one answer are not a slow Redis. What moves no entries has the deadline of one."""
+    deadlines: list[float | None] = []
+    timeout = asyncio.timeout
+
+    def noted(seconds: float | None) -> asyncio.Timeout:
+        deadlines.append(seconds)
+        return timeout(seconds)
+
+    monkeypatch.setattr(asyncio, "timeout", noted)
+    keys = [key(str(n)) for n in range(16)]
+    async with redis_cache(redis_server, redis_timeout_ms=20_000) as (cache, counts):
+        assert (cache.deadline_seconds(1), cache.deadline_seconds(16)) == (20.0, 320.0)
+        await cache.put(keys[0], make_tokens().to_bytes())
+        await cache.get(keys[0])
+        await cache.get_many(keys)
+        await cache.has_many(keys)
+    assert [seconds for seconds in deadlines if seconds is not None] == [20.0, 20.0, 320.0, 20.0]
+    assert counts.errors == {}
 
 
 async def test_entries_expire_and_reading_does_not_put_it_off(redis_server: RedisServer) -> None:
