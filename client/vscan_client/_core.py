@@ -1,5 +1,5 @@
-"""What both clients share: what a question looks like on the wire, when its images go as digests, when it is sent
-again, and how events become an answer. No I/O: a transport asks for requests, sends them and tells what came back.
+"""What both clients share: what a question is, when its images go as digests, when it is sent again, and how events become
+an answer. No I/O and no messages: a transport has requests built (`_messages.py`), sends them and tells what came back.
 
     exchange = core.exchange(images, reduction, timeout)
     while True:
@@ -17,8 +17,6 @@ from random import Random
 
 from vscan.errors import DeadlineExceeded, InternalError, InvalidArgument, MissingImages, VScanError
 from vscan.specs import ReductionSpec
-from vscan.v1 import decoder_pb2, visual_tokens_pb2
-from vscan_client import _messages
 from vscan_client._retrying import RetryBudget, wait_seconds
 from vscan_client._sent_images import SentImages
 from vscan_client.answer import Answer, ClientReport, Event, Finished, Started, TextDelta, Token
@@ -59,22 +57,6 @@ class Question:
     def reduction(self) -> ReductionSpec | None:
         """Stage 1, as asked for."""
         return self.options.get("reduction")
-
-    def request(self, form: _messages.ImageForm) -> decoder_pb2.GenerateRequest:
-        """The message, with each image in the form that `form` gives it."""
-        if isinstance(self.prompt, RawPrompt):
-            prompt: decoder_pb2.Chat | decoder_pb2.RawPrompt = _messages.raw_to_proto(
-                self.prompt.text, self.prompt.images, form
-            )
-        else:
-            prompt = _messages.chat_to_proto(self.prompt, form)
-        return _messages.generate_request(
-            prompt,
-            reduction=self.reduction,
-            prune=self.options.get("prune"),
-            sampling=self.options.get("sampling"),
-            report_kept=self.options.get("report_kept", False),
-        )
 
 
 class Core:
@@ -120,12 +102,10 @@ class Exchange:
         self.attempts = 0
         self.sent_bytes = 0
 
-    def form(self, image: Image) -> visual_tokens_pb2.Image:
-        """An image as it goes in the next try: its digest where the server has seen it, else its bytes."""
+    def form(self, image: Image) -> Image:
+        """An image as it goes in the next try: its digest alone where the server has seen it, else with its bytes."""
         seen = image.sha256 not in self._whole and self._core.sent.knows(image.sha256, self._reduction)
-        if image.data is None or seen:
-            return visual_tokens_pb2.Image(sha256=image.sha256)
-        return visual_tokens_pb2.Image(data=image.data)
+        return Image(image.sha256) if seen else image
 
     def sending(self, request_bytes: int) -> float | None:
         """One more try begins: the seconds left for it, `None` without a limit. Raises DeadlineExceeded if there are none."""

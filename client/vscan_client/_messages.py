@@ -1,4 +1,8 @@
-"""Between the SDK's values and the contract's messages. Nothing else in the SDK knows the generated types."""
+"""Between the SDK's values and the contract's messages: every request is built here and every reply is read here.
+
+Of the rest of the SDK only the transport (`async_client.py`, `async_stream.py`) knows generated types, to send what comes from
+here and to hand back what arrives; it looks into none.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from vscan import wire
-from vscan.specs import PruneSpec, ReductionSpec, SamplingSpec
+from vscan.specs import ReductionSpec
 from vscan.v1 import decoder_pb2, encoder_pb2, tensor_pb2, visual_tokens_pb2
+from vscan_client._core import Question, RawPrompt
 from vscan_client.answer import (
     Event,
     Finished,
@@ -28,8 +33,8 @@ from vscan_client.content import Image, Message, Role, Text
 from vscan_client.description import DecoderDescription, EncoderDescription
 from vscan_client.encoded import Encoded, EncodeTimings, TensorBytes
 
-# How an image goes: its bytes or its digest.
-ImageForm: TypeAlias = Callable[[Image], visual_tokens_pb2.Image]
+# An image as it goes: with its bytes, or with its digest alone.
+ImageForm: TypeAlias = Callable[[Image], Image]
 
 _ROLES = {Role.SYSTEM: decoder_pb2.ROLE_SYSTEM, Role.USER: decoder_pb2.ROLE_USER, Role.ASSISTANT: decoder_pb2.ROLE_ASSISTANT}
 _REASONS = {
@@ -58,46 +63,28 @@ _DTYPES = {
 }
 
 
-def chat_to_proto(messages: tuple[Message, ...], form: ImageForm) -> decoder_pb2.Chat:
-    """A conversation's message."""
-    return decoder_pb2.Chat(
-        messages=[
-            decoder_pb2.Message(role=_ROLES[message.role], parts=[_part_to_proto(part, form) for part in message.parts])
-            for message in messages
-        ]
-    )
+def generate_request(question: Question, form: ImageForm) -> decoder_pb2.GenerateRequest:
+    """A question, with each image as `form` gives it; what is `None` stays unset.
 
-
-def raw_to_proto(text: str, images: tuple[Image, ...], form: ImageForm) -> decoder_pb2.RawPrompt:
-    """A raw prompt's message."""
-    return decoder_pb2.RawPrompt(text=text, images=[form(image) for image in images])
-
-
-def generate_request(
-    prompt: decoder_pb2.Chat | decoder_pb2.RawPrompt,
-    *,
-    reduction: ReductionSpec | None,
-    prune: PruneSpec | None,
-    sampling: SamplingSpec | None,
-    report_kept: bool,
-) -> decoder_pb2.GenerateRequest:
-    """The whole request; what is `None` stays unset."""
+    Raises:
+        InvalidArgument: a number that the wire cannot hold.
+    """
+    prompt, options = question.prompt, question.options
+    prune, sampling = options.get("prune"), options.get("sampling")
     return decoder_pb2.GenerateRequest(
-        chat=prompt if isinstance(prompt, decoder_pb2.Chat) else None,
-        raw=prompt if isinstance(prompt, decoder_pb2.RawPrompt) else None,
-        reduction=wire.reduction_to_proto(reduction) if reduction else None,
+        chat=None if isinstance(prompt, RawPrompt) else _chat(prompt, form),
+        raw=_raw(prompt, form) if isinstance(prompt, RawPrompt) else None,
+        reduction=wire.reduction_to_proto(question.reduction) if question.reduction else None,
         prune=wire.prune_to_proto(prune) if prune else None,
         sampling=wire.sampling_to_proto(sampling) if sampling else None,
-        report_kept=report_kept,
+        report_kept=options.get("report_kept", False),
     )
 
 
-def encode_request(
-    image: visual_tokens_pb2.Image, reduction: ReductionSpec | None, *, tokens: bool
-) -> encoder_pb2.EncodeRequest:
+def encode_request(image: Image, reduction: ReductionSpec | None, *, tokens: bool) -> encoder_pb2.EncodeRequest:
     """An image to encode, with or without the tokens in the reply."""
     return encoder_pb2.EncodeRequest(
-        image=image,
+        image=_image(image),
         reduction=wire.reduction_to_proto(reduction) if reduction else None,
         reply_form=encoder_pb2.REPLY_FORM_INLINE if tokens else encoder_pb2.REPLY_FORM_REFERENCE,
     )
@@ -108,6 +95,16 @@ def lookup_request(images: tuple[Image, ...], reduction: ReductionSpec | None) -
     return encoder_pb2.LookupRequest(
         sha256=[image.sha256 for image in images], reduction=wire.reduction_to_proto(reduction) if reduction else None
     )
+
+
+def describe_decoder_request() -> decoder_pb2.DescribeDecoderRequest:
+    """Asks the decoder who it is."""
+    return decoder_pb2.DescribeDecoderRequest()
+
+
+def describe_encoder_request() -> encoder_pb2.DescribeEncoderRequest:
+    """Asks the encoder who it is."""
+    return encoder_pb2.DescribeEncoderRequest()
 
 
 def event_from_proto(message: decoder_pb2.GenerateEvent) -> Event | None:
@@ -193,8 +190,27 @@ def encoder_description(message: encoder_pb2.DescribeEncoderResponse) -> Encoder
     )
 
 
-def _part_to_proto(part: Text | Image, form: ImageForm) -> decoder_pb2.Part:
-    return decoder_pb2.Part(text=part.text) if isinstance(part, Text) else decoder_pb2.Part(image=form(part))
+def _chat(messages: tuple[Message, ...], form: ImageForm) -> decoder_pb2.Chat:
+    return decoder_pb2.Chat(
+        messages=[
+            decoder_pb2.Message(role=_ROLES[message.role], parts=[_part(part, form) for part in message.parts])
+            for message in messages
+        ]
+    )
+
+
+def _part(part: Text | Image, form: ImageForm) -> decoder_pb2.Part:
+    return decoder_pb2.Part(text=part.text) if isinstance(part, Text) else decoder_pb2.Part(image=_image(form(part)))
+
+
+def _raw(prompt: RawPrompt, form: ImageForm) -> decoder_pb2.RawPrompt:
+    return decoder_pb2.RawPrompt(text=prompt.text, images=[_image(form(image)) for image in prompt.images])
+
+
+def _image(image: Image) -> visual_tokens_pb2.Image:
+    if image.data is None:
+        return visual_tokens_pb2.Image(sha256=image.sha256)
+    return visual_tokens_pb2.Image(data=image.data)
 
 
 def _token(message: decoder_pb2.GeneratedToken) -> Token:

@@ -139,13 +139,13 @@ class AsyncClient:
     async def describe(self, *, timeout: float | None = None) -> Description:
         """The deployment's model, limits and defaults."""
         stub = self._decoder_stub()
-        decoder = await self._unary(self._core.exchange((), None, timeout), decoder_pb2.DescribeDecoderRequest, stub.Describe)
+        decoder = await self._unary(self._core.exchange((), None, timeout), _messages.describe_decoder_request, stub.Describe)
         described = _messages.decoder_description(decoder)
         if self._encoder is None:
             return Description(decoder=described)
         encoder_stub = self._encoder_stub()
         exchange = self._core.exchange((), None, timeout)
-        encoder = await self._unary(exchange, encoder_pb2.DescribeEncoderRequest, encoder_stub.Describe)
+        encoder = await self._unary(exchange, _messages.describe_encoder_request, encoder_stub.Describe)
         return Description(decoder=described, encoder=_messages.encoder_description(encoder))
 
     async def aclose(self) -> None:

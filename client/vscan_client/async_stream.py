@@ -114,7 +114,7 @@ class AsyncAnswerStream:
             await asyncio.sleep(wait_s)
 
     async def _one_try(self, question: Question, exchange: Exchange, span: trace.Span) -> AsyncGenerator[Event, None]:
-        request = question.request(exchange.form)
+        request = _messages.generate_request(question, exchange.form)
         left_s = exchange.sending(request.ByteSize())
         with within(span):
             self._call = self._generate(request, left_s)

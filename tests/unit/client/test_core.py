@@ -47,7 +47,7 @@ def begin(core: Core, *images: Image, reduction: ReductionSpec | None = None, ti
 
 
 def sends(exchange: Exchange, image: Image) -> str:
-    return str(exchange.form(image).WhichOneof("source"))
+    return "sha256" if exchange.form(image).data is None else "data"
 
 
 def test_an_image_goes_whole_until_the_server_has_accepted_it() -> None:
