@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 
+from decoder_service.encoder_reply import EncoderReply, read_reply
 from decoder_service.pairing import EncoderDescription, Fit
 from vscan.errors import (
     Cancelled,
@@ -23,7 +24,9 @@ from vscan.errors import (
 )
 from vscan.rpc.deadlines import Deadline
 from vscan.rpc.error_details import error_from_rpc
-from vscan.v1 import encoder_pb2, encoder_pb2_grpc
+from vscan.specs import ReductionSpec
+from vscan.v1 import encoder_pb2, encoder_pb2_grpc, visual_tokens_pb2
+from vscan.wire import reduction_to_proto
 
 log = logging.getLogger(__name__)
 
@@ -104,17 +107,40 @@ class EncoderLink:
             except InvalidArgument as error:
                 await self._set_problem(f"the encoder's description is not understood: {error}")
 
-    async def encode(self, request: encoder_pb2.EncodeRequest, *, field: str, deadline: Deadline) -> encoder_pb2.EncodeResponse:
-        """Asks for one image's tokens; `field` is its place in the decoder's own request.
+    async def encode(
+        self,
+        sha256: bytes,
+        data: bytes | None,
+        reduction: ReductionSpec,
+        *,
+        encoder: EncoderDescription,
+        field: str,
+        deadline: Deadline,
+    ) -> EncoderReply:
+        """Asks for one image's tokens.
+
+        Args:
+            sha256: the image's digest.
+            data: its bytes, which are sent instead where they are there.
+            encoder: the one that must answer.
+            field: the image's place in the decoder's own request.
 
         Raises:
+            EncoderChanged: another encoder answered.
             InvalidArgument: the encoder refused the image or the spec; names the field of the decoder's request.
             MissingImages: the digest is unknown.
             ResourceExhausted: the encoder is busy.
             DeadlineExceeded: the caller's time ran out.
             Unavailable: the encoder is away, too slow, or does not let this decoder in.
-            InternalError: the encoder failed.
+            InternalError: the encoder failed, or its reply is not to be used.
         """
+        image = visual_tokens_pb2.Image(sha256=sha256) if data is None else visual_tokens_pb2.Image(data=data)
+        request = encoder_pb2.EncodeRequest(
+            image=image, reduction=reduction_to_proto(reduction), reply_form=encoder_pb2.REPLY_FORM_INLINE
+        )
+        return await read_reply(await self._ask(request, field, deadline), encoder, sha256)
+
+    async def _ask(self, request: encoder_pb2.EncodeRequest, field: str, deadline: Deadline) -> encoder_pb2.EncodeResponse:
         left = deadline.left_seconds()
         try:
             response: encoder_pb2.EncodeResponse = await self._stub.Encode(

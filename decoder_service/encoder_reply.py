@@ -6,12 +6,21 @@ import logging
 from dataclasses import dataclass
 
 from decoder_service.pairing import EncoderDescription
+from vscan.cache.place import Place
 from vscan.errors import InternalError, InvalidArgument
 from vscan.offload import off_loop_if_large
 from vscan.v1 import encoder_pb2
 from vscan.visual_tokens import VisualTokens
 
 log = logging.getLogger(__name__)
+
+# Where the encoder found what it answers with, as the decoder's caller sees it.
+_SEEN_FROM_HERE: dict[int, Place] = {
+    Place.ENCODED: Place.ENCODED,
+    Place.MEMORY: Place.ENCODER_MEMORY,
+    Place.REDIS: Place.REDIS,
+    Place.SHARED: Place.SHARED,
+}
 
 
 class EncoderChanged(Exception):
@@ -36,8 +45,17 @@ class EncodeTimings:
         return cls(**{name: getattr(message, name) for name in cls.__slots__})
 
 
-async def tokens_of(reply: encoder_pb2.EncodeResponse, encoder: EncoderDescription, sha256: bytes) -> VisualTokens:
-    """The reply's tokens, if they are of the image that was asked for, and as the encoder described itself.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderReply:
+    """What the encoder has said about one image; `place` as the decoder's caller sees it."""
+
+    tokens: VisualTokens
+    place: Place
+    timings: EncodeTimings
+
+
+async def read_reply(reply: encoder_pb2.EncodeResponse, encoder: EncoderDescription, sha256: bytes) -> EncoderReply:
+    """The reply, if its tokens are of the image that was asked for, and as the encoder described itself.
 
     Raises:
         EncoderChanged: the reply is another encoder's.
@@ -55,7 +73,11 @@ async def tokens_of(reply: encoder_pb2.EncodeResponse, encoder: EncoderDescripti
     problem = misfit(tokens, encoder)
     if problem:
         raise _fault(problem)
-    return tokens
+    return EncoderReply(
+        tokens=tokens,
+        place=_SEEN_FROM_HERE.get(reply.report.place, Place.UNSPECIFIED),
+        timings=EncodeTimings.from_proto(reply.timings),
+    )
 
 
 def misfit(tokens: VisualTokens, encoder: EncoderDescription) -> str | None:

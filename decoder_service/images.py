@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from opentelemetry.trace import NoOpTracer, Span, Tracer
 
 from decoder_service.encoder_link import EncoderLink
-from decoder_service.encoder_reply import EncoderChanged, EncodeTimings, misfit, tokens_of
+from decoder_service.encoder_reply import EncoderChanged, EncodeTimings, misfit
 from decoder_service.pairing import EncoderDescription
 from vscan.cache.place import Place
 from vscan.cache.tiers import TieredCache
@@ -22,20 +22,11 @@ from vscan.rpc.deadlines import Deadline
 from vscan.specs import ReductionSpec
 from vscan.telemetry import names
 from vscan.tensors import DTYPE_NAMES
-from vscan.v1 import encoder_pb2, visual_tokens_pb2
 from vscan.visual_tokens import CODEC_VERSION, VisualTokens
-from vscan.wire import reduction_to_proto
 
 NO_DEADLINE = Deadline()
 # An encoder is replaced once in a while: one more try finds the new one. In a fleet that disagrees with itself none would.
 ATTEMPTS = 3
-# Where the encoder found what it answers with, as the decoder's caller sees it.
-_SEEN_FROM_HERE: dict[int, Place] = {
-    Place.ENCODED: Place.ENCODED,
-    Place.MEMORY: Place.ENCODER_MEMORY,
-    Place.REDIS: Place.REDIS,
-    Place.SHARED: Place.SHARED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,24 +156,14 @@ class ImageResolver:
 
     async def _encode(self, quest: _Quest, digest: bytes, image: ImageInput) -> ResolvedImage | None:
         started = time.perf_counter()
-        request = encoder_pb2.EncodeRequest(
-            image=_source(digest, image),
-            reduction=reduction_to_proto(quest.reduction),
-            reply_form=encoder_pb2.REPLY_FORM_INLINE,
-        )
         try:
-            reply = await self._link.encode(request, field=image.field, deadline=quest.deadline)
+            reply = await self._link.encode(
+                digest, image.data, quest.reduction, encoder=quest.encoder, field=image.field, deadline=quest.deadline
+            )
         except MissingImages:
             return None
-        tokens = await tokens_of(reply, quest.encoder, digest)
-        self._cache.remember(quest.key(digest), tokens)
-        return ResolvedImage(
-            tokens,
-            digest,
-            _SEEN_FROM_HERE.get(reply.report.place, Place.UNSPECIFIED),
-            timings=EncodeTimings.from_proto(reply.timings),
-            encode_ms=_ms_since(started),
-        )
+        self._cache.remember(quest.key(digest), reply.tokens)
+        return ResolvedImage(reply.tokens, digest, reply.place, timings=reply.timings, encode_ms=_ms_since(started))
 
 
 async def _digest(image: ImageInput) -> bytes:
@@ -208,12 +189,6 @@ def _distinct(images: Sequence[ImageInput], digests: Sequence[bytes]) -> dict[by
 def _repeated(image: ResolvedImage, *, again: bool) -> ResolvedImage:
     """The second mention of an image that was encoded for the first did not make the vision transformer run."""
     return replace(image, place=Place.SHARED) if again and image.place is Place.ENCODED else image
-
-
-def _source(digest: bytes, image: ImageInput) -> visual_tokens_pb2.Image:
-    if image.data is not None:
-        return visual_tokens_pb2.Image(data=image.data)
-    return visual_tokens_pb2.Image(sha256=digest)
 
 
 def _foremost(errors: BaseExceptionGroup[BaseException]) -> BaseException:
