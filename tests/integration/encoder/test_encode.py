@@ -144,6 +144,16 @@ async def test_every_method_is_served_with_its_budget(method: int) -> None:
         assert place_of(again) == Place.MEMORY
 
 
+@pytest.mark.parametrize("method", METHODS)
+async def test_to_keep_all_tokens_is_no_reduction_whatever_the_method(method: int) -> None:
+    async with running_encoder() as encoder:
+        whole = await encoder.encode(png(7), method=tokens_pb.REDUCTION_METHOD_NONE)
+        for budget in (tokens_per_tile(576), tokens_pb.Budget(ratio=1), tokens_pb.Budget(target_average=1)):
+            kept = await encoder.encode(png(7), method=method, budget=budget, seed=3)
+            assert kept.report.tokens_after == 576
+            assert kept.visual_tokens == whole.visual_tokens
+
+
 async def test_without_merging_the_tokens_are_those_of_the_unreduced_image() -> None:
     async with running_encoder() as encoder:
         data = (PARITY / "sq_b.png").read_bytes()
