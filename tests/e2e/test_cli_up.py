@@ -58,6 +58,23 @@ def test_ctrl_c_while_it_starts_leaves_no_process(tmp_path: Path) -> None:
         assert up.left() == []
 
 
+@pytest.mark.parametrize(("when", "expected"), [("starting", 130), ("  stop", 0)])
+def test_told_to_stop_it_leaves_no_process_and_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, expected: int
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with vscan_up(*FREE, *ONE_THREAD, "--model", TINY, folder=tmp_path) as up:
+        up.read_until(when)
+        while not up.children and up.process.poll() is None:
+            up.remember_children()
+        assert len(list(temporary.glob("vscan-*"))) == 1
+        assert up.end(signal.SIGTERM) == (expected, [])
+        assert up.left() == []
+    assert list(temporary.glob("vscan-*")) == []
+
+
 @pytest.mark.parametrize("service", ["decoder", "encoder"])
 def test_a_port_in_use_is_one_line(service: str) -> None:
     with taken_ports(1) as (address,):
