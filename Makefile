@@ -4,6 +4,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests demo bench $(dir $(wildcard studies/__init__.py))
+SEED ?= 0
 export SEED
 
 .PHONY: venv demo test test-system lint types proto proto-check docs clean

@@ -41,7 +41,11 @@ SERVICES = frozenset({CLIENT_SERVICE, "vscan-decoder", ENCODER_SERVICE})
 def main() -> int:
     """Asks, prints, draws, checks; returns the exit code."""
     console = Console(width=None if sys.stdout.isatty() else 140)
-    seed = int(os.environ.get("SEED", "0"))
+    try:
+        seed = int(os.environ.get("SEED") or 0)
+    except ValueError:
+        console.print(f"SEED: {os.environ['SEED']!r} is not a whole number")
+        return 1
     album = draw_album(seed, pictures=PICTURES, questions=QUESTIONS)
     try:
         with OtlpCollector() as collector:
