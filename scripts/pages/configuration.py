@@ -27,7 +27,11 @@ UNITS = {
     "_pixels": "pixels",
     "_chars": "characters",
     "_rows": "rows",
+    "_rows_per_step": "rows",
+    "_per_tile": "tokens",
     "_ratio": "fraction",
+    "_share": "fraction",
+    "_average": "fraction",
 }
 _BOUNDS = {"gt": "over {}", "ge": "at least {}", "lt": "under {}", "le": "at most {}"}
 
