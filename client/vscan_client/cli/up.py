@@ -59,9 +59,7 @@ def up(
         )
         print(f"starting {model or 'the embedded model'} …", flush=True)
         with stack:
-            print(_how_to_reach(stack.addresses), flush=True)
-            output.release()
-            _until_stopped(stack)
+            _serve_until_stopped(stack, output)
 
 
 class Output:
@@ -111,8 +109,10 @@ class Output:
         self._held = None
 
 
-def _until_stopped(stack: LocalStack) -> None:
+def _serve_until_stopped(stack: LocalStack, output: Output) -> None:
     try:
+        print(_how_to_reach(stack.addresses), flush=True)  # whoever reads it may stop the stack at once
+        output.release()
         death = stack.wait()
     except KeyboardInterrupt:
         print("stopping …", flush=True)
