@@ -74,7 +74,8 @@ windows of 6 x 6 patches, merged). `random N`: N patches at random, not merged.
 
 {table}
 
-Made by `python -m embedded_model.train --out DIR --seed {seed}` (another machine rounds otherwise, so its weights will differ);
+Made by `python -m embedded_model.train --out DIR --seed {seed}` (another machine rounds otherwise, so its weights will differ;
+the packaged weights were made stage by stage while that command was being written, not in one run of it);
 measured by `python -m embedded_model.score --pictures {pictures}`.
 
 ## Limits

@@ -158,10 +158,8 @@ class DecoderMetrics:
         self._queue_wait = histogram(meter, names.METRIC_DECODER_QUEUE_WAIT)
         self._waiting = up_down(meter, names.METRIC_DECODER_WAITING)
         self._running = up_down(meter, names.METRIC_DECODER_RUNNING)
-        self._step_rows = histogram(meter, names.METRIC_DECODER_STEP_ROWS)
         self._kv_rows = gauge(meter, names.METRIC_KV_ROWS)
         self._kv_bytes = gauge(meter, names.METRIC_KV_BYTES)
-        self._kv_capacity = gauge(meter, names.METRIC_KV_CAPACITY)
 
     def waiting(self, change: int) -> None:
         """Requests joined (+) or left (-) the queue."""
@@ -174,10 +172,6 @@ class DecoderMetrics:
     def waited(self, queue_ms: float) -> None:
         """A request's wait ended in its first step."""
         self._queue_wait.record(queue_ms)
-
-    def step(self, rows: int) -> None:
-        """A step of `rows` rows ran."""
-        self._step_rows.record(rows)
 
     def first_token(self, time_ms: float) -> None:
         """A request's first token came `time_ms` after its arrival."""
@@ -196,7 +190,3 @@ class DecoderMetrics:
         attributes = {names.ATTR_SEGMENT: segment}
         self._kv_rows.set(rows, attributes)
         self._kv_bytes.set(used_bytes, attributes)
-
-    def kv_capacity(self, capacity_bytes: int) -> None:
-        """How much there is in all."""
-        self._kv_capacity.set(capacity_bytes)

@@ -47,7 +47,6 @@ ATTR_GEN_AI_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 ATTR_GEN_AI_TOKEN_TYPE = "gen_ai.token.type"  # "input" or "output"
 ATTR_ERROR_TYPE = "error.type"  # the error's class name; absent on success
 ATTR_RPC_METHOD = "rpc.method"
-ATTR_RPC_SERVICE = "rpc.service"
 ATTR_RPC_STATUS_CODE = "rpc.grpc.status_code"  # gRPC's number
 PROVIDER = "vscan"
 
@@ -55,15 +54,12 @@ PROVIDER = "vscan"
 ATTR_REQUEST_ID = "vscan.request_id"
 ATTR_TENANT = "vscan.tenant"
 ATTR_IMAGES = "vscan.images"  # images in the request
-ATTR_IMAGE_INDEX = "vscan.image.index"  # position in the prompt, from 0
 ATTR_IMAGE_DIGEST = "vscan.image.digest"  # first 8 hexadecimal digits of the SHA-256
 ATTR_IMAGE_BYTES = "vscan.image.size_bytes"
-ATTR_IMAGE_FORMAT = "vscan.image.format"  # "PNG", ...
 ATTR_IMAGE_WIDTH = "vscan.image.width_pixels"
 ATTR_IMAGE_HEIGHT = "vscan.image.height_pixels"
 ATTR_PLACE = "vscan.place"  # where an image's tokens were found: "encoded", "memory", "redis", "shared", "encoder_memory"
 ATTR_PLACES = "vscan.places"  # a list: one such place for each image of a request
-ATTR_REDUCTION_METHOD = "vscan.reduction.method"
 ATTR_TOKENS_BEFORE = "vscan.visual_tokens.before_tokens"  # visual tokens before a stage
 ATTR_TOKENS_AFTER = "vscan.visual_tokens.after_tokens"  # and after it
 ATTR_STAGE = "vscan.stage"  # "encoder" (stage 1) or "prune" (stage 2)
@@ -89,7 +85,6 @@ ATTR_QUEUE_MS = "vscan.queue_ms"
 ATTR_PROMPT_TOKENS = "vscan.prompt_tokens"  # rows at the first layer
 ATTR_VISUAL_TOKENS = "vscan.visual_tokens"  # visual rows among them
 ATTR_SEGMENT_ROWS = "vscan.prefill.segment_rows"  # a list: rows of each segment
-ATTR_REUSED_ROWS = "vscan.prefill.reused_rows"  # rows of segment 0 found in the prefix cache
 ATTR_PRUNE_LAYER = "vscan.prune.layer"  # the layer before which it happened, from 0
 ATTR_PRUNE_RATER = "vscan.prune.rater"
 ATTR_COMPLETION_TOKENS = "vscan.completion_tokens"
@@ -190,12 +185,8 @@ METRIC_DECODER_RUNNING = Metric("vscan.decoder.running", "{request}", Kind.UP_DO
 METRIC_DECODER_QUEUE_WAIT = Metric(
     "vscan.decoder.queue_wait", "ms", Kind.HISTOGRAM, "From a request's acceptance to its first step", _MS
 )
-METRIC_DECODER_STEP_ROWS = Metric(
-    "vscan.decoder.step.rows", "{row}", Kind.HISTOGRAM, "Rows of one step at the first layer", _TOKENS
-)
 METRIC_KV_ROWS = Metric("vscan.decoder.kv.rows", "{row}", Kind.GAUGE, "Rows held in the KV cache, by segment")
 METRIC_KV_BYTES = Metric("vscan.decoder.kv.used", "By", Kind.GAUGE, "Bytes of the KV cache in use, by segment")
-METRIC_KV_CAPACITY = Metric("vscan.decoder.kv.capacity", "By", Kind.GAUGE, "Bytes of the KV cache in all")
 
 # ── Attributes of metrics.
 ATTR_STATUS = "vscan.status"  # gRPC's name of the status: "OK", "INVALID_ARGUMENT", ...
