@@ -9,8 +9,8 @@ from itertools import cycle
 import numpy as np
 from PIL import Image
 
-from embedded_model.questions import FAMILIES, Question, Things, ask
-from embedded_model.scenes import Split, draw_scene, seeded
+from embedded_model.questions import FAMILIES, Question, ask
+from embedded_model.scenes import Layout, Split, draw_scene, seeded
 
 _STREAM = 7001  # keeps the album's draws apart from those of other uses of the same seed
 _TRIES = 40
@@ -40,16 +40,16 @@ def draw_album(seed: int, pictures: int = 8, questions: int = 4) -> list[Picture
         scene = draw_scene(rng, Split.HELD_OUT)
         asked: list[Question] = []
         for _ in range(questions):
-            asked.append(_fresh(next(turns), scene.things, asked, rng))
+            asked.append(_fresh(next(turns), scene.layout, asked, rng))
         album.append(Picture(f"scene-{seed}-{number}", scene.image, tuple(asked)))
     return album
 
 
-def _fresh(family: str, things: Things, before: list[Question], rng: np.random.Generator) -> Question:
+def _fresh(family: str, layout: Layout, before: list[Question], rng: np.random.Generator) -> Question:
     """A question not asked before; after many tries, any."""
-    question = ask(family, things, rng)
+    question = ask(family, layout, rng)
     for _ in range(_TRIES):
         if question not in before:
             break
-        question = ask(family, things, rng)
+        question = ask(family, layout, rng)
     return question

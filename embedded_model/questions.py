@@ -8,8 +8,9 @@
 | digit | what digit is on the red circle? | 0 to 9, or no |
 | position | where is the red circle? | top left, or no |
 | place | what color is the object at the top left? | a colour, a shape, or no |
+| letter | what letter is at the top left? where is the letter k? | a letter, a place, or no |
 
-"no" also answers a question about an object that is not there.
+"no" also answers a question about an object or a letter that is not there.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedded_model.scenes import COLORS, COLS, ROWS, SIZES, Thing
-from embedded_model.shapes import SHAPES
+from embedded_model.scenes import COLORS, COLS, ROWS, SIZES, Layout, Thing, Words
+from embedded_model.shapes import LETTERS, SHAPES
 
 Things = Sequence[Thing]
 Keys = tuple[str, ...]
@@ -44,16 +45,16 @@ def matching(things: Things, **attributes: str) -> list[Thing]:
     return [t for t in things if all(getattr(t, k) == v for k, v in attributes.items())]
 
 
-def ask(family: str, things: Things, rng: np.random.Generator) -> Question:
-    """One question of `family` about `things` (one at least)."""
-    text, answer = _ASKERS[family](things, rng)
+def ask(family: str, layout: Layout, rng: np.random.Generator) -> Question:
+    """One question of `family` about `layout`."""
+    text, answer = _letter(layout, rng) if family == "letter" else _ASKERS[family](layout.things, rng)
     return Question(family, text, answer)
 
 
-def ask_many(things: Things, count: int, rng: np.random.Generator) -> list[Question]:
+def ask_many(layout: Layout, count: int, rng: np.random.Generator) -> list[Question]:
     """`count` questions of families drawn by weight; a text may occur twice."""
     families = rng.choice(len(FAMILIES), size=count, p=_WEIGHTS)
-    return [ask(FAMILIES[f], things, rng) for f in families]
+    return [ask(FAMILIES[f], layout, rng) for f in families]
 
 
 def _pick(rng: np.random.Generator, words: Sequence[str]) -> str:
@@ -149,13 +150,28 @@ def _position(things: Things, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _place(things: Things, rng: np.random.Generator) -> tuple[str, str]:
-    place = _any_thing(things, rng).place
-    if rng.random() < UNANSWERABLE_SHARE:
-        place = _pick(rng, ROWS), _pick(rng, COLS)
+    place = _any_place(rng) if rng.random() < UNANSWERABLE_SHARE else _any_thing(things, rng).place
     key = "color" if rng.random() < 0.5 else "shape"
     found = [t for t in things if t.place == place]
     text = f"what {key} is the object at the {' '.join(place)}?"
     return text, getattr(found[0], key) if found else NO
+
+
+def _any_place(rng: np.random.Generator) -> Words:
+    return _pick(rng, ROWS), _pick(rng, COLS)
+
+
+def _letter(layout: Layout, rng: np.random.Generator) -> tuple[str, str]:
+    letters = layout.letters
+    known = bool(letters) and rng.random() >= UNANSWERABLE_SHARE
+    shown = letters[int(rng.integers(len(letters)))] if known else None
+    if rng.random() < 0.5:
+        place = shown.place if shown else _any_place(rng)
+        found = [mark.letter for mark in letters if mark.place == place]
+        return f"what letter is at the {' '.join(place)}?", found[0] if found else NO
+    name = shown.letter if shown else _pick(rng, LETTERS)
+    places = [" ".join(mark.place) for mark in letters if mark.letter == name]
+    return f"where is the letter {name}?", places[0] if places else NO
 
 
 _ASKERS: dict[str, Callable[[Things, np.random.Generator], tuple[str, str]]] = {
@@ -166,8 +182,8 @@ _ASKERS: dict[str, Callable[[Things, np.random.Generator], tuple[str, str]]] = {
     "position": _position,
     "place": _place,
 }
-FAMILIES = tuple(_ASKERS)
-_WEIGHTS = np.array([3, 3.5, 3, 2.5, 2.5, 2.5]) / 17
-_PHRASE_WORDS = "is there any what color shape size the how many objects object are digit on where at"
+FAMILIES = (*_ASKERS, "letter")
+_WEIGHTS = np.array([3, 3.5, 3, 2.5, 3, 3, 3]) / 21
+_PHRASE_WORDS = "is there any what color shape size the how many objects object are digit letter on where at"
 _OTHER_WORDS = "0 1 2 3 4 5 6 7 8 9 yes no user assistant : ?"
-WORDS = (*_PHRASE_WORDS.split(), *COLORS, *SHAPES, *SIZES, *ROWS, *COLS, *_OTHER_WORDS.split())
+WORDS = (*_PHRASE_WORDS.split(), *COLORS, *SHAPES, *SIZES, *ROWS, *COLS, *LETTERS, *_OTHER_WORDS.split())

@@ -1,17 +1,21 @@
-"""Scenes: up to six bright shapes on a dull ground, drawn with numpy and PIL alone.
+"""Scenes: bright shapes, small letters and saturated distractors on a cluttered, dull ground.
 
 The picture is 96 x 96 px and the patch 8 x 8 px, so the grid has 12 x 12 patches. Nine cells of
-4 x 4 patches carry the position words; each holds one object at most, whose centre lies on one of
-the four inner patches, so that no centre is near a cell border:
+4 x 4 patches carry the position words; each holds one object, one letter or one distractor at
+most. The centre of an object or letter lies on one of the four inner patches, so that no centre is
+near a cell border:
 
     patch column   0  1  2  3 | 4  5  6  7 | 8  9 10 11
     cell column      left     |   center   |   right
     centres           x  x    |    x  x    |    x  x
+
+Objects are what a caption would name. A letter is one faint patch on the ground, away from every
+object: the kind of detail that attention to salient things misses. Distractors and clutter draw
+attention and answer no question.
 """
 
 from __future__ import annotations
 
-import functools
 import zlib
 from dataclasses import dataclass
 from enum import Enum
@@ -19,18 +23,24 @@ from enum import Enum
 import numpy as np
 from PIL import Image
 
-from embedded_model.shapes import SHAPES, glyph, shape_mask
+from embedded_model.clutter import cluttered_ground, distract
+from embedded_model.shapes import LETTERS, SHAPES, glyph, shape_mask
 
 SIDE_PX = 96
 PATCH_PX = 8
 GRID = SIDE_PX // PATCH_PX  # patches per side
 CELL = 4  # patches per side of a cell
+CELLS = 9
 MAX_THINGS = 6
+MAX_LETTERS = 2
+MAX_ITEMS = MAX_THINGS + MAX_LETTERS
+DISTRACTOR_SHARE = 0.7  # of the cells that hold neither object nor letter
 DIGIT_SHARE = 0.6  # of objects that carry a digit
 REPEAT_SHARE = 0.25  # of objects that repeat an earlier object's colour (and, apart, its shape)
 COVERED = 0.2  # share of a patch that an object must cover to own it
 HELD_OUT_PARTS = 4  # one scene description in so many is held out
 JITTER_PX = 1
+LETTER_CONTRAST = (55.0, 95.0)  # least and most difference in brightness, of 255, from the ground
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (215, 40, 40),
@@ -45,6 +55,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
 SIZES: dict[str, int] = {"small": 7, "large": 11}  # radius in px
 ROWS = ("top", "middle", "bottom")
 COLS = ("left", "center", "right")
+Words = tuple[str, str]
 _DARK_INK = frozenset({"yellow", "orange", "cyan", "pink"})  # colours that carry a black digit
 
 
@@ -53,6 +64,11 @@ class Split(Enum):
 
     TRAIN = "train"
     HELD_OUT = "held-out"
+
+
+def place_words(row: int, col: int) -> Words:
+    """The words for the cell of a patch, such as ("top", "left")."""
+    return ROWS[row // CELL], COLS[col // CELL]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +83,37 @@ class Thing:
     col: int
 
     @property
-    def place(self) -> tuple[str, str]:
-        """The words for its cell, such as ("top", "left")."""
-        return ROWS[self.row // CELL], COLS[self.col // CELL]
+    def place(self) -> Words:
+        """The words for its cell."""
+        return place_words(self.row, self.col)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One letter on the ground; `row` and `col` are its patch, 0..11."""
+
+    letter: str
+    row: int
+    col: int
+
+    @property
+    def place(self) -> Words:
+        """The words for its cell."""
+        return place_words(self.row, self.col)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a scene shows, as far as questions ask: one object or more, and letters."""
+
+    things: tuple[Thing, ...]
+    letters: tuple[Letter, ...]
+
+    def describe(self) -> str:
+        """One line an item, sorted: equal for layouts that show the same."""
+        lines = [f"{t.shape} {t.color} {t.size} {t.digit} {t.row} {t.col}" for t in self.things]
+        lines += [f"{mark.letter} {mark.row} {mark.col}" for mark in self.letters]
+        return "\n".join(sorted(lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,31 +121,37 @@ class Scene:
     """A drawn picture with what it shows."""
 
     image: Image.Image  # 96 x 96, RGB
-    things: tuple[Thing, ...]
-    owner: np.ndarray  # [12, 12] int8: index of the thing that covers the patch, -1 for ground
+    layout: Layout
+    owner: np.ndarray  # [12, 12] int8: the thing that covers the patch, MAX_THINGS + letter, or -1
 
 
-def split_of(things: tuple[Thing, ...]) -> Split:
+def split_of(layout: Layout) -> Split:
     """The set that a scene belongs to, decided by its description alone.
 
     A description therefore never occurs in both sets, whatever seeds are drawn.
     """
-    lines = sorted(f"{t.shape} {t.color} {t.size} {t.digit} {t.row} {t.col}" for t in things)
-    held_out = zlib.crc32("\n".join(lines).encode()) % HELD_OUT_PARTS == 0
+    held_out = zlib.crc32(layout.describe().encode()) % HELD_OUT_PARTS == 0
     return Split.HELD_OUT if held_out else Split.TRAIN
 
 
 def draw_scene(seed: int | np.random.Generator, split: Split = Split.HELD_OUT) -> Scene:
     """Draws one scene of `split`; any integer is a seed, and the same seed gives the same scene."""
     rng = seed if isinstance(seed, np.random.Generator) else seeded(seed)
-    things = _sample_things(rng)
-    while split_of(things) is not split:
-        things = _sample_things(rng)
-    canvas = _ground(rng)
+    layout, empty = _sample_layout(rng)
+    while split_of(layout) is not split:
+        layout, empty = _sample_layout(rng)
+    canvas = cluttered_ground(rng, SIDE_PX)
+    for cell in empty:
+        if rng.random() < DISTRACTOR_SHARE:
+            y, x = (int(v) * CELL * PATCH_PX + int(rng.integers(10, 22)) for v in divmod(cell, 3))
+            distract(canvas, y, x, list(COLORS.values()), rng)
     owner = np.full((GRID, GRID), -1, dtype=np.int8)
-    for index, thing in enumerate(things):
-        _paint(canvas, owner, index, thing, rng)
-    return Scene(Image.fromarray(canvas.clip(0, 255).astype(np.uint8)), things, owner)
+    for index, thing in enumerate(layout.things):
+        _paint_thing(canvas, owner, index, thing, rng)
+    for index, letter in enumerate(layout.letters):
+        _paint_letter(canvas, letter, rng)
+        owner[letter.row, letter.col] = MAX_THINGS + index
+    return Scene(Image.fromarray(canvas.clip(0, 255).astype(np.uint8)), layout, owner)
 
 
 def seeded(seed: int, *more: int) -> np.random.Generator:
@@ -109,14 +159,24 @@ def seeded(seed: int, *more: int) -> np.random.Generator:
     return np.random.default_rng([value % 2**64 for value in (seed, *more)])
 
 
-def _sample_things(rng: np.random.Generator) -> tuple[Thing, ...]:
+def _sample_layout(rng: np.random.Generator) -> tuple[Layout, list[int]]:
+    """A layout, and the cells that it leaves empty."""
     count = int(rng.integers(1, MAX_THINGS + 1))
-    cells = rng.permutation(9)[:count]
+    letters = int(rng.integers(0, MAX_LETTERS + 1))
+    cells = [int(cell) for cell in rng.permutation(CELLS)]
+    spots = [_inner_patch(rng, cell) for cell in cells[: count + letters]]
     things: list[Thing] = []
-    for cell, (dy, dx) in zip(cells, rng.integers(1, 3, size=(count, 2)), strict=True):
-        row, col = divmod(int(cell), 3)
-        things.append(_sample_thing(rng, things, row * CELL + int(dy), col * CELL + int(dx)))
-    return tuple(things)
+    for row, col in spots[:count]:
+        things.append(_sample_thing(rng, things, row, col))
+    names = rng.choice(len(LETTERS), size=letters, replace=False)
+    marks = tuple(Letter(LETTERS[n], row, col) for n, (row, col) in zip(names, spots[count:], strict=True))
+    return Layout(tuple(things), marks), cells[count + letters :]
+
+
+def _inner_patch(rng: np.random.Generator, cell: int) -> tuple[int, int]:
+    row, col = divmod(cell, 3)
+    down, right = (int(v) for v in rng.integers(1, 3, size=2))
+    return row * CELL + down, col * CELL + right
 
 
 def _sample_thing(rng: np.random.Generator, earlier: list[Thing], row: int, col: int) -> Thing:
@@ -131,11 +191,15 @@ def _sample_thing(rng: np.random.Generator, earlier: list[Thing], row: int, col:
     return Thing(shape, color, size, digit, row, col)
 
 
-def _paint(canvas: np.ndarray, owner: np.ndarray, index: int, thing: Thing, rng: np.random.Generator) -> None:
-    """Paints one thing on `canvas` [96, 96, 3] float32 and marks the patches it owns."""
+def _jittered(row: int, col: int, rng: np.random.Generator) -> tuple[int, int]:
+    """The pixel near the centre of a patch that an item is painted around."""
     dy, dx = (int(v) for v in rng.integers(-JITTER_PX, JITTER_PX + 1, size=2))
-    y = thing.row * PATCH_PX + PATCH_PX // 2 + dy
-    x = thing.col * PATCH_PX + PATCH_PX // 2 + dx
+    return row * PATCH_PX + PATCH_PX // 2 + dy, col * PATCH_PX + PATCH_PX // 2 + dx
+
+
+def _paint_thing(canvas: np.ndarray, owner: np.ndarray, index: int, thing: Thing, rng: np.random.Generator) -> None:
+    """Paints one thing on `canvas` [96, 96, 3] float32 and marks the patches it owns."""
+    y, x = _jittered(thing.row, thing.col, rng)
     mask = shape_mask(thing.shape, SIZES[thing.size])
     half = mask.shape[0] // 2
     top, left = max(y - half, 0), max(x - half, 0)
@@ -154,27 +218,10 @@ def _paint(canvas: np.ndarray, owner: np.ndarray, index: int, thing: Thing, rng:
     owner[thing.row, thing.col] = index
 
 
-@functools.cache
-def _ramp() -> np.ndarray:
-    """[96, 96] float32, 0 at the top left corner to 1 at the bottom right."""
-    line = np.linspace(0, 1, SIDE_PX, dtype=np.float32)
-    return (line[:, None] + line[None, :]) / 2
-
-
-def _ground(rng: np.random.Generator) -> np.ndarray:
-    """A dull background [96, 96, 3] float32 of one of five kinds."""
-    dull = rng.uniform(45, 175) + rng.uniform(-14, 14, 3)
-    canvas = np.empty((SIDE_PX, SIDE_PX, 3), dtype=np.float32)
-    canvas[:] = dull
-    kind = rng.integers(5)  # 0: solid
-    if kind == 1:
-        canvas += _ramp()[..., None] * rng.uniform(-60, 60)
-    elif kind == 2:
-        canvas += rng.normal(0, 12, (SIDE_PX, SIDE_PX, 1))
-    elif kind == 3:
-        stripes = np.arange(SIDE_PX) // rng.integers(2, 9) % 2 * rng.uniform(12, 30)
-        canvas += stripes[:, None, None] if rng.random() < 0.5 else stripes[None, :, None]
-    elif kind == 4:
-        ys, xs = rng.integers(0, SIDE_PX, size=(2, 60))
-        canvas[ys, xs] += rng.uniform(-70, 70, (60, 1))
-    return canvas
+def _paint_letter(canvas: np.ndarray, letter: Letter, rng: np.random.Generator) -> None:
+    """Writes one letter in a shade of the ground, lighter on a dark ground and darker on a light one."""
+    y, x = _jittered(letter.row, letter.col, rng)
+    spot = canvas[y - 4 : y + 3, x - 2 : x + 3]
+    shade = spot.mean(axis=(0, 1))
+    contrast = rng.uniform(*LETTER_CONTRAST)
+    spot[glyph(letter.letter)] = shade + (contrast if shade.mean() < 110 else -contrast)

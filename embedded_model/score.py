@@ -40,10 +40,10 @@ class Exam:
 
 
 def draw_exam(seed: int, pictures: int) -> Exam:
-    """`pictures` held-out scenes, six questions each."""
+    """`pictures` held-out scenes, one question of every family each."""
     rng = seeded(seed, _STREAM)
     scenes = [draw_scene(rng, Split.HELD_OUT) for _ in range(pictures)]
-    questions = [[ask(family, scene.things, rng) for family in FAMILIES] for scene in scenes]
+    questions = [[ask(family, scene.layout, rng) for family in FAMILIES] for scene in scenes]
     return Exam(pixels_of(scenes), questions)
 
 

@@ -1,4 +1,4 @@
-"""Masks of the six shapes and bitmaps of the ten digits."""
+"""Masks of the six shapes, and bitmaps of the ten digits and the eight letters."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ _GLYPHS = (
     (14, 17, 17, 14, 17, 17, 14),
     (14, 17, 17, 15, 1, 2, 12),
 )
+_LETTERS = {
+    "a": (14, 17, 17, 31, 17, 17, 17),
+    "c": (14, 17, 16, 16, 16, 17, 14),
+    "e": (31, 16, 16, 30, 16, 16, 31),
+    "k": (17, 18, 20, 24, 20, 18, 17),
+    "l": (16, 16, 16, 16, 16, 16, 31),
+    "t": (31, 4, 4, 4, 4, 4, 4),
+    "u": (17, 17, 17, 17, 17, 17, 14),
+    "x": (17, 17, 10, 4, 10, 17, 17),
+}
+LETTERS = tuple(_LETTERS)
 
 
 @functools.cache
@@ -43,9 +54,10 @@ def shape_mask(shape: str, radius_px: int) -> np.ndarray:
 
 
 @functools.cache
-def glyph(digit: int) -> np.ndarray:
-    """The pixels of a digit, [7, 5] bool."""
-    rows = [[bool(bits >> (4 - col) & 1) for col in range(5)] for bits in _GLYPHS[digit]]
+def glyph(sign: int | str) -> np.ndarray:
+    """The pixels of a digit 0..9 or of one of LETTERS, [7, 5] bool."""
+    bitmap = _LETTERS[sign] if isinstance(sign, str) else _GLYPHS[sign]
+    rows = [[bool(bits >> (4 - col) & 1) for col in range(5)] for bits in bitmap]
     return np.array(rows)
 
 

@@ -1,12 +1,14 @@
 """The whole training: `python -m embedded_model.train --out DIR`.
 
 Goes on where it was stopped. On a CPU, stages 1 and 2 run side by side and stages 4 and 5 on two
-ranks, each process with one thread; on a GPU one stage follows the other.
+ranks, each process with one thread; on a GPU one stage follows the other. Where there is a C++
+compiler, layers are compiled, which takes about 0.6 of the time.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -36,12 +38,14 @@ class Journey:
     out: Path
     seed: int
     device: str
+    compiled: bool
 
     def commands(self, name: str) -> list[list[str]]:
         """The processes of one stage."""
         ranks = 2 if name in PAIRED and self.device == "cpu" else 1
         base = [sys.executable, "-m", "embedded_model.train.stage", name, "--out", str(self.out)]
         base += ["--seed", str(self.seed), "--device", self.device, "--ranks", str(ranks)]
+        base += ["--compiled"] if self.compiled else []
         return [[*base, "--rank", str(rank)] for rank in range(ranks)]
 
 
@@ -51,10 +55,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=shutil.which("g++") is not None)
     asked = parser.parse_args()
     found = "cuda" if torch.cuda.is_available() else "cpu"
     device = found if asked.device == "auto" else asked.device
-    journey = Journey(asked.out, asked.seed, device)
+    journey = Journey(asked.out, asked.seed, device, asked.compiled)
     asked.out.mkdir(parents=True, exist_ok=True)
     for names in TOGETHER:
         _run_together(journey, names)

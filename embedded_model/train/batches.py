@@ -10,11 +10,24 @@ from torch import Tensor
 
 from embedded_model.packing import IGNORED, Pack, Segment, pack
 from embedded_model.questions import NO, ask_many
-from embedded_model.scenes import COLORS, COLS, GRID, ROWS, SIZES, Scene, Split, Thing, draw_scene
-from embedded_model.shapes import SHAPES
+from embedded_model.scenes import (
+    COLORS,
+    COLS,
+    GRID,
+    MAX_THINGS,
+    ROWS,
+    SIZES,
+    Layout,
+    Letter,
+    Scene,
+    Split,
+    Thing,
+    draw_scene,
+)
+from embedded_model.shapes import LETTERS, SHAPES
 from embedded_model.tokenizer import VOCABULARY
 
-# What a patch of an object shows, as words; a digit may be "no".
+# What a patch of an object or a letter shows, as words; a digit may be "no".
 PATCH_WORDS: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
     "color": tuple(COLORS),
@@ -22,7 +35,18 @@ PATCH_WORDS: dict[str, tuple[str, ...]] = {
     "digit": (NO, *"0123456789"),
     "row": ROWS,
     "col": COLS,
+    "letter": LETTERS,
 }
+# What a picture shows, group by group, in the order of `Labels.present`.
+PRESENT_SIZES = {
+    "pairs": len(SHAPES) * len(COLORS),
+    "shapes": len(SHAPES),
+    "colors": len(COLORS),
+    "digits": 10,
+    "letters": len(LETTERS),
+}
+GROUND, THING, LETTER = 0, 1, 2  # what a patch belongs to
+MOST_WORDS = 6  # of an item
 TWO_TURNS_SHARE = 0.1  # of segments that hold two questions
 
 
@@ -30,55 +54,72 @@ TWO_TURNS_SHARE = 0.1  # of segments that hold two questions
 class Labels:
     """What the pictures show."""
 
-    patch: Tensor  # [pictures, 144, 6] int64: index in PATCH_WORDS, IGNORED on the ground
-    words: Tensor  # [pictures, 144, 6] int64: the same as vocabulary ids, 0 on the ground
+    patch: Tensor  # [pictures, 144, 7] int64: index in PATCH_WORDS, IGNORED where there is none
+    words: Tensor  # [pictures, 144, 6] int64: the same as vocabulary ids, 0 where there is none
+    kind: Tensor  # [pictures, 144] int64: GROUND, THING or LETTER
     center: Tensor  # [pictures, 144] int64: 1 where an object has its centre
-    owner: Tensor  # [pictures, 144] int64: number of the object, -1 on the ground
-    present: Tensor  # [pictures, 72] float32: pairs, shapes, colours and digits in the picture
+    owner: Tensor  # [pictures, 144] int64: number of the object or letter, -1 on the ground
+    present: Tensor  # [pictures, 80] float32: pairs, shapes, colours, digits, letters in the picture
     count: Tensor  # [pictures] int64: objects less one
 
     def to(self, device: torch.device) -> Labels:
         """The same labels on `device`."""
-        fields = (self.patch, self.words, self.center, self.owner, self.present, self.count)
+        fields = (self.patch, self.words, self.kind, self.center, self.owner, self.present, self.count)
         return Labels(*(field.to(device) for field in fields))
 
 
-def words_of(thing: Thing) -> tuple[str, ...]:
-    """The words of a thing, in the order of PATCH_WORDS."""
-    digit = NO if thing.digit is None else str(thing.digit)
-    return (thing.shape, thing.color, thing.size, digit, *thing.place)
+def words_of(item: Thing | Letter) -> dict[str, str]:
+    """What the patches of an item show, by the keys of PATCH_WORDS."""
+    row, col = item.place
+    if isinstance(item, Letter):
+        return {"row": row, "col": col, "letter": item.letter}
+    digit = NO if item.digit is None else str(item.digit)
+    return {"shape": item.shape, "color": item.color, "size": item.size, "digit": digit, "row": row, "col": col}
 
 
 def labels_of(scenes: list[Scene]) -> Labels:
     """The labels of `scenes`."""
     patch = np.full((len(scenes), GRID * GRID, len(PATCH_WORDS)), IGNORED)
-    words = np.zeros(patch.shape, dtype=np.int64)
+    words = np.zeros((*patch.shape[:2], MOST_WORDS), dtype=np.int64)
     center = np.zeros(patch.shape[:2], dtype=np.int64)
     for row, scene in enumerate(scenes):
         owner = scene.owner.reshape(-1)
-        for index, thing in enumerate(scene.things):
-            said = words_of(thing)
-            patch[row, owner == index] = [options.index(word) for options, word in zip(PATCH_WORDS.values(), said, strict=True)]
-            words[row, owner == index] = [VOCABULARY[word] for word in said]
+        for index, item in _items(scene):
+            said = words_of(item)
+            patch[row, owner == index] = [_index(key, said) for key in PATCH_WORDS]
+            words[row, owner == index, : len(said)] = [VOCABULARY[word] for word in said.values()]
+        for thing in scene.layout.things:
             center[row, thing.row * GRID + thing.col] = 1
     owners = np.stack([scene.owner.reshape(-1) for scene in scenes]).astype(np.int64)
-    present = np.stack([_present(scene.things) for scene in scenes])
-    count = np.array([len(scene.things) - 1 for scene in scenes])
-    arrays = (patch, words, center, owners, present, count)
+    kind = np.where(owners < 0, GROUND, np.where(owners < MAX_THINGS, THING, LETTER))
+    present = np.stack([_present(scene.layout) for scene in scenes])
+    count = np.array([len(scene.layout.things) - 1 for scene in scenes])
+    arrays = (patch, words, kind, center, owners, present, count)
     return Labels(*(torch.from_numpy(array) for array in arrays))
 
 
-def _present(things: tuple[Thing, ...]) -> np.ndarray:
-    """[48 pairs + 6 shapes + 8 colours + 10 digits] float32, 1 where there is one."""
+def _items(scene: Scene) -> list[tuple[int, Thing | Letter]]:
+    """The items of a scene with their numbers in `Scene.owner`."""
+    return [*enumerate(scene.layout.things), *enumerate(scene.layout.letters, start=MAX_THINGS)]
+
+
+def _index(key: str, said: dict[str, str]) -> int:
+    return PATCH_WORDS[key].index(said[key]) if key in said else IGNORED
+
+
+def _present(layout: Layout) -> np.ndarray:
+    """[80] float32, 1 where the picture has such a one; the groups of PRESENT_SIZES."""
     colors = list(COLORS)
-    pairs, shapes = np.zeros((len(SHAPES), len(colors))), np.zeros(len(SHAPES))
-    shades, digits = np.zeros(len(colors)), np.zeros(10)
-    for thing in things:
+    groups = {name: np.zeros(size) for name, size in PRESENT_SIZES.items()}
+    for thing in layout.things:
         shape, color = SHAPES.index(thing.shape), colors.index(thing.color)
-        pairs[shape, color] = shapes[shape] = shades[color] = 1
+        groups["pairs"][shape * len(colors) + color] = 1
+        groups["shapes"][shape] = groups["colors"][color] = 1
         if thing.digit is not None:
-            digits[thing.digit] = 1
-    return np.concatenate([pairs.ravel(), shapes, shades, digits]).astype(np.float32)
+            groups["digits"][thing.digit] = 1
+    for mark in layout.letters:
+        groups["letters"][LETTERS.index(mark.letter)] = 1
+    return np.concatenate(list(groups.values())).astype(np.float32)
 
 
 def draw_scenes(rng: np.random.Generator, count: int, split: Split) -> list[Scene]:
@@ -92,7 +133,7 @@ def ask_scenes(rng: np.random.Generator, scenes: list[Scene], questions: int) ->
 
 
 def _segments(rng: np.random.Generator, scene: Scene, questions: int) -> list[Segment]:
-    waiting = ask_many(scene.things, questions, rng)
+    waiting = ask_many(scene.layout, questions, rng)
     segments: list[Segment] = []
     while waiting:
         turns = 2 if rng.random() < TWO_TURNS_SHARE else 1

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+from transformers import LlavaForConditionalGeneration
 
+from embedded_model.model import compile_layers
 from embedded_model.optim import build_optimizers, groups, set_rates
 from embedded_model.scenes import seeded
 from embedded_model.train.state import Progress, load_state, save_state
@@ -30,6 +32,12 @@ class Place:
     device: torch.device
     rank: int = 0
     ranks: int = 1
+    compiled: bool = False  # layers run compiled
+
+    def prepare(self, model: LlavaForConditionalGeneration) -> None:
+        """Compiles the layers of `model` where that is wanted."""
+        if self.compiled:
+            compile_layers(model)
 
     def join(self, name: str) -> None:
         """Meets the other ranks of stage `name`, if there are any, through a file that is not there yet."""
@@ -86,7 +94,7 @@ class Course:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        if (self.step + 1) % PRINT_EVERY == 0:
+        if (self.step + 1) % PRINT_EVERY == 0 and self.place.rank == 0:
             self._print(loss.item(), notes)
 
     def save(self) -> None:
@@ -101,8 +109,9 @@ class Course:
         pace = (now - self.printed_at) / PRINT_EVERY
         self.printed_at = now
         said = " ".join(f"{name} {100 * value:.1f}" for name, value in notes.items())
-        line = f"{self.name} {self.step + 1}/{self.steps} loss {loss:.3f} {said} {pace:.2f} s/step"
-        print(line, file=sys.stdout, flush=True)
+        left_min = pace * (self.steps - self.step - 1) / 60
+        done = f"{self.name} {self.step + 1}/{self.steps}"
+        print(f"{done} loss {loss:.3f} {said} {pace:.2f} s/step, {left_min:.0f} min left", file=sys.stdout, flush=True)
 
 
 def _average(gradients: list[Tensor], ranks: int) -> None:

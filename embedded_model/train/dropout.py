@@ -1,9 +1,11 @@
 """Visual-token dropout: keep a part of the tokens, in order, positions packed.
 
-Which tokens stay is random, except that one token at least of every object stays: the questions
-keep their answers. The last stage also favours the objects' tokens by an amount drawn for each
+Which tokens stay is random, except that one token at least of every item (object or letter) stays: the
+questions keep their answers. The last stage also favours the objects' tokens by an amount drawn for each
 picture, for the share of ground among the kept tokens changes the counts that attention makes.
-No attention score takes part, so no pruning method is favoured.
+Some batches lose two thirds of what is left
+halfway through the language model, chosen alike. No attention score takes part, so no pruning
+method is favoured.
 """
 
 from __future__ import annotations
@@ -12,10 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embedded_model.config import VISUAL_TOKENS
-from embedded_model.scenes import MAX_THINGS
+from embedded_model.config import LAYERS, VISUAL_TOKENS
+from embedded_model.model import Cut
+from embedded_model.scenes import MAX_ITEMS
 
 LEAST_SHARE = 0.11
+CUT_LAYER = LAYERS // 2
+CUT_KEEPS = 3  # one visual token in so many goes on past CUT_LAYER
 
 
 def draw_count(rng: np.random.Generator, full_share: float) -> int:
@@ -26,19 +31,25 @@ def draw_count(rng: np.random.Generator, full_share: float) -> int:
 
 
 def draw_kept(owner: Tensor, count: int, favour: float = 0.0) -> Tensor:
-    """Kept token indices [pictures, count], ascending, for `owner` [pictures, 144] (-1: ground).
+    """Kept token indices [pictures, count], ascending, for `owner` [pictures, tokens] (-1: ground).
 
     A token's chance is uniform in 0..1; objects get up to `favour` more, drawn for each picture.
     """
     order = torch.rand(owner.shape, device=owner.device)
     if favour:
         order = order + favour * torch.rand(len(owner), 1, device=owner.device) * (owner >= 0)
-    objects = torch.arange(MAX_THINGS, device=owner.device)
-    mine = owner[:, None, :] == objects[None, :, None]  # [pictures, objects, 144]
+    items = torch.arange(MAX_ITEMS, device=owner.device)
+    mine = owner[:, None, :] == items[None, :, None]  # [pictures, items, tokens]
     best = torch.where(mine, order[:, None, :], -1.0)
     spared = torch.zeros_like(order)
     spared.scatter_add_(1, best.argmax(-1), mine.any(-1).float())
     return (order + (2 + favour) * spared).topk(count, dim=1).indices.sort(dim=1).values
+
+
+def draw_cut(owner: Tensor, kept: Tensor, favour: float = 0.0) -> Cut:
+    """A third of the `kept` tokens [pictures, count], one of every item at least, goes on past CUT_LAYER."""
+    count = max(MAX_ITEMS, kept.shape[1] // CUT_KEEPS)
+    return Cut(CUT_LAYER, draw_kept(owner.gather(1, kept), count, favour))
 
 
 def keep(tokens: Tensor, kept: Tensor) -> Tensor:

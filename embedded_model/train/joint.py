@@ -11,7 +11,7 @@ from embedded_model.scenes import Split
 from embedded_model.train.batches import ask_scenes, draw_scenes, labels_of
 from embedded_model.train.bridge import whole_model
 from embedded_model.train.course import Course, Place
-from embedded_model.train.dropout import draw_count, draw_kept, keep
+from embedded_model.train.dropout import draw_count, draw_cut, draw_kept, keep
 from embedded_model.train.heads import Heads
 from embedded_model.train.language import answer_loss
 from embedded_model.train.plan import PLANS
@@ -31,6 +31,7 @@ def train_joint(place: Place, name: str) -> None:
     whole = whole_model(model, heads)
     load_module(place.out / BEFORE[name], whole)
     whole.to(place.device)
+    place.prepare(model)
     parts = [
         (model.model.vision_tower, plan.vision_rate),
         (model.model.multi_modal_projector, plan.rate),
@@ -44,9 +45,10 @@ def train_joint(place: Place, name: str) -> None:
         pixels, labels = pixels_of(scenes).to(place.device), labels_of(scenes).to(place.device)
         pack = ask_scenes(rng, scenes, plan.questions).to(place.device)
         kept = draw_kept(labels.owner, draw_count(rng, plan.full_share), plan.favour)
+        cut = draw_cut(labels.owner, kept, plan.favour) if rng.random() < plan.cut_share else None
         with fast(place.device):
             states = encoder_states(model, pixels)
             seen, _ = heads(states, labels)
-            logits = answer_logits(model, keep(visual_tokens(model, states[-1]), kept), pack)
+            logits = answer_logits(model, keep(visual_tokens(model, states[-1]), kept), pack, cut)
         loss, right = answer_loss(logits, pack.targets)
         course.update(loss + VISION_WEIGHT * seen, {"tokens": right})

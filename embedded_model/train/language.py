@@ -32,6 +32,7 @@ def train_language(place: Place) -> None:
     place.rng(NUMBER)  # seeds the fresh weights
     model = build_model().to(place.device)
     oracle = Oracle().to(place.device)
+    place.prepare(model)
     whole = nn.ModuleDict({"language": model.model.language_model, "oracle": oracle})
     course = Course(place, "language", plan.steps, whole, [(whole, 1.0)])
     for step in course.remaining():

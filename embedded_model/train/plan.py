@@ -13,15 +13,16 @@ class StagePlan:
     pictures: int
     questions: int = 16  # a picture
     full_share: float = 1.0  # of batches that keep all visual tokens
-    favour: float = 0.0  # most that dropout adds to the chance of an object's tokens
+    favour: float = 0.0  # most that dropout adds to the chance of an item's tokens
+    cut_share: float = 0.0  # of batches that lose two thirds of their visual tokens halfway
     vision_rate: float = 1.0  # factor on the encoder's learning rates
     rate: float = 1.0  # factor on all other learning rates
 
 
 PLANS: dict[str, StagePlan] = {
-    "vision": StagePlan(steps=1400, pictures=32),
-    "language": StagePlan(steps=1500, pictures=16, full_share=0.25),
+    "vision": StagePlan(steps=2600, pictures=32),
+    "language": StagePlan(steps=2600, pictures=16, full_share=0.25),
     "bridge": StagePlan(steps=500, pictures=32),
-    "joint": StagePlan(steps=750, pictures=16, full_share=0.5, vision_rate=0.2, rate=0.7),
-    "dropout": StagePlan(steps=150, pictures=16, full_share=0.2, favour=1.0, vision_rate=0.1, rate=0.25),
+    "joint": StagePlan(steps=2200, pictures=16, full_share=0.5, cut_share=0.25, vision_rate=0.2, rate=0.7),
+    "dropout": StagePlan(steps=600, pictures=16, full_share=0.2, favour=1.0, cut_share=0.5, vision_rate=0.1, rate=0.25),
 }

@@ -24,10 +24,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--compiled", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     asked.out.mkdir(parents=True, exist_ok=True)
-    place = Place(asked.out, asked.seed, torch.device(asked.device), asked.rank, asked.ranks)
+    place = Place(asked.out, asked.seed, torch.device(asked.device), asked.rank, asked.ranks, asked.compiled)
     run_stage(asked.name, place)
 
 

@@ -22,6 +22,7 @@ def train_vision(place: Place) -> None:
     place.rng(NUMBER)  # seeds the fresh weights
     model = build_model().to(place.device)
     heads = Heads().to(place.device)
+    place.prepare(model)
     tower = model.model.vision_tower
     whole = nn.ModuleDict({"tower": tower, "heads": heads})
     course = Course(place, "vision", plan.steps, whole, [(whole, 1.0)])
