@@ -137,9 +137,7 @@ def split_of(layout: Layout) -> Split:
 def draw_scene(seed: int | np.random.Generator, split: Split = Split.HELD_OUT) -> Scene:
     """Draws one scene of `split`; any integer is a seed, and the same seed gives the same scene."""
     rng = seed if isinstance(seed, np.random.Generator) else seeded(seed)
-    layout, empty = _sample_layout(rng)
-    while split_of(layout) is not split:
-        layout, empty = _sample_layout(rng)
+    layout, empty = draw_layout(rng, split)
     canvas = cluttered_ground(rng, SIDE_PX)
     for cell in empty:
         if rng.random() < DISTRACTOR_SHARE:
@@ -152,6 +150,14 @@ def draw_scene(seed: int | np.random.Generator, split: Split = Split.HELD_OUT) -
         _paint_letter(canvas, letter, rng)
         owner[letter.row, letter.col] = MAX_THINGS + index
     return Scene(Image.fromarray(canvas.clip(0, 255).astype(np.uint8)), layout, owner)
+
+
+def draw_layout(rng: np.random.Generator, split: Split) -> tuple[Layout, list[int]]:
+    """What a scene of `split` shows, and its cells (0..8, row-major) that are left empty."""
+    layout, empty = _sample_layout(rng)
+    while split_of(layout) is not split:
+        layout, empty = _sample_layout(rng)
+    return layout, empty
 
 
 def seeded(seed: int, *more: int) -> np.random.Generator:

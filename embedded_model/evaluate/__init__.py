@@ -1,0 +1,1 @@
+"""The evaluation of the embedded model through the real services: VScan, and every control that could beat it."""

@@ -1,0 +1,55 @@
+"""Score against average visual tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from embedded_model.evaluate.report import Line
+from embedded_model.evaluate.rows import ALL_TOKENS
+
+_LABELLED = ("VScan",)
+_INCH = (8.5, 5.2)
+
+
+def write_plot(lines: Sequence[Line], path: Path) -> None:
+    """One curve a method, with 95 % intervals; PNG or whatever the suffix of `path` says. Needs matplotlib."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_INCH, layout="constrained")
+    axes = figure.subplots()
+    methods = list(dict.fromkeys(line.row.method for line in lines))
+    for number, method in enumerate(methods):
+        mine = sorted((line for line in lines if line.row.method == method), key=lambda line: line.average)
+        _curve(axes, mine, method, number)
+    whole = next(line for line in lines if line.row.name == ALL_TOKENS)
+    axes.axhline(100 * whole.score.value, color="0.7", linewidth=1, zorder=0)
+    axes.set_xlabel("visual tokens, average over the layers")
+    axes.set_ylabel("exact match, %")
+    axes.set_xscale("log", base=2)
+    ticks = sorted({round(line.average) for line in lines})
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def _curve(axes: object, lines: Sequence[Line], method: str, number: int) -> None:
+    from matplotlib import colormaps
+
+    bold = method in _LABELLED
+    scores = [100 * line.score.value for line in lines]
+    below = [100 * (line.score.value - line.score.low) for line in lines]
+    above = [100 * (line.score.high - line.score.value) for line in lines]
+    axes.errorbar(  # type: ignore[attr-defined]
+        [line.average for line in lines],
+        scores,
+        yerr=[below, above],
+        label=method,
+        color="black" if bold else colormaps["tab20"](number % 20),
+        linewidth=2.4 if bold else 1.1,
+        marker="osD^vX*P"[number % 8],
+        markersize=6 if bold else 4,
+        elinewidth=0.8,
+        zorder=5 if bold else 2,
+    )
