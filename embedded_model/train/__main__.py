@@ -23,7 +23,7 @@ from embedded_model.score import draw_exam, load_model, score_table
 from embedded_model.train.bridge import whole_model
 from embedded_model.train.card import write_card
 from embedded_model.train.heads import Heads
-from embedded_model.train.plan import PLANS
+from embedded_model.train.plan import PLANS, scaled
 from embedded_model.train.state import load_module, saved_progress
 
 EXAM_PICTURES = 500
@@ -39,14 +39,19 @@ class Journey:
     seed: int
     device: str
     compiled: bool
+    scale: float  # of the planned steps and of the exam
 
     def commands(self, name: str) -> list[list[str]]:
         """The processes of one stage."""
         ranks = 2 if name in PAIRED and self.device == "cpu" else 1
         base = [sys.executable, "-m", "embedded_model.train.stage", name, "--out", str(self.out)]
         base += ["--seed", str(self.seed), "--device", self.device, "--ranks", str(ranks)]
-        base += ["--compiled"] if self.compiled else []
+        base += ["--scale", str(self.scale), *(["--compiled"] if self.compiled else [])]
         return [[*base, "--rank", str(rank)] for rank in range(ranks)]
+
+    def done(self, name: str) -> bool:
+        """Whether all steps of a stage are saved."""
+        return saved_progress(self.out / name).step >= scaled(PLANS[name].steps, self.scale)
 
 
 def main() -> None:
@@ -56,10 +61,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=shutil.which("g++") is not None)
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="for trying it out: do so many times the steps, and as much of the exam"
+    )
     asked = parser.parse_args()
     found = "cuda" if torch.cuda.is_available() else "cpu"
     device = found if asked.device == "auto" else asked.device
-    journey = Journey(asked.out, asked.seed, device, asked.compiled)
+    journey = Journey(asked.out, asked.seed, device, asked.compiled, asked.scale)
     asked.out.mkdir(parents=True, exist_ok=True)
     for names in TOGETHER:
         _run_together(journey, names)
@@ -68,7 +76,7 @@ def main() -> None:
 
 def _run_together(journey: Journey, names: tuple[str, ...]) -> None:
     """Runs stages side by side (one after the other on a GPU) and waits for them."""
-    waiting = [name for name in names if saved_progress(journey.out / name).step < PLANS[name].steps]
+    waiting = [name for name in names if not journey.done(name)]
     groups = [waiting] if journey.device == "cpu" else [[name] for name in waiting]
     for group in groups:
         for name in group:
@@ -85,9 +93,10 @@ def write_checkpoint(journey: Journey, directory: Path, stage: str = "dropout") 
     whole: nn.Module = whole_model(model, Heads())
     load_module(journey.out / stage, whole)
     export_checkpoint(model, directory)
-    table = score_table(load_model(directory), draw_exam(journey.seed, EXAM_PICTURES))
+    pictures = scaled(EXAM_PICTURES, journey.scale)
+    table = score_table(load_model(directory), draw_exam(journey.seed, pictures))
     spent = {name: saved_progress(journey.out / name).seconds for name in PLANS}
-    write_card(directory, table, EXAM_PICTURES, journey.seed, spent)
+    write_card(directory, table, pictures, journey.seed, spent)
     print(table)
 
 

@@ -16,6 +16,7 @@ from transformers import LlavaForConditionalGeneration
 from embedded_model.model import compile_layers
 from embedded_model.optim import build_optimizers, groups, set_rates
 from embedded_model.scenes import seeded
+from embedded_model.train.plan import scaled
 from embedded_model.train.state import Progress, load_state, save_state
 
 SAVE_EVERY_S = 60.0
@@ -33,6 +34,7 @@ class Place:
     rank: int = 0
     ranks: int = 1
     compiled: bool = False  # layers run compiled
+    scale: float = 1.0  # steps done over steps planned
 
     def prepare(self, model: LlavaForConditionalGeneration) -> None:
         """Compiles the layers of `model` where that is wanted."""
@@ -52,7 +54,7 @@ class Place:
 
 
 class Course:
-    """Trains `module` for `steps`, going on from what is saved under `name`."""
+    """Trains `module` for `steps`, scaled as the place says, going on from what is saved under `name`."""
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class Course:
     ) -> None:
         self.place = place
         self.name = name
-        self.steps = steps
+        self.steps = scaled(steps, place.scale)
         self.module = module
         self.optimizers = build_optimizers(parts)
         self.path = place.out / name

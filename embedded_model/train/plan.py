@@ -26,3 +26,8 @@ PLANS: dict[str, StagePlan] = {
     "joint": StagePlan(steps=2200, pictures=16, full_share=0.5, cut_share=0.25, vision_rate=0.2, rate=0.7),
     "dropout": StagePlan(steps=600, pictures=16, full_share=0.2, favour=1.0, cut_share=0.5, vision_rate=0.1, rate=0.25),
 }
+
+
+def scaled(count: int, scale: float) -> int:
+    """`count` steps or pictures in a run of `scale` times the length; one at least."""
+    return max(1, round(count * scale))

@@ -25,10 +25,12 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--scale", type=float, default=1.0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     asked.out.mkdir(parents=True, exist_ok=True)
-    place = Place(asked.out, asked.seed, torch.device(asked.device), asked.rank, asked.ranks, asked.compiled)
+    device = torch.device(asked.device)
+    place = Place(asked.out, asked.seed, device, asked.rank, asked.ranks, asked.compiled, asked.scale)
     run_stage(asked.name, place)
 
 
