@@ -123,6 +123,7 @@ class Scene:
     image: Image.Image  # 96 x 96, RGB
     layout: Layout
     owner: np.ndarray  # [12, 12] int8: the thing that covers the patch, MAX_THINGS + letter, or -1
+    distracts: np.ndarray  # [12, 12] bool: a distractor has pixels in the patch
 
 
 def split_of(layout: Layout) -> Split:
@@ -139,17 +140,14 @@ def draw_scene(seed: int | np.random.Generator, split: Split = Split.HELD_OUT) -
     rng = seed if isinstance(seed, np.random.Generator) else seeded(seed)
     layout, empty = draw_layout(rng, split)
     canvas = cluttered_ground(rng, SIDE_PX)
-    for cell in empty:
-        if rng.random() < DISTRACTOR_SHARE:
-            y, x = (int(v) * CELL * PATCH_PX + int(rng.integers(10, 22)) for v in divmod(cell, 3))
-            distract(canvas, y, x, list(COLORS.values()), rng)
+    distracts = _distract(canvas, empty, rng)
     owner = np.full((GRID, GRID), -1, dtype=np.int8)
     for index, thing in enumerate(layout.things):
         _paint_thing(canvas, owner, index, thing, rng)
     for index, letter in enumerate(layout.letters):
         _paint_letter(canvas, letter, rng)
         owner[letter.row, letter.col] = MAX_THINGS + index
-    return Scene(Image.fromarray(canvas.clip(0, 255).astype(np.uint8)), layout, owner)
+    return Scene(Image.fromarray(canvas.clip(0, 255).astype(np.uint8)), layout, owner, distracts)
 
 
 def draw_layout(rng: np.random.Generator, split: Split) -> tuple[Layout, list[int]]:
@@ -195,6 +193,18 @@ def _sample_thing(rng: np.random.Generator, earlier: list[Thing], row: int, col:
     size = "large" if rng.random() < 0.5 else "small"
     digit = int(rng.integers(10)) if rng.random() < DIGIT_SHARE else None
     return Thing(shape, color, size, digit, row, col)
+
+
+def _distract(canvas: np.ndarray, cells: list[int], rng: np.random.Generator) -> np.ndarray:
+    """Paints a distractor in some of `cells`; returns the patches that it has pixels in, [12, 12] bool."""
+    before = canvas.copy()
+    for cell in cells:
+        if rng.random() < DISTRACTOR_SHARE:
+            y, x = (int(v) * CELL * PATCH_PX + int(rng.integers(10, 22)) for v in divmod(cell, 3))
+            distract(canvas, y, x, list(COLORS.values()), rng)
+    changed = (canvas != before).reshape(GRID, PATCH_PX, GRID, PATCH_PX, 3)
+    touched: np.ndarray = changed.any(axis=(1, 3, 4))
+    return touched
 
 
 def _jittered(row: int, col: int, rng: np.random.Generator) -> tuple[int, int]:

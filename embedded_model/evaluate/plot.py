@@ -10,6 +10,7 @@ from embedded_model.evaluate.rows import ALL_TOKENS
 
 _LABELLED = ("VScan",)
 _INCH = (8.5, 5.2)
+_TICKS = (16, 24, 32, 48, 72, 96, 144)
 
 
 def write_plot(lines: Sequence[Line], path: Path) -> None:
@@ -27,8 +28,8 @@ def write_plot(lines: Sequence[Line], path: Path) -> None:
     axes.set_xlabel("visual tokens, average over the layers")
     axes.set_ylabel("exact match, %")
     axes.set_xscale("log", base=2)
-    ticks = sorted({round(line.average) for line in lines})
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xticks(_TICKS, [str(tick) for tick in _TICKS])
+    axes.minorticks_off()
     axes.grid(alpha=0.25)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.savefig(path, dpi=150)
