@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from embedded_model.evaluate.report import Line
-from embedded_model.evaluate.rows import ALL_TOKENS
+from embedded_model.evaluate.rows import ALL_TOKENS, VSCAN
 
-_LABELLED = ("VScan",)
 _INCH = (8.5, 5.2)
 _TICKS = (16, 24, 32, 48, 72, 96, 144)
 
@@ -19,11 +18,11 @@ def write_plot(lines: Sequence[Line], path: Path) -> None:
 
     figure = Figure(figsize=_INCH, layout="constrained")
     axes = figure.subplots()
-    methods = list(dict.fromkeys(line.row.method for line in lines))
+    methods = list(dict.fromkeys(line.method for line in lines))
     for number, method in enumerate(methods):
-        mine = sorted((line for line in lines if line.row.method == method), key=lambda line: line.average)
+        mine = sorted((line for line in lines if line.method == method), key=lambda line: line.average_tokens)
         _curve(axes, mine, method, number)
-    whole = next(line for line in lines if line.row.name == ALL_TOKENS)
+    whole = next(line for line in lines if line.name == ALL_TOKENS)
     axes.axhline(100 * whole.score.value, color="0.7", linewidth=1, zorder=0)
     axes.set_xlabel("visual tokens, average over the layers")
     axes.set_ylabel("exact match, %")
@@ -38,12 +37,12 @@ def write_plot(lines: Sequence[Line], path: Path) -> None:
 def _curve(axes: object, lines: Sequence[Line], method: str, number: int) -> None:
     from matplotlib import colormaps
 
-    bold = method in _LABELLED
+    bold = method == VSCAN
     scores = [100 * line.score.value for line in lines]
     below = [100 * (line.score.value - line.score.low) for line in lines]
     above = [100 * (line.score.high - line.score.value) for line in lines]
     axes.errorbar(  # type: ignore[attr-defined]
-        [line.average for line in lines],
+        [line.average_tokens for line in lines],
         scores,
         yerr=[below, above],
         label=method,

@@ -1,100 +1,101 @@
-"""The table, as JSON values and as Markdown."""
+"""The figures of every row; as JSON values, and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from embedded_model.evaluate.asking import Outcome
-from embedded_model.evaluate.rows import ALL_TOKENS, Row
+from embedded_model.evaluate.rows import ALL_TOKENS, VSCAN
 from embedded_model.evaluate.statistics import Bootstrap, Estimate
 from embedded_model.questions import FAMILIES
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One row's figures. Scores are shares of right answers, every family weighing the same."""
+    """One row's figures. Scores are shares of right answers; every family has as many questions."""
 
-    row: Row
+    name: str
+    method: str
+    budget: str
+    prune_layer: int
     after_stage_1: int
-    after_stage_2: int
-    average: float  # visual tokens over the layers
+    after_stage_2: int  # past the last pruning layer
+    average_tokens: float  # visual tokens over the layers
     score: Estimate
     families: dict[str, Estimate]
     retained: Estimate  # score over that of all tokens
-    difference: Estimate | None  # score less that of `row.against`
-    right: tuple[str, ...]  # for each picture its families, 1 where right
+    against: str
+    difference: Estimate | None  # score less that of the row `against`
+    right: str  # for each picture its families, 1 where right: "1110111 1111111 …"
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Reads `asdict`."""
+        estimates = {name: Estimate(**values[name]) for name in ("score", "retained")}
+        families = {family: Estimate(**estimate) for family, estimate in values["families"].items()}
+        difference = Estimate(**values["difference"]) if values["difference"] else None
+        return cls(**{**values, **estimates, "families": families, "difference": difference})
 
 
 def build_lines(outcomes: Sequence[Outcome], seed: int) -> list[Line]:
-    """The figures of all rows."""
+    """The figures of all rows; one of them must be ALL_TOKENS."""
     bootstrap = Bootstrap(len(outcomes[0].right), seed)
     by_name = {outcome.row.name: outcome.right.mean(axis=1) for outcome in outcomes}
     return [_line(outcome, by_name, bootstrap) for outcome in outcomes]
 
 
-def _line(outcome: Outcome, by_name: dict[str, np.ndarray], bootstrap: Bootstrap) -> Line:
-    row, right = outcome.row, outcome.right
-    mine = by_name[row.name]
-    other = by_name.get(row.against)
-    return Line(
-        row=row,
-        after_stage_1=outcome.tokens.after_stage_1,
-        after_stage_2=outcome.tokens.after_stage_2,
-        average=outcome.tokens.average,
-        score=bootstrap.mean(mine),
-        families={family: bootstrap.mean(right[:, i].astype(float)) for i, family in enumerate(FAMILIES)},
-        retained=bootstrap.ratio(mine, by_name[ALL_TOKENS]),
-        difference=None if other is None else bootstrap.mean(mine - other),
-        right=tuple("".join(map(str, line)) for line in right.astype(int).tolist()),
-    )
-
-
 def to_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """The rows as JSON values."""
-    return [
-        {
-            "name": line.row.name,
-            "method": line.row.method,
-            "budget": line.row.budget,
-            "prune_layer": line.row.prune_layer,
-            "tokens": {"stage_1": line.after_stage_1, "stage_2": line.after_stage_2, "average": line.average},
-            "score": asdict(line.score),
-            "families": {family: asdict(estimate) for family, estimate in line.families.items()},
-            "retained": asdict(line.retained),
-            "against": line.row.against if line.difference else None,
-            "difference": asdict(line.difference) if line.difference else None,
-            "right": line.right,
-        }
-        for line in lines
-    ]
+    return [asdict(line) for line in lines]
 
 
 def to_markdown(lines: Sequence[Line]) -> str:
     """One table; per cent throughout, differences in points, intervals of 95 % in brackets."""
-    head = ["method", "average", "stage 1", "stage 2", "tokens on average", "all", "retained", *FAMILIES, "less VScan"]
-    text = [_cells(head), _cells(["---"] * len(head))]
-    for line in lines:
-        cells = [
-            line.row.method,
-            line.row.budget,
-            str(line.after_stage_1),
-            str(line.after_stage_2),
-            f"{line.average:g}",
-            _with_interval(line.score),
-            f"{100 * line.retained.value:.1f}",
-            *(f"{100 * line.families[family].value:.1f}" for family in FAMILIES),
-            _with_interval(line.difference, "+") if line.difference and line.row.against.startswith("VScan") else "",
-        ]
-        text.append(_cells(cells))
-    return "\n".join(text)
+    head = ["", "budget", "stage 1", "stage 2", "average", "all", "retained", *FAMILIES, "less VScan"]
+    return "\n".join(_cells(cells) for cells in [head, ["---"] * len(head), *map(_figures, lines)])
+
+
+def _line(outcome: Outcome, by_name: dict[str, np.ndarray], bootstrap: Bootstrap) -> Line:
+    row, right = outcome.row, outcome.right
+    mine, other = by_name[row.name], by_name.get(row.against)
+    return Line(
+        name=row.name,
+        method=row.method,
+        budget=row.budget,
+        prune_layer=row.prune_layer,
+        after_stage_1=outcome.tokens.after_stage_1,
+        after_stage_2=outcome.tokens.after_stage_2,
+        average_tokens=outcome.tokens.average,
+        score=bootstrap.mean(mine),
+        families={family: bootstrap.mean(right[:, i].astype(float)) for i, family in enumerate(FAMILIES)},
+        retained=bootstrap.ratio(mine, by_name[ALL_TOKENS]),
+        against=row.against,
+        difference=None if other is None else bootstrap.mean(mine - other),
+        right=" ".join("".join(map(str, line)) for line in right.astype(int).tolist()),
+    )
+
+
+def _figures(line: Line) -> list[str]:
+    compared = line.difference is not None and line.against.startswith(VSCAN)
+    return [
+        line.method,
+        line.budget,
+        str(line.after_stage_1),
+        str(line.after_stage_2),
+        f"{line.average_tokens:g}",
+        _with_interval(line.score),
+        f"{100 * line.retained.value:.1f}",
+        *(f"{100 * line.families[family].value:.1f}" for family in FAMILIES),
+        _with_interval(line.difference, "+") if line.difference and compared else "",
+    ]
 
 
 def _with_interval(estimate: Estimate, sign: str = "") -> str:
-    value, low, high = (100 * part for part in (estimate.value, estimate.low, estimate.high))
+    value, low, high = (100 * part + 0.0 for part in (estimate.value, estimate.low, estimate.high))
     return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 

@@ -25,6 +25,7 @@ HALFWAY = LAYERS // 2
 EARLY = 1  # the layer of a control that prunes inside the language model alone
 POOLED = VISUAL_TOKENS // 4  # 2 x 2 pooling
 ALL_TOKENS = "all tokens"
+VSCAN = "VScan"
 
 _NO_STAGE_1 = ReductionSpec(method=ReductionMethod.NONE)
 _NO_STAGE_2 = PruneSpec(rater=Rater.NONE)
@@ -50,12 +51,12 @@ class Row:
 
 def vscan_row(budget: str, share: float) -> Row:
     """Both stages as the paper has them, `share` of the visual tokens on average."""
-    return Row(method="VScan", budget=budget, reduction=ReductionSpec(budget=TargetAverage(share)), prune=PruneSpec())
+    return Row(method=VSCAN, budget=budget, reduction=ReductionSpec(budget=TargetAverage(share)), prune=PruneSpec())
 
 
 def build_rows() -> list[Row]:
     """Every row, in the order of the table."""
-    rows = [Row(method=ALL_TOKENS, budget="", reduction=_NO_STAGE_1, prune=_NO_STAGE_2, against="VScan 11%")]
+    rows = [Row(method=ALL_TOKENS, budget="", reduction=_NO_STAGE_1, prune=_NO_STAGE_2, against=f"{VSCAN} 11%")]
     for budget, share in BUDGETS.items():
         rows += [vscan_row(budget, share), *_controls(budget, share)]
     rows += [vscan_row("25%", 1 / 4), *_pooling_rows(), *_half_resolution_rows()]
@@ -67,7 +68,7 @@ def _controls(budget: str, share: float) -> list[Row]:
     both = TargetAverage(share)
 
     def row(method: str, reduction: ReductionSpec, prune: PruneSpec, prune_layer: int = HALFWAY) -> Row:
-        against = f"VScan {budget}"
+        against = f"{VSCAN} {budget}"
         return Row(method=method, budget=budget, reduction=reduction, prune=prune, against=against, prune_layer=prune_layer)
 
     def first(method: ReductionMethod = ReductionMethod.VSCAN, *, merge: bool = True) -> ReductionSpec:
@@ -106,7 +107,7 @@ def _pooling_rows() -> list[Row]:
             budget=budget,
             reduction=reduction,
             prune=_NO_STAGE_2,
-            against=f"VScan {budget}",
+            against=f"{VSCAN} {budget}",
             half_resolution=half_resolution,
         )
 
