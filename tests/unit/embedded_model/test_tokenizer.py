@@ -16,7 +16,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def test_questions_and_answers_round_trip(tokenizer: PreTrainedTokenizerFast) -> None:
     rng = seeded(21)
     for seed in range(60):
-        for question in ask_many(draw_scene(seed).things, 8, rng):
+        for question in ask_many(draw_scene(seed).layout, 8, rng):
             for text in (question.text, question.answer):
                 ids = tokenizer(text).input_ids
                 assert VOCABULARY[UNK] not in ids
@@ -24,7 +24,7 @@ def test_questions_and_answers_round_trip(tokenizer: PreTrainedTokenizerFast) ->
 
 
 def test_word_ids_equal_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
-    for question in ask_many(draw_scene(3).things, 40, seeded(22)):
+    for question in ask_many(draw_scene(3).layout, 40, seeded(22)):
         text = f"user: {question.text} assistant: {question.answer}"
         assert tokenizer(text, add_special_tokens=False).input_ids == word_ids(text)
 
