@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from embedded_model.evaluate.asking import Outcome
-from embedded_model.evaluate.rows import ALL_TOKENS, VSCAN
+from embedded_model.evaluate.rows import ALL_TOKENS, BUDGETS, RANDOM, VSCAN
 from embedded_model.evaluate.statistics import Bootstrap, Estimate
 from embedded_model.questions import FAMILIES
 
@@ -57,6 +57,12 @@ def to_markdown(lines: Sequence[Line]) -> str:
     """One table; per cent throughout, differences in points, intervals of 95 % in brackets."""
     head = ["", "budget", "stage 1", "stage 2", "average", "all", "retained", *FAMILIES, "less VScan"]
     return "\n".join(_cells(cells) for cells in [head, ["---"] * len(head), *map(_figures, lines)])
+
+
+def main_lines(lines: Sequence[Line]) -> list[Line]:
+    """The few rows that tell most."""
+    names = {ALL_TOKENS, *(f"{method} {budget}" for method in (VSCAN, RANDOM) for budget in BUDGETS)}
+    return [line for line in lines if line.name in names]
 
 
 def _line(outcome: Outcome, by_name: dict[str, np.ndarray], bootstrap: Bootstrap) -> Line:

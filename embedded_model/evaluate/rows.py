@@ -26,6 +26,7 @@ EARLY = 1  # the layer of a control that prunes inside the language model alone
 POOLED = VISUAL_TOKENS // 4  # 2 x 2 pooling
 ALL_TOKENS = "all tokens"
 VSCAN = "VScan"
+RANDOM = "random patches"
 
 _NO_STAGE_1 = ReductionSpec(method=ReductionMethod.NONE)
 _NO_STAGE_2 = PruneSpec(rater=Rater.NONE)
@@ -84,9 +85,9 @@ def _controls(budget: str, share: float) -> list[Row]:
         row("global scan only", first(ReductionMethod.GLOBAL), PruneSpec()),
         row("local scan only", first(ReductionMethod.LOCAL), PruneSpec()),
         row("no merging", first(merge=False), PruneSpec()),
-        row("random patches", alone(ReductionMethod.RANDOM, average, merge=False), _NO_STAGE_2),
-        row("random patches, stage 2", first(ReductionMethod.RANDOM, merge=False), PruneSpec()),
-        row("random patches, merged, stage 2", first(ReductionMethod.RANDOM), PruneSpec()),
+        row(RANDOM, alone(ReductionMethod.RANDOM, average, merge=False), _NO_STAGE_2),
+        row(f"{RANDOM}, stage 2", first(ReductionMethod.RANDOM, merge=False), PruneSpec()),
+        row(f"{RANDOM}, merged, stage 2", first(ReductionMethod.RANDOM), PruneSpec()),
         row("random at layer 4", first(), PruneSpec(rater=Rater.RANDOM, seed=0)),
         row("drop all at layer 4", alone(ReductionMethod.VSCAN, 2 * average), PruneSpec(rater=Rater.DROP_ALL)),
         row("text-mean rater", first(), PruneSpec(rater=Rater.TEXT_MEAN)),

@@ -15,19 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from torch import nn
 
+from embedded_model.attention import attention_table, measure
+from embedded_model.evaluate.__main__ import QUESTIONS
+from embedded_model.evaluate.evaluation import evaluate
+from embedded_model.evaluate.report import to_markdown
 from embedded_model.export import export_checkpoint
 from embedded_model.model import build_model
-from embedded_model.score import draw_exam, load_model, score_table
 from embedded_model.train.bridge import whole_model
 from embedded_model.train.card import write_card
 from embedded_model.train.heads import Heads
 from embedded_model.train.plan import PLANS, scaled
 from embedded_model.train.state import load_module, saved_progress
 
-EXAM_PICTURES = 500
+ATTENTION_PICTURES = 300
 TOGETHER = (("vision", "language"), ("bridge",), ("joint",), ("dropout",))
+LAST = "dropout"
 PAIRED = frozenset({"joint", "dropout"})  # stages that share their steps between two ranks
 
 
@@ -39,7 +44,7 @@ class Journey:
     seed: int
     device: str
     compiled: bool
-    scale: float  # of the planned steps and of the exam
+    scale: float  # of the planned steps and of the evaluation
 
     def commands(self, name: str) -> list[list[str]]:
         """The processes of one stage."""
@@ -55,14 +60,14 @@ class Journey:
 
 
 def main() -> None:
-    """Runs every stage that is not done, then writes and scores the checkpoint."""
+    """Runs every stage that is not done, then writes and evaluates the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=shutil.which("g++") is not None)
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="for trying it out: do so many times the steps, and as much of the exam"
+        "--scale", type=float, default=1.0, help="for trying it out: do so many times the steps, and as much of the evaluation"
     )
     asked = parser.parse_args()
     found = "cuda" if torch.cuda.is_available() else "cpu"
@@ -87,17 +92,19 @@ def _run_together(journey: Journey, names: tuple[str, ...]) -> None:
             raise SystemExit(f"stage failed: {', '.join(group)}")
 
 
-def write_checkpoint(journey: Journey, directory: Path, stage: str = "dropout") -> None:
-    """Exports what `stage` saved, measures the exported files and writes the model card."""
+def write_checkpoint(journey: Journey, directory: Path) -> None:
+    """Exports what the last stage saved, measures the exported files through the services, writes the model card."""
     model = build_model()
     whole: nn.Module = whole_model(model, Heads())
-    load_module(journey.out / stage, whole)
+    load_module(journey.out / LAST, whole)
     export_checkpoint(model, directory)
-    pictures = scaled(EXAM_PICTURES, journey.scale)
-    table = score_table(load_model(directory), draw_exam(journey.seed, pictures))
+    evaluation = evaluate(directory, scaled(QUESTIONS, journey.scale), journey.seed, Console(stderr=True))
+    evaluation.write(journey.out / "evaluation.json")
+    print(to_markdown(evaluation.lines))
+    pictures = scaled(ATTENTION_PICTURES, journey.scale)
+    attention = attention_table(measure(directory, journey.seed, pictures))
     spent = {name: saved_progress(journey.out / name).seconds for name in PLANS}
-    write_card(directory, table, pictures, journey.seed, spent)
-    print(table)
+    write_card(directory, evaluation, attention, pictures, spent)
 
 
 if __name__ == "__main__":
