@@ -86,8 +86,8 @@ pictures). The local scan reads layer 2, the global scan layer 6.
 
 ## Measured
 Exact match in per cent on {pictures} held-out pictures with one question of each family ({total} questions in each row),
-through the services, greedy. `stage 1`, `stage 2`: visual tokens after it; `average`: over the layers; brackets: 95 %, bootstrap over
-pictures; `less VScan`: paired difference in points. All rows, controls included, are in `docs/evaluation.md`.
+through the services, greedy. `stage 1`, `stage 2`: visual tokens after it; `average`: over the layers; brackets: 95 %,
+bootstrap over pictures; `less VScan`: paired difference in points. All rows, controls included, are in `docs/evaluation.md`.
 
 {table}
 
