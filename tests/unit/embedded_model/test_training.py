@@ -1,4 +1,4 @@
-"""Training parts: dropout keeps every object, rates follow the cosine, a stage goes on where it stopped."""
+"""Training parts: dropout keeps every item, rates follow the cosine, a stage goes on where it stopped."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from embedded_model.reduction import merge, stage1_kept
 from embedded_model.scenes import Split, seeded
 from embedded_model.train.batches import draw_scenes, labels_of
 from embedded_model.train.course import Course, Place
-from embedded_model.train.dropout import draw_kept
+from embedded_model.train.dropout import CUT_LAYER, draw_count, draw_cut, draw_kept, keep
 
 
 @pytest.mark.parametrize("count", [15, 60, 144])
 @pytest.mark.parametrize("favour", [0.0, 1.0])
-def test_dropout_keeps_the_count_in_order_and_every_object(count: int, favour: float) -> None:
+def test_dropout_keeps_the_count_in_order_and_every_item(count: int, favour: float) -> None:
     owner = labels_of(draw_scenes(seeded(41), 12, Split.TRAIN)).owner
     kept = draw_kept(owner, count, favour)
     assert kept.shape == (12, count)
@@ -30,6 +30,41 @@ def test_favour_keeps_more_of_the_objects() -> None:
     owner = labels_of(draw_scenes(seeded(42), 50, Split.TRAIN)).owner
     plain, favoured = (owner.gather(1, draw_kept(owner, 40, favour)) >= 0 for favour in (0.0, 1.0))
     assert favoured.float().mean() > 1.2 * plain.float().mean()
+
+
+@pytest.mark.parametrize(("count", "survivors"), [(15, 8), (60, 20), (144, 48)])
+@pytest.mark.parametrize("favour", [0.0, 1.0])
+def test_a_cut_keeps_a_third_of_the_kept_and_every_item(count: int, survivors: int, favour: float) -> None:
+    owner = labels_of(draw_scenes(seeded(43), 40, Split.TRAIN)).owner
+    kept = draw_kept(owner, count, favour)
+    cut = draw_cut(owner, kept, favour)
+    assert cut.layer == CUT_LAYER == 4
+    assert cut.kept.shape == (40, survivors)
+    assert (cut.kept.diff(dim=1) > 0).all()
+    assert cut.kept.max() < count
+    left = owner.gather(1, kept).gather(1, cut.kept)
+    for mine, those in zip(owner, left, strict=True):
+        assert set(those.tolist()) | {-1} == set(mine.tolist()) | {-1}
+    assert (owner >= 6).any()  # letters are among the items
+
+
+def test_a_cut_chooses_anew() -> None:
+    owner = labels_of(draw_scenes(seeded(44), 20, Split.TRAIN)).owner
+    kept = draw_kept(owner, 144)
+    assert not torch.equal(draw_cut(owner, kept).kept, draw_cut(owner, kept).kept)
+
+
+def test_batches_keep_all_tokens_as_often_as_planned_and_else_11_percent_or_more() -> None:
+    rng = seeded(45)
+    counts = [draw_count(rng, 0.25) for _ in range(2000)]
+    assert 0.2 < counts.count(144) / len(counts) < 0.3
+    assert min(counts) == 15
+    assert [draw_count(rng, 1.0) for _ in range(20)] == [144] * 20
+
+
+def test_keep_takes_the_kept_tokens_of_each_picture() -> None:
+    tokens = torch.arange(12.0).view(2, 3, 2)
+    assert keep(tokens, torch.tensor([[0, 2], [1, 2]])).tolist() == [[[0, 1], [4, 5]], [[8, 9], [10, 11]]]
 
 
 def test_rates_rise_then_fall() -> None:
