@@ -1,4 +1,4 @@
-"""Training state on disk: tensors as safetensors, the rest as JSON, replaced at once."""
+"""Training state on disk: tensors as safetensors, the rest as JSON, each file replaced at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def save_state(path: Path, module: nn.Module, optimizers: Sequence[Optimizer], p
     partial = path.with_suffix(".partial")
     save_file(tensors, partial)
     partial.replace(path.with_suffix(".safetensors"))
-    path.with_suffix(".json").write_text(json.dumps(asdict(progress)))
+    partial.write_text(json.dumps(asdict(progress)))
+    partial.replace(path.with_suffix(".json"))
 
 
 def load_module(path: Path, module: nn.Module) -> None:
