@@ -1,4 +1,4 @@
-"""Writes the generated pages of `docs/`: `python -m scripts.generate_docs`, which is `make docs`."""
+"""Writes the generated pages of `docs/` and a table of README.md: `python -m scripts.generate_docs`, which is `make docs`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Callable
 from scripts.pages.api import api_page
 from scripts.pages.configuration import configuration_page
 from scripts.pages.errors import errors_page
+from scripts.pages.evaluation import evaluation_page, readme_page
 from scripts.protos import ROOT
 
 PAGES: dict[str, Callable[[], str]] = {
     "docs/api.md": api_page,
     "docs/configuration.md": configuration_page,
     "docs/errors.md": errors_page,
+    "docs/evaluation.md": evaluation_page,
+    "README.md": readme_page,
 }
 
 

@@ -1,0 +1,87 @@
+"""docs/evaluation.md and the table in README.md, from the kept evaluation of the embedded model."""
+
+# ruff: noqa: E501  (a row of a Markdown table is one line)
+
+from __future__ import annotations
+
+from embedded_model.evaluate.evaluation import Evaluation
+from embedded_model.evaluate.report import main_lines, to_markdown
+from scripts.protos import ROOT
+
+KEPT = ROOT / "bench" / "results" / "evaluation-cpu-2-cores.json"
+_BEGIN, _END = "<!-- evaluation: written by make docs -->", "<!-- end of evaluation -->"
+
+PAGE = """\
+# The embedded model with fewer visual tokens
+
+Written by `make docs` from [the kept run](../bench/results/{file}) of
+
+```sh
+python -m embedded_model.evaluate --questions {questions} --seed {seed} --json FILE --plot FILE
+```
+
+on {cores} cores of {processor} ({device}; torch {torch}, transformers {transformers}), {minutes:.0f} minutes. Every question goes through
+the real services over gRPC, greedy, one question a request. {pictures} held-out pictures, one question of each family about each;
+no scene of them is a training scene.
+
+- **stage 1**, **stage 2**: visual tokens that the encoder hands over, and that go on past the pruning layer, of 144, as the decoder
+  reported them; **average**: over the language model's 8 layers. Pruning is before layer 4 where nothing else is said.
+- **all**: exact match in per cent, every family weighing the same, with the 95 % interval (bootstrap over pictures). **retained**: in
+  per cent of the score with all tokens. **less VScan**: paired difference in points from VScan at the same average (at the same
+  budget name where the average differs), with its 95 % interval.
+
+![Score against average visual tokens](images/evaluation.png)
+
+{table}
+
+What each row is:
+
+| | |
+|---|---|
+| all tokens | no reduction anywhere |
+| VScan | 1.5 x the average after stage 1 (half by the local, half by the global scan, the rest merged into them), a third of these past layer 4 |
+| stage 1 only | the average by VScan's stage 1, no pruning |
+| stage 2 only | all tokens up to the pruning layer. At layer 4 the average cannot go below half of all, so the row is given at VScan's last count; at layer 1 it is given at the same average |
+| global, local scan only | both stages, one scan |
+| no merging | both stages, dropped tokens are lost |
+| random patches | the average at random, lost; "stage 2": 1.5 x the average at random, then pruning by attention; "merged": the rest merged |
+| random at layer 4 | VScan's stage 1, survivors drawn at random |
+| drop all at layer 4 | twice the average by VScan's stage 1, none past layer 4 |
+| text-mean rater | tokens rated by all text rows, not the last one |
+| positions kept | rows keep their positions past layer 4, instead of 0..n-1 |
+| pooling | means of 2 x 2 or 3 x 3 tokens |
+| half resolution | the picture at 48 x 48 px, scaled up again: this encoder reads 96 px only, so fewer pixels alone save no tokens |
+
+Where the attention of [CLS] falls is in the [model card](../embedded_model/checkpoint/README.md); maps of four pictures
+(`python -m embedded_model.attention --plot FILE`), layer by layer:
+
+![Attention from CLS to the patches, by layer](images/cls-attention.png)
+"""
+
+
+def evaluation_page() -> str:
+    """The page."""
+    kept = Evaluation.read(KEPT)
+    where = kept.environment
+    return PAGE.format(
+        file=KEPT.name,
+        questions=kept.questions,
+        seed=kept.seed,
+        cores=where["cores"],
+        processor=where["processor"],
+        device=where["device"],
+        torch=where["torch"],
+        transformers=where["transformers"],
+        minutes=kept.seconds / 60,
+        pictures=kept.pictures,
+        table=to_markdown(kept.lines),
+    )
+
+
+def readme_page() -> str:
+    """README.md with its table written anew."""
+    text = (ROOT / "README.md").read_text()
+    before, rest = text.split(_BEGIN)
+    _, after = rest.split(_END)
+    table = to_markdown(main_lines(Evaluation.read(KEPT).lines))
+    return f"{before}{_BEGIN}\n{table}\n{_END}{after}"
