@@ -1,11 +1,10 @@
 """Visual-token dropout: keep a part of the tokens, in order, positions packed.
 
-Which tokens stay is random, except that one token at least of every item (object or letter) stays: the
-questions keep their answers. The last stage also favours the objects' tokens by an amount drawn for each
-picture, for the share of ground among the kept tokens changes the counts that attention makes.
-Some batches lose two thirds of what is left
-halfway through the language model, chosen alike. No attention score takes part, so no pruning
-method is favoured.
+Which tokens stay is random, except that one token at least of every item (object or letter) stays:
+the questions keep their answers. The last stage also favours the items' tokens by an amount drawn
+for each picture, for the share of ground among the kept tokens changes the counts that attention
+makes. Some batches lose two thirds of what is left halfway through the language model, chosen
+alike. No attention score takes part, so no pruning method is favoured.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def draw_count(rng: np.random.Generator, full_share: float) -> int:
 def draw_kept(owner: Tensor, count: int, favour: float = 0.0) -> Tensor:
     """Kept token indices [pictures, count], ascending, for `owner` [pictures, tokens] (-1: ground).
 
-    A token's chance is uniform in 0..1; objects get up to `favour` more, drawn for each picture.
+    A token's chance is uniform in 0..1; items get up to `favour` more, drawn for each picture.
     """
     order = torch.rand(owner.shape, device=owner.device)
     if favour:
