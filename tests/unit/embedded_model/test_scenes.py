@@ -195,6 +195,8 @@ def test_distractors_lie_off_every_item_and_are_often_there(monkeypatch: pytest.
             assert len(cells) == 1
             assert not cells & taken
             assert all(scene.owner[patch] == -1 for patch in stroke.patches())
+        touched = {(int(row), int(col)) for row, col in np.argwhere(scene.distracts)}
+        assert touched == set().union(*(stroke.patches() for stroke in distractors))
         total += len(distractors)
         empty_cells += 9 - len(items)
     assert 0.6 < total / empty_cells < 0.8
