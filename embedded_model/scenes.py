@@ -40,7 +40,7 @@ REPEAT_SHARE = 0.25  # of objects that repeat an earlier object's colour (and, a
 COVERED = 0.2  # share of a patch that an object must cover to own it
 HELD_OUT_PARTS = 4  # one scene description in so many is held out
 JITTER_PX = 1
-LETTER_CONTRAST = (55.0, 95.0)  # least and most difference in brightness, of 255, from the ground
+LETTER_CONTRAST = (55.0, 95.0)  # least and most difference in brightness, of 255, from the ground; less where that clips
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (215, 40, 40),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ def main() -> None:
         "--scale", type=float, default=1.0, help="for trying it out: do so many times the steps, and as much of the evaluation"
     )
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     found = "cuda" if torch.cuda.is_available() else "cpu"
     device = found if asked.device == "auto" else asked.device
     journey = Journey(asked.out, asked.seed, device, asked.compiled, asked.scale)
@@ -87,7 +89,11 @@ def _run_together(journey: Journey, names: tuple[str, ...]) -> None:
         for name in group:
             (journey.out / f"{name}.meeting").unlink(missing_ok=True)
         running = [subprocess.Popen(c) for name in group for c in journey.commands(name)]
-        codes = [process.wait() for process in running]  # waits for all, then looks
+        try:
+            codes = [process.wait() for process in running]  # waits for all, then looks
+        finally:
+            for process in running:
+                process.terminate()  # where this command was ended; nothing otherwise
         if any(codes):
             raise SystemExit(f"stage failed: {', '.join(group)}")
 

@@ -22,11 +22,16 @@ CUT_LAYER = LAYERS // 2
 CUT_KEEPS = 3  # one visual token in so many goes on past CUT_LAYER
 
 
-def draw_count(rng: np.random.Generator, full_share: float) -> int:
-    """How many visual tokens a batch keeps: all with probability `full_share`, else 11 to 100 %."""
+def draw_count(rng: np.random.Generator, full_share: float, favour_few: bool = False) -> int:
+    """How many visual tokens a batch keeps: all with probability `full_share`, else 11 to 100 %.
+
+    These are drawn evenly, or evenly in their logarithm with `favour_few`.
+    """
     if rng.random() < full_share:
         return VISUAL_TOKENS
-    return int(VISUAL_TOKENS * rng.uniform(LEAST_SHARE, 1.0))
+    even = rng.uniform()
+    share = LEAST_SHARE ** (1 - even) if favour_few else LEAST_SHARE + (1 - LEAST_SHARE) * even
+    return int(VISUAL_TOKENS * share)
 
 
 def draw_kept(owner: Tensor, count: int, favour: float = 0.0) -> Tensor:

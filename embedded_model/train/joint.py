@@ -44,7 +44,7 @@ def train_joint(place: Place, name: str) -> None:
         scenes = draw_scenes(rng, plan.pictures, Split.TRAIN)
         pixels, labels = pixels_of(scenes).to(place.device), labels_of(scenes).to(place.device)
         pack = ask_scenes(rng, scenes, plan.questions).to(place.device)
-        kept = draw_kept(labels.owner, draw_count(rng, plan.full_share), plan.favour)
+        kept = draw_kept(labels.owner, draw_count(rng, plan.full_share, plan.favour_few), plan.favour)
         cut = draw_cut(labels.owner, kept, plan.favour) if rng.random() < plan.cut_share else None
         with fast(place.device):
             states = encoder_states(model, pixels)

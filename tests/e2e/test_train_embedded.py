@@ -61,12 +61,12 @@ def done(out: Path, name: str) -> bool:
 
 
 def end_after_the_first_stages(training: Training, out: Path) -> None:
-    """Waits until the first two stages are saved, then ends the whole group."""
+    """Waits until the first two stages are saved, then ends the command; its stages end with it, and so does the pipe."""
     while training.poll() is None and not all(done(out, name) for name in SIDE_BY_SIDE):
         time.sleep(0.01)
-    os.killpg(training.pid, signal.SIGTERM)
+    training.terminate()
     said, _ = training.communicate()
-    assert training.returncode == -signal.SIGTERM, said
+    assert training.returncode == 128 + signal.SIGTERM, said
 
 
 @torch.no_grad()

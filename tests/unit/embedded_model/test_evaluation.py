@@ -19,6 +19,7 @@ from embedded_model.evaluate.report import build_lines, main_lines, to_markdown
 from embedded_model.evaluate.rows import ALL_TOKENS, BUDGETS, EARLY, HALFWAY, RANDOM, VSCAN, Row, build_rows
 from embedded_model.evaluate.statistics import Bootstrap
 from embedded_model.questions import FAMILIES
+from embedded_model.scenes import Split, draw_layout, seeded
 from encoder_service.reduction.budget import Grid, plan_reduction
 from vscan.specs import DEFAULT_REDUCTION, PositionPolicy, PruneSpec, Rater, ReductionMethod
 
@@ -95,8 +96,7 @@ def test_an_exam_is_drawn_again_alike_and_asks_every_family() -> None:
 def test_an_exam_with_a_training_scene_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = draw_exam(0, 7)
     monkeypatch.setattr(exam_module, "_CHECKED_LAYOUTS", 3)
-    rng = exam_module.seeded(0, exam_module._STREAM, 1)
-    layout, _ = exam_module.draw_layout(rng, exam_module.Split.TRAIN)
+    layout, _ = draw_layout(seeded(0, exam_module._STREAM, 1), Split.TRAIN)
     leaked = [exam_module.ExamPicture(b"", b"", layout.describe(), ())]
     exam_module._check_disjoint(0, pictures)
     with pytest.raises(ValueError, match="training scenes"):

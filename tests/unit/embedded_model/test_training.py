@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from embedded_model.optim import build_optimizers, rate_factor
-from embedded_model.reduction import merge, stage1_kept
 from embedded_model.scenes import Split, seeded
 from embedded_model.train.batches import draw_scenes, labels_of
 from embedded_model.train.course import Course, Place
@@ -62,6 +61,13 @@ def test_batches_keep_all_tokens_as_often_as_planned_and_else_11_percent_or_more
     assert [draw_count(rng, 1.0) for _ in range(20)] == [144] * 20
 
 
+def test_few_tokens_are_favoured_by_drawing_their_logarithm_evenly() -> None:
+    rng = seeded(45)
+    counts = sorted(draw_count(rng, 0.0, favour_few=True) for _ in range(2000))
+    assert counts[0] == 15
+    assert 44 <= counts[1000] <= 52  # the geometric mean of 15.84 and 144 is 47.8
+
+
 def test_keep_takes_the_kept_tokens_of_each_picture() -> None:
     tokens = torch.arange(12.0).view(2, 3, 2)
     assert keep(tokens, torch.tensor([[0, 2], [1, 2]])).tolist() == [[[0, 1], [4, 5]], [[8, 9], [10, 11]]]
@@ -107,23 +113,3 @@ def test_a_stopped_course_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     unbroken = run_course(tmp_path / "whole", until=99)
     torch.testing.assert_close(resumed.weight, unbroken.weight)
     torch.testing.assert_close(resumed.bias, unbroken.bias)
-
-
-def test_stage1_honours_budget_and_windows() -> None:
-    torch.manual_seed(0)
-    shallow, deep = torch.rand(3, 144), torch.rand(3, 144)
-    kept = stage1_kept(shallow, deep, 16)
-    assert kept.shape == (3, 16)
-    assert (kept.diff(dim=1) > 0).all()
-    for scores, indices in zip(shallow.view(3, 12, 12), kept, strict=True):
-        for top in (0, 6):
-            for left in (0, 6):
-                best = scores[top : top + 6, left : left + 6].flatten().topk(2).indices
-                wanted = {(top + int(i) // 6) * 12 + left + int(i) % 6 for i in best}
-                assert wanted <= set(indices.tolist())
-
-
-def test_merge_makes_means_of_groups() -> None:
-    tokens = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 4.0]]])
-    merged = merge(tokens, torch.tensor([[0, 1]]))
-    assert merged.tolist() == [[[2.0, 0.0], [0.0, 3.0]]]
