@@ -56,9 +56,10 @@ class LlavaNextVision(ClipVision):
     def preprocess(self, image: Image.Image) -> AnyresImage:
         """The checkpoint's own image processor, on the CPU: the base tile first, then the parts."""
         pixels = self._processor(images=image, return_tensors="pt")["pixel_values"][0]
-        places = self._places(image.height, image.width)
+        tile_pixels = self._tower.config.image_size
+        places = stitched_places(image.height, image.width, pinpoints=self._pinpoints, grid=self.grid, tile_pixels=tile_pixels)
         grids = (self.grid,) * len(pixels)
-        return AnyresImage(pixels=pixels, grids=grids, valid=(None, *_inside(places, grids[1:])), places=places)
+        return AnyresImage(pixels=pixels, grids=grids, valid=(None, *seen_of(places, grids[1:])), places=places)
 
     def assemble(self, image: PreparedImage, tiles: Sequence[ReducedTiles]) -> VisualTokens:
         """The base tile, then the parts stitched and un-padded, as transformers' own model packs them."""
@@ -75,22 +76,31 @@ class LlavaNextVision(ClipVision):
         """And the resolutions, as the model's own configuration has them."""
         return {**super().configuration(), "image_grid_pinpoints": self._pinpoints}
 
-    def _places(self, height: int, width: int) -> torch.Tensor:
-        side = self.grid.rows
-        tile_pixels = self._tower.config.image_size
-        down, across = get_anyres_image_grid_shape((height, width), self._pinpoints, tile_pixels)
-        tokens = torch.arange(down * across * self.grid.tokens).view(down, across, side, side)
-        whole = tokens.permute(0, 2, 1, 3).reshape(1, down * side, across * side)
-        places: torch.Tensor = unpad_image(whole, (height, width))[0]
-        return places
+
+def stitched_places(height: int, width: int, *, pinpoints: list[list[int]], grid: Grid, tile_pixels: int) -> torch.Tensor:
+    """Where the tokens of an image's parts stand: stitched, then un-padded to its aspect.
+
+    Args:
+        height, width: of the image, in pixels.
+        pinpoints: resolutions to choose from, [height, width] in pixels.
+        grid: of a tile.
+
+    Returns:
+        [rows, columns], int64: for each place its token, counted part after part.
+    """
+    down, across = get_anyres_image_grid_shape((height, width), pinpoints, tile_pixels)
+    tokens = torch.arange(down * across * grid.tokens).view(down, across, grid.rows, grid.columns)
+    whole = tokens.permute(0, 2, 1, 3).reshape(1, down * grid.rows, across * grid.columns)
+    places: torch.Tensor = unpad_image(whole, (height, width))[0]
+    return places
 
 
-def _inside(places: torch.Tensor, grids: Sequence[Grid]) -> list[torch.Tensor | None]:
-    """For each part which of its tokens un-padding leaves; None where it leaves all."""
+def seen_of(places: torch.Tensor, grids: Sequence[Grid]) -> list[torch.Tensor | None]:
+    """For each part which of its tokens un-padding leaves, [N], bool; None where it leaves all."""
     counts = [grid.tokens for grid in grids]
-    inside = torch.zeros(sum(counts), dtype=torch.bool)
-    inside[places.flatten()] = True
-    return [None if bool(mask.all()) else mask for mask in torch.split(inside, counts)]
+    seen = torch.zeros(sum(counts), dtype=torch.bool)
+    seen[places.flatten()] = True
+    return [None if bool(mask.all()) else mask for mask in torch.split(seen, counts)]
 
 
 def stitch(parts: VisualTokens, places: torch.Tensor, newline: torch.Tensor) -> ReducedTiles:
