@@ -22,9 +22,6 @@ PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
 PLACEHOLDER = 255
 _TEXT: dict[str, Any] = {
     "vocab_size": 256,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 1024,
@@ -37,16 +34,21 @@ _TEMPLATE = """{% for message in messages %}{{ message['role'] | upper }}: {% fo
 
 
 def make_checkpoint(
-    directory: Path, *, text_model: str = "llama", style: str = "old", pinpoints: Sequence[Sequence[int]] = PINPOINTS
+    directory: Path,
+    *,
+    text_model: str = "llama",
+    style: str = "old",
+    pinpoints: Sequence[Sequence[int]] = PINPOINTS,
+    hidden_size: int = 32,
+    dtype: torch.dtype = torch.float32,
 ) -> Path:
     """A checkpoint directory; `style` is that of its tensors' names: `old`, `hub` or `new`."""
-    vision = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, image_size=TILE_PIXELS, patch_size=14
-    )
+    size: dict[str, Any] = {"hidden_size": hidden_size, "intermediate_size": 2 * hidden_size, "num_hidden_layers": 4}
+    vision = CLIPVisionConfig(**size, num_attention_heads=4, image_size=TILE_PIXELS, patch_size=14)
     resolutions = [list(pinpoint) for pinpoint in pinpoints]
     config = LlavaNextConfig(
         vision_config=vision,
-        text_config={"model_type": text_model, **_TEXT},
+        text_config={"model_type": text_model, **_TEXT, **size},
         image_token_index=PLACEHOLDER,
         image_grid_pinpoints=resolutions,
     )
@@ -55,11 +57,11 @@ def make_checkpoint(
         model = LlavaNextForConditionalGeneration(config)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=1.0 if parameter.dim() == 1 else 0.3)
-    model.eval().save_pretrained(directory)
+    model.eval().to(dtype).save_pretrained(directory)
     _rename(directory / "model.safetensors", style)
-    size = {"height": TILE_PIXELS, "width": TILE_PIXELS}
+    crop = {"height": TILE_PIXELS, "width": TILE_PIXELS}
     LlavaNextImageProcessorPil(
-        size={"shortest_edge": TILE_PIXELS}, crop_size=size, image_grid_pinpoints=resolutions
+        size={"shortest_edge": TILE_PIXELS}, crop_size=crop, image_grid_pinpoints=resolutions
     ).save_pretrained(directory)
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(LLAVA_NEXT / file, directory)
