@@ -26,6 +26,7 @@ class PickedBy(IntEnum):
     RANDOM = 3
     ALL = 4
     POOL = 5
+    NEWLINE = 6
 
 
 _SCANS = frozenset(PickedBy)
@@ -33,7 +34,10 @@ _SCANS = frozenset(PickedBy)
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One pass of the vision transformer: a grid of patches, and how many rows of the value are its own."""
+    """A grid of patches, and how many rows of the value are its own.
+
+    One pass of the vision transformer, or several passes stitched together.
+    """
 
     rows: int
     columns: int

@@ -55,6 +55,7 @@ _SCANS = {
     visual_tokens_pb2.PICKED_BY_RANDOM: PickedBy.RANDOM,
     visual_tokens_pb2.PICKED_BY_ALL: PickedBy.ALL,
     visual_tokens_pb2.PICKED_BY_POOL: PickedBy.POOL,
+    visual_tokens_pb2.PICKED_BY_NEWLINE: PickedBy.NEWLINE,
 }
 _DTYPES = {
     tensor_pb2.DTYPE_FLOAT32: "float32",

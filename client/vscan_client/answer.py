@@ -38,6 +38,7 @@ class PickedBy(StrEnum):
     RANDOM = "random"
     ALL = "all"
     POOL = "pool"
+    NEWLINE = "newline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class TileGrid:
-    """One pass of the vision transformer: a grid of patches, and how many of the kept tokens are its own."""
+    """A grid of patches, and how many of the kept tokens are its own.
+
+    One pass of the vision transformer, or several passes stitched together.
+    """
 
     rows: int
     columns: int

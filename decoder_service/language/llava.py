@@ -1,56 +1,10 @@
-"""LLaVA-1.5: a Llama, or another plain causal model; every row has one position, an image is one run of rows."""
+"""LLaVA-1.5: an image is its visual tokens, nothing around them."""
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+from functools import partial
 
-import torch
-from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM
+from decoder_service.language.base import Family
+from decoder_service.language.causal import load_causal
 
-from decoder_service.language.base import Family, LanguageModel, shape_of
-from decoder_service.language.tokens import read_special_tokens
-from decoder_service.runner.attention import register_attention
-from vscan.checkpoint import Checkpoint
-from vscan.errors import CheckpointError
-
-# The kinds of text model that were made into LLaVA-1.5 checkpoints and that the runner's loop fits.
-_TEXT_MODELS: dict[str, Any] = {"llama": LlamaForCausalLM, "mistral": MistralForCausalLM, "qwen2": Qwen2ForCausalLM}
-# Both styles: `language_model.model.layers…` of the hub, `model.language_model.layers…` of newer files.
-_KEY_MAPPING = {
-    r"^(model\.)?language_model\.lm_head": "lm_head",
-    r"^(model\.)?language_model\.(model\.)?": "model.",
-}
-# These scale with the longest sequence seen, which a packed step does not have.
-_UNPACKABLE_ROPE = {"dynamic", "longrope"}
-
-
-def load(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str) -> LanguageModel:
-    """Loads the language half alone. Raises CheckpointError when it is missing or of a kind that is not served."""
-    text_config = _text_config(checkpoint)
-    model = checkpoint.load_half(
-        _TEXT_MODELS[text_config.model_type],
-        text_config,
-        key_mapping=_KEY_MAPPING,
-        dtype=dtype,
-        device=device,
-        attention=register_attention(),
-    )
-    tokens = read_special_tokens(checkpoint, placeholder_id=int(checkpoint.config.image_token_id))
-    return LanguageModel(model, family=FAMILY.model_type, shape=shape_of(text_config), tokens=tokens)
-
-
-def _text_config(checkpoint: Checkpoint) -> Any:
-    config = copy.deepcopy(checkpoint.config.get_text_config())
-    if config.model_type not in _TEXT_MODELS:
-        served = ", ".join(sorted(_TEXT_MODELS))
-        raise CheckpointError(f"{checkpoint.directory}: text model {config.model_type} is not served, only {served}")
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope in _UNPACKABLE_ROPE:
-        raise CheckpointError(f"{checkpoint.directory}: rotary embedding {rope} is not served")
-    # Composite files state it at either level; the half alone would read only its own.
-    config.tie_word_embeddings = bool(config.tie_word_embeddings or checkpoint.config.tie_word_embeddings)
-    return config
-
-
-FAMILY = Family(model_type="llava", load=load)
+FAMILY = Family(model_type="llava", load=partial(load_causal, "llava"))

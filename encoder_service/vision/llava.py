@@ -1,180 +1,35 @@
-"""LLaVA-1.5: a CLIP vision transformer and a two-layer projector. One tile an image."""
+"""LLaVA-1.5: one tile an image."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
-from itertools import chain
 from typing import Any
 
-import torch
 from PIL import Image
-from transformers import CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
-from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from encoder_service.reduction.budget import Grid
-from encoder_service.reduction.reduce import Scores
-from encoder_service.vision.attention import WATCHED_ATTENTION, first_row_scores
-from encoder_service.vision.base import Family, PreparedImage, ScanSettings, Seen, VisionModel
+from encoder_service.vision.base import Family, PreparedImage
+from encoder_service.vision.clip import ClipVision, check_preprocessing, load_clip_parts
 from vscan.checkpoint import Checkpoint
-from vscan.errors import CheckpointError, StartupError
 
-_VISION_KEYS = {r"^(model\.)?vision_tower\.(vision_model\.)?": ""}
-_PROJECTOR_PREFIXES = ("multi_modal_projector.", "model.multi_modal_projector.")
 _PROCESSORS: dict[str, Any] = {"CLIPImageProcessor": CLIPImageProcessorPil, "LlavaImageProcessor": LlavaImageProcessorPil}
-_TOWER_CONFIGURATION = ("hidden_act", "image_size", "layer_norm_eps", "num_attention_heads", "patch_size")
-# The paper's choices: layer index 5 of 24; windows of 6 x 6 tokens.
-_SHALLOW_OF_LAYERS = 5 / 24
-_WINDOW = 6
 
 
-class LlavaVision(VisionModel):
-    """The vision half of LLaVA-1.5. The [CLS] token's attention is the score (VScan, arXiv 2505.22654, section 3)."""
+class LlavaVision(ClipVision):
+    """The vision half of LLaVA-1.5."""
 
     family = "llava"
-
-    def __init__(self, tower: Any, projector: Any, processor: Any, *, scan: ScanSettings, hidden_size: int) -> None:
-        self.scan = scan
-        self.hidden_size = hidden_size
-        self.dtype: torch.dtype = tower.dtype
-        self.device: torch.device = tower.device
-        self.grid = _grid(tower.config)
-        self._tower = tower
-        self._projector = projector
-        self._processor = processor
 
     def preprocess(self, image: Image.Image) -> PreparedImage:
         """The checkpoint's own image processor, on the CPU."""
         return PreparedImage(self._processor(images=image, return_tensors="pt")["pixel_values"], (self.grid,))
 
-    def look(self, pixels: torch.Tensor) -> Seen:
-        """Every layer runs fused attention; two of them show their queries and keys, of which one row is needed."""
-        rows: dict[int, torch.Tensor] = {}
-        hidden = self._tower.pre_layrnorm(self._tower.embeddings(pixels))
-        for index, layer in enumerate(self._tower.encoder.layers):
-            if index in (self.scan.shallow_layer, self.scan.deep_layer):
-                hidden = layer(hidden, None, watch=lambda q, k, s, at=index: rows.update({at: first_row_scores(q, k, s)}))
-            else:
-                hidden = layer(hidden, None)
-        return Seen(hidden[:, 1:], Scores(rows[self.scan.shallow_layer], rows[self.scan.deep_layer]))
 
-    def project(self, features: torch.Tensor) -> torch.Tensor:
-        """The two-layer projector."""
-        tokens: torch.Tensor = self._projector(features)
-        return tokens
-
-    def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Tower and projector, under transformers' names for the parts alone."""
-        tower = ((f"vision_tower.{name}", tensor) for name, tensor in self._tower.state_dict().items())
-        projector = ((f"multi_modal_projector.{name}", tensor) for name, tensor in self._projector.state_dict().items())
-        return chain(tower, projector)
-
-    def configuration(self) -> Mapping[str, Any]:
-        """What the shapes of the tensors do not say."""
-        tower = {name: getattr(self._tower.config, name) for name in _TOWER_CONFIGURATION}
-        activation = type(self._projector.act).__name__
-        return {"tower": tower, "projector": activation, "preprocessing": self._processor.to_dict()}
-
-
-def load_llava(
-    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, shallow_layer: int | None, window: int | None
-) -> LlavaVision:
-    """Loads tower, projector and preprocessing; of the tower only the layers up to the feature layer.
-
-    Raises:
-        CheckpointError: a part is missing, or of a kind that is not served.
-        StartupError: the shallow layer or the window does not fit.
-    """
-    config = checkpoint.config
-    vision = copy.deepcopy(config.vision_config)
-    if vision.model_type != CLIPVisionModel.config_class.model_type:
-        raise CheckpointError(f"{checkpoint.directory}: vision tower {vision.model_type} is not served here, only CLIP")
-    scan = _scan_settings(checkpoint, shallow_layer, window)
-    vision.num_hidden_layers = scan.deep_layer + 1
-    tower = checkpoint.load_half(
-        CLIPVisionModel, vision, key_mapping=_VISION_KEYS, dtype=dtype, device=device, attention=WATCHED_ATTENTION
-    )
-    model = LlavaVision(
-        tower,
-        _load_projector(checkpoint, dtype, device),
-        _load_processor(checkpoint),
-        scan=scan,
-        hidden_size=config.text_config.hidden_size,
-    )
-    _check_preprocessing(checkpoint, model, vision.image_size)
+def load(checkpoint: Checkpoint, **settings: Any) -> LlavaVision:
+    """Loads the half; see `load_clip_parts` for settings and errors."""
+    model = LlavaVision(load_clip_parts(checkpoint, processors=_PROCESSORS, **settings))
+    check_preprocessing(checkpoint, model)
     return model
 
 
-def _scan_settings(checkpoint: Checkpoint, shallow_layer: int | None, window: int | None) -> ScanSettings:
-    vision = checkpoint.config.vision_config
-    deep = _feature_layer(checkpoint)
-    grid = _grid(vision)
-    shallow = min(deep, round(_SHALLOW_OF_LAYERS * vision.num_hidden_layers)) if shallow_layer is None else shallow_layer
-    side = min(_WINDOW, grid.rows) if window is None else window
-    if not 0 <= shallow <= deep:
-        raise StartupError(f"shallow_layer: {shallow}, limit 0 to {deep}, the feature layer of {checkpoint.name}")
-    if not 1 <= side <= grid.rows:
-        raise StartupError(f"window: {side}, limit 1 to {grid.rows}, the grid's side of {checkpoint.name}")
-    return ScanSettings(shallow_layer=shallow, deep_layer=deep, window=side)
-
-
-def _feature_layer(checkpoint: Checkpoint) -> int:
-    """The layer whose output feeds the projector. Of 24, -2 and 23 both mean index 22, as hidden state 0 is the embedding."""
-    config = checkpoint.config
-    layers = config.vision_config.num_hidden_layers
-    stated = config.vision_feature_layer
-    if isinstance(stated, list | tuple) and len(stated) == 1:
-        stated = stated[0]
-    if not isinstance(stated, int):
-        raise CheckpointError(f"{checkpoint.directory}: vision_feature_layer {stated!r}; one layer is served")
-    if config.vision_feature_select_strategy != "default":
-        strategy = config.vision_feature_select_strategy
-        raise CheckpointError(f"{checkpoint.directory}: vision_feature_select_strategy {strategy!r}; only 'default' is served")
-    index = stated - 1 if stated > 0 else layers + stated
-    if stated == 0 or not 0 <= index < layers:
-        raise CheckpointError(f"{checkpoint.directory}: vision_feature_layer {stated} of {layers} layers")
-    return index
-
-
-def _grid(vision: Any) -> Grid:
-    side = vision.image_size // vision.patch_size
-    return Grid(side, side)
-
-
-def _load_projector(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Any:
-    with torch.device("meta"):
-        projector = LlavaMultiModalProjector(checkpoint.config)
-    prefix = next((p for p in _PROJECTOR_PREFIXES if f"{p}linear_1.weight" in checkpoint.files), _PROJECTOR_PREFIXES[0])
-    names = list(projector.state_dict())
-    tensors = checkpoint.load_tensors([prefix + name for name in names], dtype=dtype, device=device)
-    try:
-        projector.load_state_dict({name: tensors[prefix + name] for name in names}, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint.directory}: the projector's tensors do not fit its configuration") from error
-    return projector.eval().requires_grad_(False)
-
-
-def _load_processor(checkpoint: Checkpoint) -> Any:
-    # Not AutoImageProcessor: in some releases it cannot be used without torchvision.
-    directory = checkpoint.directory
-    try:
-        stated, _ = CLIPImageProcessorPil.get_image_processor_dict(directory, local_files_only=True)
-        name = str(stated.get("image_processor_type", "CLIPImageProcessor")).removesuffix("Fast").removesuffix("Pil")
-        if name not in _PROCESSORS:
-            raise CheckpointError(f"{directory}: image processor {name} is not served, only {', '.join(_PROCESSORS)}")
-        return _PROCESSORS[name].from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{directory}: no usable preprocessor_config.json or processor_config.json") from error
-
-
-def _check_preprocessing(checkpoint: Checkpoint, model: LlavaVision, side: int) -> None:
-    made = tuple(model.preprocess(Image.new("RGB", (2 * side, side))).pixels.shape)
-    if made != (1, 3, side, side):
-        raise CheckpointError(
-            f"{checkpoint.directory}: preprocessing makes {made}, the vision tower wants (1, 3, {side}, {side})"
-        )
-
-
-FAMILY = Family(model_type="llava", load=load_llava)
+FAMILY = Family(model_type="llava", load=load)

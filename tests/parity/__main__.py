@@ -1,10 +1,11 @@
 """Runs parity cases through the real services, over gRPC.
 
-    python -m tests.parity --checkpoints DIR --cases DIR [--kind NAME …] [--json FILE] [--dump DIR]
+    python -m tests.parity [--checkpoints DIR] [--cases DIR] [--kind NAME …] [--json FILE] [--dump DIR]
 
-Every case file of `--cases` is run with its own settings; a pair of services is started for each set of settings that are
-fixed at start (checkpoint, scan layers, window, pruning layers). Kept sets and greedy ids must agree exactly, visual tokens and
-the top-5 log-probabilities to 1e-3. Exit codes: 0 all cases agree, 1 one does not, 2 no case or one that cannot be run.
+Without a folder the cases of this repository are run, each with its own settings; a pair of services is started for each set of
+settings that are fixed at start (checkpoint, scan layers, window, pruning layers). Kept sets and greedy ids must agree exactly,
+visual tokens and the top-5 log-probabilities to 1e-3. Exit codes: 0 all cases agree, 1 one does not,
+2 no case or one that cannot be run.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from tests.parity.compare import Verdict, compare, dump
 from tests.parity.served import ask, deployed
 from vscan.errors import VScanError
 
+DATA = Path(__file__).parents[1] / "data" / "parity"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the cases and reports; returns the exit code."""
     options = _parser().parse_args(arguments)
+    options.cases = options.cases or options.checkpoints / "expected"
     try:
         cases = _load(options.cases, options.checkpoints, options.kind)
         verdicts = list(_run(cases, options.dump))
@@ -40,8 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.parity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoints", type=Path, required=True, help="folder with the checkpoint directories")
-    parser.add_argument("--cases", type=Path, required=True, help="folder with CASE.json and CASE.safetensors")
+    parser.add_argument("--checkpoints", type=Path, default=DATA, help="folder with the checkpoint directories")
+    parser.add_argument(
+        "--cases", type=Path, help="folder with CASE.json and CASE.safetensors; `expected` among the checkpoints if not given"
+    )
     parser.add_argument("--kind", nargs="+", metavar="NAME", help="only cases of these checkpoints")
     parser.add_argument("--json", type=Path, help="write a verdict for each case here")
     parser.add_argument("--dump", type=Path, help="write what came over gRPC here, in the layout of the cases")

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from tests.parity.anyres import stitched_places
 from vscan.specs import Budget, KeepRatio, KeepTokens, PruneBudget, Ratio, TokensPerTile
 
 # The families that the services know, by `model_type`; a case of another kind is unknown.
-SERVED_MODEL_TYPES = {"llava"}
+SERVED_MODEL_TYPES = {"llava", "llava_next"}
 
 
 class UnknownCase(Exception):
@@ -43,6 +44,7 @@ class Case:
     prune_budgets: tuple[PruneBudget, ...]
     output_token_ids: tuple[int, ...]
     expected: dict[str, torch.Tensor]
+    places: torch.Tensor | None = None  # see `stitched_places`
 
     @classmethod
     def load(cls, path: Path, checkpoints: Path) -> Case:
@@ -63,16 +65,18 @@ class Case:
         tensors = path.with_suffix(".safetensors")
         if not tensors.is_file():
             raise UnknownCase(f"{path.stem}: {tensors.name} is missing")
+        picture = _picture(path, stated["image"])
         return cls(
             name=path.stem,
             deployment=Deployment(checkpoint, stated["shallow_layer"], stated["window"], tuple(stated["prune_layers"])),
-            picture=_picture(path, stated["image"]),
+            picture=picture,
             prompt=stated["prompt"],
             max_new_tokens=stated["max_new_tokens"],
             budget=_budget(stated),
             prune_budgets=_prune_budgets(stated),
             output_token_ids=tuple(stated["output_token_ids"]),
             expected=load_file(tensors),
+            places=stitched_places(checkpoint, picture),
         )
 
 

@@ -45,7 +45,7 @@ class Verdict:
 
 def compare(case: Case, served: Served) -> Verdict:
     """Kept sets and ids exactly; visual tokens and top-5 log-probabilities to 1e-3 (largest absolute difference)."""
-    kept = _kept_agrees(case.expected, served.tokens)
+    kept = _kept_agrees(case, served.tokens)
     tokens = _max_abs(case.expected["visual_tokens"], served.tokens.tokens)
     ids = served.output_token_ids == case.output_token_ids
     logprobs = _logprob_gap(case.expected["logits"], served)
@@ -53,29 +53,53 @@ def compare(case: Case, served: Served) -> Verdict:
     return Verdict(case.name, kept, tokens, ids, logprobs, ok)
 
 
-def kept_mask(tokens: VisualTokens) -> torch.Tensor:
-    """[tiles, patches of a tile], bool: which patches were kept. Tiles of one size only."""
+def kept_mask(tokens: VisualTokens, shape: torch.Size, places: torch.Tensor | None) -> torch.Tensor:
+    """Which patches were kept, [tiles, patches of a tile], bool; none in padding. Tiles of one size only.
+
+    Args:
+        places: see `stitched_places`; None if the value's tiles are the transformer's.
+    """
     mask = torch.zeros(tokens.unreduced_count, dtype=torch.bool)
     mask[tokens.kept_indices] = True
-    return mask.view(len(tokens.tiles), -1)
+    if places is None:
+        return mask.view(len(tokens.tiles), -1)
+    base = shape[1]
+    tiles = torch.zeros(shape.numel(), dtype=torch.bool)
+    tiles[:base] = mask[:base]
+    tiles[places] = mask[base:].view(places.shape[0], places.shape[1] + 1)[:, :-1]  # without the newlines
+    return tiles.view(shape)
 
 
 def dump(case: Case, served: Served, folder: Path) -> None:
     """Writes `CASE.json` and `CASE.safetensors` as the expectation has them, with the served values."""
-    kept = (
-        {"kept_index": served.tokens.kept_indices} if "kept_index" in case.expected else {"kept_mask": kept_mask(served.tokens)}
-    )
+    if "kept_index" in case.expected:
+        kept = {"kept_index": served.tokens.kept_indices}
+    else:
+        kept = {"kept_mask": kept_mask(served.tokens, case.expected["kept_mask"].shape, case.places)}
     tensors = {"visual_tokens": served.tokens.tokens, "top5_ids": served.top_ids, "top5_logprobs": served.top_logprobs}
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in (kept | tensors).items()}, folder / f"{case.name}.safetensors")
     (folder / f"{case.name}.json").write_text(json.dumps({"output_token_ids": list(served.output_token_ids)}))
 
 
-def _kept_agrees(expected: dict[str, torch.Tensor], tokens: VisualTokens) -> bool:
-    if "kept_index" in expected:
-        return torch.equal(expected["kept_index"].long().flatten(), tokens.kept_indices)
-    mask = kept_mask(tokens)
-    return mask.shape == expected["kept_mask"].shape and torch.equal(mask, expected["kept_mask"].bool())
+def _kept_agrees(case: Case, tokens: VisualTokens) -> bool:
+    if "kept_index" in case.expected:
+        return torch.equal(case.expected["kept_index"].long().flatten(), tokens.kept_indices)
+    expected = case.expected["kept_mask"].bool()
+    try:
+        mask = kept_mask(tokens, expected.shape, case.places)
+    except (RuntimeError, IndexError):  # other tiles than expected
+        return False
+    return mask.shape == expected.shape and torch.equal(mask, expected & _seen(expected.shape, case.places))
+
+
+def _seen(shape: torch.Size, places: torch.Tensor | None) -> torch.Tensor:
+    """Patches that the language model may see: of what the released code keeps in padding, it sees nothing."""
+    seen = torch.full((shape.numel(),), places is None)
+    seen[: shape[1]] = True
+    if places is not None:
+        seen[places] = True
+    return seen.view(shape)
 
 
 def _max_abs(expected: torch.Tensor, served: torch.Tensor) -> float:

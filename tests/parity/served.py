@@ -23,7 +23,12 @@ _DTYPE = "float32"  # what the expectations were computed in
 @contextmanager
 def deployed(deployment: Deployment) -> Iterator[Addresses]:
     """The two services and Redis, as child processes, while the context lasts."""
-    encoder = {"shallow_layer": str(deployment.shallow_layer), "window": str(deployment.window), "dtype": _DTYPE}
+    encoder = {
+        "shallow_layer": str(deployment.shallow_layer),
+        "window": str(deployment.window),
+        "skip_padding": "false",  # the released code does not
+        "dtype": _DTYPE,
+    }
     decoder = {"prune_layers": ",".join(map(str, deployment.prune_layers)), "raw_prompts": "true", "dtype": _DTYPE}
     with LocalStack(
         model=deployment.checkpoint,

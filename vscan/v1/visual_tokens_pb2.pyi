@@ -26,6 +26,7 @@ class PickedBy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PICKED_BY_RANDOM: _ClassVar[PickedBy]
     PICKED_BY_ALL: _ClassVar[PickedBy]
     PICKED_BY_POOL: _ClassVar[PickedBy]
+    PICKED_BY_NEWLINE: _ClassVar[PickedBy]
 
 class Place(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -48,6 +49,7 @@ PICKED_BY_GLOBAL: PickedBy
 PICKED_BY_RANDOM: PickedBy
 PICKED_BY_ALL: PickedBy
 PICKED_BY_POOL: PickedBy
+PICKED_BY_NEWLINE: PickedBy
 PLACE_UNSPECIFIED: Place
 PLACE_ENCODED: Place
 PLACE_MEMORY: Place

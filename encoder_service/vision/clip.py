@@ -1,0 +1,194 @@
+"""What the LLaVA families share: a CLIP vision transformer and a two-layer projector, over tiles of one size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import CLIPVisionModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+
+from encoder_service.reduction.budget import Grid
+from encoder_service.reduction.reduce import Scores
+from encoder_service.vision.attention import WATCHED_ATTENTION, first_row_scores
+from encoder_service.vision.base import PreparedImage, ScanSettings, Seen, VisionModel
+from vscan.checkpoint import Checkpoint
+from vscan.errors import CheckpointError, StartupError
+
+_VISION_KEYS = {r"^(model\.)?vision_tower\.(vision_model\.)?": ""}
+_PROJECTOR_PREFIXES = ("multi_modal_projector.", "model.multi_modal_projector.")
+_TOWER_CONFIGURATION = ("hidden_act", "image_size", "layer_norm_eps", "num_attention_heads", "patch_size")
+# The paper's choices: layer index 5 of 24; windows of 6 x 6 tokens.
+_SHALLOW_OF_LAYERS = 5 / 24
+_WINDOW = 6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipParts:
+    """What a checkpoint of these families holds for the encoder, loaded."""
+
+    tower: Any
+    projector: Any
+    processor: Any
+    scan: ScanSettings
+    hidden_size: int
+
+
+class ClipVision(VisionModel):
+    """A vision half of these families. The [CLS] token's attention is the score (VScan, arXiv 2505.22654, section 3).
+
+    A family says how an image becomes tiles, in `preprocess`, and how tiles become an image's tokens, in `assemble`.
+    """
+
+    def __init__(self, parts: ClipParts) -> None:
+        self.scan = parts.scan
+        self.hidden_size = parts.hidden_size
+        self.dtype: torch.dtype = parts.tower.dtype
+        self.device: torch.device = parts.tower.device
+        self.grid = _grid(parts.tower.config)
+        self._tower = parts.tower
+        self._projector = parts.projector
+        self._processor = parts.processor
+
+    def look(self, images: Sequence[PreparedImage]) -> Seen:
+        """Every layer runs fused attention; two of them show their queries and keys, of which one row is needed."""
+        pixels = torch.cat([image.pixels for image in images]).to(self.device)  # [tiles, channels, height, width]
+        rows: dict[int, torch.Tensor] = {}
+        hidden = self._tower.pre_layrnorm(self._tower.embeddings(pixels))
+        for index, layer in enumerate(self._tower.encoder.layers):
+            if index in (self.scan.shallow_layer, self.scan.deep_layer):
+                hidden = layer(hidden, None, watch=lambda q, k, s, at=index: rows.update({at: first_row_scores(q, k, s)}))
+            else:
+                hidden = layer(hidden, None)
+        scores = Scores(rows[self.scan.shallow_layer].flatten(), rows[self.scan.deep_layer].flatten())
+        return Seen(hidden[:, 1:].flatten(0, 1), scores)
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """The two-layer projector."""
+        tokens: torch.Tensor = self._projector(features)
+        return tokens
+
+    def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Tower and projector, under transformers' names for the parts alone."""
+        tower = ((f"vision_tower.{name}", tensor) for name, tensor in self._tower.state_dict().items())
+        projector = ((f"multi_modal_projector.{name}", tensor) for name, tensor in self._projector.state_dict().items())
+        return chain(tower, projector)
+
+    def configuration(self) -> Mapping[str, Any]:
+        """What the shapes of the tensors do not say."""
+        tower = {name: getattr(self._tower.config, name) for name in _TOWER_CONFIGURATION}
+        activation = type(self._projector.act).__name__
+        return {"tower": tower, "projector": activation, "preprocessing": self._processor.to_dict()}
+
+
+def load_clip_parts(
+    checkpoint: Checkpoint,
+    *,
+    processors: Mapping[str, Any],
+    dtype: torch.dtype,
+    device: torch.device,
+    shallow_layer: int | None,
+    window: int | None,
+    skip_padding: bool,
+) -> ClipParts:
+    """Loads tower, projector and preprocessing; of the tower only the layers up to the feature layer.
+
+    Args:
+        processors: the image processors that the family is served with, by the name in the checkpoint.
+
+    Raises:
+        CheckpointError: a part is missing, or of a kind that is not served.
+        StartupError: the shallow layer or the window does not fit.
+    """
+    vision = copy.deepcopy(checkpoint.config.vision_config)
+    if vision.model_type != CLIPVisionModel.config_class.model_type:
+        raise CheckpointError(f"{checkpoint.directory}: vision tower {vision.model_type} is not served here, only CLIP")
+    scan = _scan_settings(checkpoint, shallow_layer, window, skip_padding)
+    vision.num_hidden_layers = scan.deep_layer + 1
+    tower = checkpoint.load_half(
+        CLIPVisionModel, vision, key_mapping=_VISION_KEYS, dtype=dtype, device=device, attention=WATCHED_ATTENTION
+    )
+    return ClipParts(
+        tower,
+        _load_projector(checkpoint, dtype, device),
+        _load_processor(checkpoint, processors),
+        scan=scan,
+        hidden_size=checkpoint.config.text_config.hidden_size,
+    )
+
+
+def check_preprocessing(checkpoint: Checkpoint, model: ClipVision) -> None:
+    """Raises CheckpointError if the image processor does not make what the tower takes."""
+    side = checkpoint.config.vision_config.image_size
+    prepared = model.preprocess(Image.new("RGB", (2 * side, side)))
+    made, wanted = tuple(prepared.pixels.shape), (len(prepared.grids), 3, side, side)
+    if made != wanted:
+        raise CheckpointError(f"{checkpoint.directory}: preprocessing makes {made}, the vision tower wants {wanted}")
+
+
+def _scan_settings(checkpoint: Checkpoint, shallow_layer: int | None, window: int | None, skip_padding: bool) -> ScanSettings:
+    vision = checkpoint.config.vision_config
+    deep = _feature_layer(checkpoint)
+    grid = _grid(vision)
+    shallow = min(deep, round(_SHALLOW_OF_LAYERS * vision.num_hidden_layers)) if shallow_layer is None else shallow_layer
+    side = min(_WINDOW, grid.rows) if window is None else window
+    if not 0 <= shallow <= deep:
+        raise StartupError(f"shallow_layer: {shallow}, limit 0 to {deep}, the feature layer of {checkpoint.name}")
+    if not 1 <= side <= grid.rows:
+        raise StartupError(f"window: {side}, limit 1 to {grid.rows}, the grid's side of {checkpoint.name}")
+    return ScanSettings(shallow_layer=shallow, deep_layer=deep, window=side, skip_padding=skip_padding)
+
+
+def _feature_layer(checkpoint: Checkpoint) -> int:
+    """The layer whose output feeds the projector. Of 24, -2 and 23 both mean index 22, as hidden state 0 is the embedding."""
+    config = checkpoint.config
+    layers = config.vision_config.num_hidden_layers
+    stated = config.vision_feature_layer
+    if isinstance(stated, list | tuple) and len(stated) == 1:
+        stated = stated[0]
+    if not isinstance(stated, int):
+        raise CheckpointError(f"{checkpoint.directory}: vision_feature_layer {stated!r}; one layer is served")
+    if config.vision_feature_select_strategy != "default":
+        strategy = config.vision_feature_select_strategy
+        raise CheckpointError(f"{checkpoint.directory}: vision_feature_select_strategy {strategy!r}; only 'default' is served")
+    index = stated - 1 if stated > 0 else layers + stated
+    if stated == 0 or not 0 <= index < layers:
+        raise CheckpointError(f"{checkpoint.directory}: vision_feature_layer {stated} of {layers} layers")
+    return index
+
+
+def _grid(vision: Any) -> Grid:
+    side = vision.image_size // vision.patch_size
+    return Grid(side, side)
+
+
+def _load_projector(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Any:
+    with torch.device("meta"):
+        projector = LlavaMultiModalProjector(checkpoint.config)
+    prefix = next((p for p in _PROJECTOR_PREFIXES if f"{p}linear_1.weight" in checkpoint.files), _PROJECTOR_PREFIXES[0])
+    names = list(projector.state_dict())
+    tensors = checkpoint.load_tensors([prefix + name for name in names], dtype=dtype, device=device)
+    try:
+        projector.load_state_dict({name: tensors[prefix + name] for name in names}, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint.directory}: the projector's tensors do not fit its configuration") from error
+    return projector.eval().requires_grad_(False)
+
+
+def _load_processor(checkpoint: Checkpoint, processors: Mapping[str, Any]) -> Any:
+    # Not AutoImageProcessor: in some releases it cannot be used without torchvision.
+    directory = checkpoint.directory
+    try:
+        stated, _ = CLIPImageProcessorPil.get_image_processor_dict(directory, local_files_only=True)
+        name = str(stated.get("image_processor_type", "CLIPImageProcessor")).removesuffix("Fast").removesuffix("Pil")
+        if name not in processors:
+            raise CheckpointError(f"{directory}: image processor {name} is not served, only {', '.join(processors)}")
+        return processors[name].from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{directory}: no usable preprocessor_config.json or processor_config.json") from error
