@@ -1,0 +1,138 @@
+"""Tiny random Qwen2.5-VL checkpoints, in the key styles they come in, and what transformers makes of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+QWEN = Path(__file__).parents[1] / "data" / "parity" / "qwen25vl"
+IMAGE_PAD, VISION_START, VISION_END, IM_START, IM_END = 290, 292, 293, 294, 295
+PIXELS_OF_A_TOKEN = 28
+# As the family's own template has it, but for the white space between words that this tokenizer wants.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|> w6 <|im_end|> {% endif %}"
+    "<|im_start|> {{ message['role'] }} {% if message['content'] is string %}{{ message['content'] }} {% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<|vision_start|> <|image_pad|> <|vision_end|> "
+    "{% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endif %}<|im_end|> {% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|> assistant{% endif %}"
+)
+_TEXT: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+    "bos_token_id": 1,
+    "eos_token_id": IM_END,
+}
+_VISION: dict[str, Any] = {
+    "depth": 4,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_heads": 2,
+    "fullatt_block_indexes": [1, 3],
+    "out_hidden_size": 32,
+    "window_size": 112,
+}
+
+_kept_folders: list[TemporaryDirectory[str]] = []
+
+
+def make_qwen(directory: Path, *, style: str = "old", tied: bool = False, seed: int = 3) -> Any:
+    """Writes a checkpoint; returns the model itself. `style`: "old" as transformers writes and the hub has it, or "new"."""
+    config = Qwen2_5_VLConfig(
+        text_config=_TEXT | {"tie_word_embeddings": tied},
+        vision_config=_VISION,
+        tie_word_embeddings=tied,
+        image_token_id=IMAGE_PAD,
+        video_token_id=291,
+        vision_start_token_id=VISION_START,
+        vision_end_token_id=VISION_END,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(config)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=1.0 if parameter.dim() == 1 else 0.25)
+    model.eval().requires_grad_(False).save_pretrained(directory)
+    if style == "new":
+        rename_tensors(directory, _to_new_style)
+    _write_text_files(directory)
+    return model
+
+
+def rename_tensors(directory: Path, name: Any) -> None:
+    """Renames every tensor; those named "" are left out."""
+    file = directory / "model.safetensors"
+    tensors = {name(key): tensor for key, tensor in load_file(file).items()}
+    save_file({key: tensor for key, tensor in tensors.items() if key}, file, metadata={"format": "pt"})
+
+
+@cache
+def shared_qwen() -> tuple[Path, Any]:
+    """A checkpoint and its model for all tests that only read; lasts as long as the process."""
+    directory = TemporaryDirectory(prefix="qwen-")
+    _kept_folders.append(directory)
+    return Path(directory.name), make_qwen(Path(directory.name))
+
+
+def image_processor(directory: Path) -> Any:
+    """transformers' own."""
+    return Qwen2VLImageProcessorPil.from_pretrained(directory)
+
+
+def noise(rows: int, columns: int, seed: int = 0) -> Image.Image:
+    """A picture of a grid of that many tokens, which needs no resizing."""
+    generator = torch.Generator().manual_seed(seed)
+    sides = (rows * PIXELS_OF_A_TOKEN, columns * PIXELS_OF_A_TOKEN, 3)
+    return Image.fromarray(torch.randint(0, 256, sides, generator=generator, dtype=torch.uint8).numpy())
+
+
+@torch.inference_mode()
+def generate(model: Any, ids: Sequence[int], inputs: Any, *, new_tokens: int, end: int | None = None) -> list[int]:
+    """transformers' greedy answer; `ids` has one placeholder for each merged token, `inputs` is the processor's."""
+    prompt = torch.tensor([list(ids)])
+    made = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        mm_token_type_ids=(prompt == IMAGE_PAD).int(),
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=-1 if end is None else end,
+        pad_token_id=0,
+        **inputs,
+    )
+    return [int(token) for token in made[0, prompt.shape[1] :]]
+
+
+def _write_text_files(directory: Path) -> None:
+    for file in ("tokenizer_config.json", "preprocessor_config.json"):
+        shutil.copy(QWEN / file, directory)
+    tokenizer = json.loads((QWEN / "tokenizer.json").read_text())
+    like = tokenizer["added_tokens"][0]
+    tokenizer["added_tokens"] += [
+        like | {"id": token, "content": content} for token, content in ((IM_START, "<|im_start|>"), (IM_END, "<|im_end|>"))
+    ]
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [IM_END, 2]}))
+
+
+def _to_new_style(key: str) -> str:
+    if key.startswith("model."):
+        return "model.language_model." + key.removeprefix("model.")
+    return key if key.startswith("lm_head") else "model." + key
