@@ -88,7 +88,14 @@ def main(overrides: Mapping[str, Any] | None = None) -> int:
 def _load(settings: EncoderSettings, checkpoint: Checkpoint) -> VisionModel:
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
-    return load_vision(checkpoint, dtype=dtype, device=device, shallow_layer=settings.shallow_layer, window=settings.window)
+    return load_vision(
+        checkpoint,
+        dtype=dtype,
+        device=device,
+        shallow_layer=settings.shallow_layer,
+        window=settings.window,
+        skip_padding=settings.skip_padding,
+    )
 
 
 def _name(settings: EncoderSettings, checkpoint: Checkpoint) -> str:

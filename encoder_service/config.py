@@ -38,6 +38,11 @@ class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettin
         default=None, ge=0, description="Layer, from 0, whose attention the local scan reads. Unset: the family's (5 of 24)."
     )
     window: int | None = Field(default=None, ge=1, description="Side of a local-scan window, in tokens. Unset: 6, the paper's.")
+    skip_padding: bool = Field(
+        default=True,
+        description="Whether tokens of padding are neither kept nor merged. `false`: as the paper's authors' release, which "
+        "spends budget on them.",
+    )
     reduction_method: ReductionMethod = Field(
         default=ReductionMethod.VSCAN, description="Method of requests that name none: `vscan`, `global`, `local`, …"
     )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from opentelemetry.trace import SpanContext
 
-from encoder_service.reduction.budget import ReductionPlan
+from encoder_service.reduction.budget import Grid, ReductionPlan
 from encoder_service.reduction.reduce import ReducedTiles, Scores, reduce_tiles
-from encoder_service.vision.base import VisionModel
-from vscan.visual_tokens import Tile, VisualTokens
+from encoder_service.vision.base import PreparedImage, VisionModel
+from vscan.visual_tokens import VisualTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Interval:
 class TileJob:
     """One image, ready for the device."""
 
-    pixels: torch.Tensor  # [tiles, channels, height, width], on the CPU
+    image: PreparedImage
     plans: tuple[ReductionPlan, ...]  # one for each tile
     tile_seeds: tuple[int, ...]  # one for each tile
     span: SpanContext  # of the request
@@ -63,13 +64,12 @@ class DevicePass:
     def __call__(self, jobs: Sequence[TileJob]) -> list[PassResult]:
         """The result of each job, in order."""
         start = time.time_ns()
-        seen = self._model.look(torch.cat([job.pixels for job in jobs]).to(self._model.device))
+        seen = self._model.look([job.image for job in jobs])
         self._wait_for_device()
         middle = time.time_ns()
-        plans = [plan for job in jobs for plan in job.plans]
-        seeds = [seed for job in jobs for seed in job.tile_seeds]
-        tiles = iter(_reduced(self._model.project(seen.features), seen.scores, plans, seeds))
-        values = [_assembled(job.plans, [next(tiles) for _ in job.plans]) for job in jobs]
+        tokens = self._model.project(seen.features)
+        tiles = iter(_reduced(tokens, seen.scores, jobs, skip_padding=self._model.scan.skip_padding))
+        values = [self._model.assemble(job.image, [next(tiles) for _ in job.plans]) for job in jobs]
         end = time.time_ns()
         return [PassResult(value, Interval(start, middle), Interval(middle, end)) for value in values]
 
@@ -79,43 +79,44 @@ class DevicePass:
             torch.cuda.synchronize(self._model.device)
 
 
-def _reduced(
-    tokens: torch.Tensor, scores: Scores, plans: Sequence[ReductionPlan], tile_seeds: Sequence[int]
-) -> list[ReducedTiles]:
-    """Each tile's reduction, on the CPU, as a batch of one. Tiles with one plan are reduced together, whoever asked."""
+def _reduced(tokens: torch.Tensor, scores: Scores, jobs: Sequence[TileJob], *, skip_padding: bool) -> list[ReducedTiles]:
+    """Each tile's reduction, on the CPU, as a batch of one. Tiles with one plan are reduced together, whoever asked.
+
+    Args:
+        tokens, scores: packed, tile after tile, [rows, hidden] and [rows].
+    """
+    plans = [plan for job in jobs for plan in job.plans]
+    valid = [mask for job in jobs for mask in job.image.valid or (None,) * job.tiles]
+    seeds = torch.tensor([seed for job in jobs for seed in job.tile_seeds], device=tokens.device)
+    starts = list(accumulate((plan.grid.tokens for plan in plans), initial=0))
     members: dict[ReductionPlan, list[int]] = {}
     for tile, plan in enumerate(plans):
         members.setdefault(plan, []).append(tile)
-    seeds = torch.tensor(tile_seeds, device=tokens.device)
     found: dict[int, ReducedTiles] = {}
     for plan, group in members.items():
-        chosen = torch.tensor(group, device=tokens.device)
-        whole = len(group) == len(plans)
+        first_rows = [starts[tile] for tile in group]
         together = reduce_tiles(
-            tokens if whole else tokens[chosen], scores if whole else scores[chosen], plan, seeds[chosen]
+            _tiles(tokens, first_rows, plan.grid),
+            Scores(_tiles(scores.shallow, first_rows, plan.grid), _tiles(scores.deep, first_rows, plan.grid)),
+            plan,
+            seeds[torch.tensor(group, device=tokens.device)],
+            _masks([valid[tile] for tile in group], plan.grid, tokens.device) if skip_padding else None,
         ).to("cpu")
         found |= {tile: together[row : row + 1] for row, tile in enumerate(group)}
     return [found[tile] for tile in range(len(plans))]
 
 
-def _assembled(plans: Sequence[ReductionPlan], tiles: Sequence[ReducedTiles]) -> VisualTokens:
-    """One image's tiles after each other. Indices of later tiles are moved behind those of earlier ones:
+def _tiles(rows: torch.Tensor, starts: Sequence[int], grid: Grid) -> torch.Tensor:
+    """The tiles that start at these packed rows, [tiles, N, …]; a view where they follow each other."""
+    count = grid.tokens
+    if starts[-1] - starts[0] == (len(starts) - 1) * count:
+        return rows[starts[0] : starts[-1] + count].view(len(starts), count, *rows.shape[1:])
+    return torch.stack([rows[start : start + count] for start in starts])
 
-    kept of two tiles of 6, T = 2      1 5 | 0 3     →    1 5 6 9
-    merged into                  0 0 1 0 1 1 | ...   →    0 0 1 0 1 1 | 2 ...
-    """
-    kept, merged, first_token, first_row = [], [], 0, 0
-    for plan, tile in zip(plans, tiles, strict=True):
-        kept.append(tile.kept[0] + first_token)
-        if tile.merged_into is not None:
-            merged.append(tile.merged_into[0] + first_row)
-        first_token += plan.grid.tokens
-        first_row += plan.keep_tokens
-    return VisualTokens(
-        tokens=torch.cat([tile.tokens[0] for tile in tiles]),  # a copy: a view would keep the whole batch in memory
-        kept_indices=torch.cat(kept),
-        picked_by=torch.cat([tile.picked_by[0] for tile in tiles]),
-        merged_into=torch.cat(merged) if len(merged) == len(tiles) else None,
-        tiles=tuple(Tile(plan.grid.rows, plan.grid.columns, plan.keep_tokens) for plan in plans),
-        unreduced_count=first_token,
-    )
+
+def _masks(valid: Sequence[torch.Tensor | None], grid: Grid, device: torch.device) -> torch.Tensor | None:
+    """[tiles, N], bool; None where no tile has padding."""
+    if all(mask is None for mask in valid):
+        return None
+    everything = torch.ones(grid.tokens, dtype=torch.bool)
+    return torch.stack([everything if mask is None else mask for mask in valid]).to(device)

@@ -137,7 +137,7 @@ class Pipeline:
     def _job(self, prepared: PreparedImage, media_sha256: bytes, reduction: ReductionSpec) -> TileJob:
         tiles = range(len(prepared.grids))
         return TileJob(
-            pixels=prepared.pixels,
+            image=prepared,
             plans=tuple(plan_reduction(reduction, grid, self._model.scan.window) for grid in prepared.grids),
             tile_seeds=tuple(tile_seed(reduction.seed or 0, media_sha256, tile) for tile in tiles),
             span=get_current_span().get_span_context(),

@@ -18,7 +18,7 @@ _DROPPED = 0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """How much each token of each tile matters, [tiles, N], float32."""
+    """How much each token matters, float32: of packed rows, [rows], or of tiles of one grid, [tiles, N]."""
 
     shallow: torch.Tensor
     deep: torch.Tensor
@@ -34,7 +34,8 @@ class ReducedTiles:
     tokens: torch.Tensor  # [tiles, T, hidden]
     kept: torch.Tensor  # [tiles, T], int64, ascending
     picked_by: torch.Tensor  # [tiles, T], uint8, values of PickedBy
-    merged_into: torch.Tensor | None  # [tiles, N], int64, below T; None if dropped tokens are lost
+    # [tiles, N], int64, below T; None if dropped tokens are lost. What it says of dropped padding means nothing.
+    merged_into: torch.Tensor | None
 
     def to(self, device: str) -> ReducedTiles:
         """The same, on another device."""
@@ -46,40 +47,47 @@ class ReducedTiles:
         return ReducedTiles(self.tokens[tiles], self.kept[tiles], self.picked_by[tiles], merged)
 
 
-def reduce_tiles(tokens: torch.Tensor, scores: Scores, plan: ReductionPlan, tile_seeds: torch.Tensor) -> ReducedTiles:
-    """Carries out a plan on tiles of its grid. Every tile keeps exactly `plan.keep_tokens` tokens.
+def reduce_tiles(
+    tokens: torch.Tensor,
+    scores: Scores,
+    plan: ReductionPlan,
+    tile_seeds: torch.Tensor,
+    valid: torch.Tensor | None = None,
+) -> ReducedTiles:
+    """Carries out a plan on tiles of its grid. Every tile keeps exactly `plan.keep_tokens` tokens, padding last.
 
     Args:
         tokens: after the projector, [tiles, N, hidden].
         tile_seeds: [tiles], int64; read by the random control only.
+        valid: which tokens are not padding, [tiles, N], bool; None: all, or padding is treated like the rest.
     """
     if plan.method is ReductionMethod.NONE:
         return _keep_all(tokens)
     if plan.method is ReductionMethod.POOL:
-        return _pool(tokens, plan)
-    picked = _pick(scores, plan, tile_seeds)
+        return _pool(tokens, plan, valid)
+    picked = _pick(scores, plan, tile_seeds, valid)
     kept = (picked == _DROPPED).to(torch.uint8).argsort(dim=1, stable=True)[:, : plan.keep_tokens]
     picked_by = picked.gather(1, kept)
     if not plan.merge:
         return ReducedTiles(gather_rows(tokens, kept), kept, picked_by, None)
-    merged, merged_into = merge_dropped(tokens, kept)
+    merged, merged_into = merge_dropped(tokens, kept, valid)
     return ReducedTiles(merged, kept, picked_by, merged_into)
 
 
-def _pick(scores: Scores, plan: ReductionPlan, tile_seeds: torch.Tensor) -> torch.Tensor:
+def _pick(scores: Scores, plan: ReductionPlan, tile_seeds: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
     """Which scan keeps each token, [tiles, N], uint8, 0 where none does."""
     nothing = torch.zeros_like(scores.deep, dtype=torch.bool)
     if plan.method is ReductionMethod.RANDOM:
-        drawn = global_scan(random_scores(tile_seeds, plan.grid.tokens), nothing, plan.keep_tokens)
+        drawn = global_scan(random_scores(tile_seeds, plan.grid.tokens), nothing, plan.keep_tokens, valid)
         return _marked(drawn, PickedBy.RANDOM)
     if plan.method is ReductionMethod.GLOBAL:
-        return _marked(global_scan(scores.deep, nothing, plan.keep_tokens), PickedBy.GLOBAL)
-    local = local_scan(scores.shallow, plan.grid, plan.window, plan.local_tokens)
-    rest = plan.keep_tokens - int(local[0].sum())
+        return _marked(global_scan(scores.deep, nothing, plan.keep_tokens, valid), PickedBy.GLOBAL)
+    local = local_scan(scores.shallow, plan.grid, plan.window, plan.local_tokens, valid)
+    rest = plan.keep_tokens - local.sum(dim=1, keepdim=True)
     if plan.method is ReductionMethod.LOCAL:
         # Alone, the local scan gives what windows cannot share equally to the next best of its own scores.
-        return _marked(local | global_scan(scores.shallow, local, rest), PickedBy.LOCAL)
-    return _marked(local, PickedBy.LOCAL) + _marked(global_scan(scores.deep, local, rest), PickedBy.GLOBAL)
+        return _marked(local | global_scan(scores.shallow, local, rest, valid), PickedBy.LOCAL)
+    return _marked(local, PickedBy.LOCAL) + _marked(global_scan(scores.deep, local, rest, valid), PickedBy.GLOBAL)
 
 
 def _marked(mask: torch.Tensor, picked_by: PickedBy) -> torch.Tensor:
@@ -92,13 +100,21 @@ def _keep_all(tokens: torch.Tensor) -> ReducedTiles:
     return ReducedTiles(tokens, each, torch.full_like(each, int(PickedBy.ALL), dtype=torch.uint8), each)
 
 
-def _pool(tokens: torch.Tensor, plan: ReductionPlan) -> ReducedTiles:
-    """Means over cells; a cell's place is its first token."""
+def _pool(tokens: torch.Tensor, plan: ReductionPlan, valid: torch.Tensor | None) -> ReducedTiles:
+    """Means over cells; a cell's place is its first token. Cells that have any other token leave padding out."""
     tiles, count, _ = tokens.shape
     cells = pool_cells(plan.grid, pool_grid(plan.grid, plan.keep_tokens), tokens.device)
-    by_cell = cells.argsort(stable=True)
-    sizes = torch.bincount(cells)
-    first = by_cell[sizes.cumsum(0) - sizes].expand(tiles, -1)
     into = cells.expand(tiles, count)
+    counted = None if valid is None else _counted(valid, into, plan.keep_tokens)
+    places = torch.arange(count, device=tokens.device).expand(tiles, count)
+    if counted is not None:
+        places = places.masked_fill(~counted, count)
+    first = places.new_full((tiles, plan.keep_tokens), count).scatter_reduce_(1, into, places, "amin")
     picked_by = torch.full_like(first, int(PickedBy.POOL), dtype=torch.uint8)
-    return ReducedTiles(mean_rows(tokens, into, plan.keep_tokens), first, picked_by, into)
+    return ReducedTiles(mean_rows(tokens, into, plan.keep_tokens, counted), first, picked_by, into)
+
+
+def _counted(valid: torch.Tensor, cells: torch.Tensor, count: int) -> torch.Tensor:
+    """Which tokens make up their cell: those that are valid, or all of a cell that has none, [tiles, N], bool."""
+    alive = torch.zeros(len(valid), count, dtype=torch.int64, device=valid.device).scatter_add_(1, cells, valid.long()) > 0
+    return valid | ~alive.gather(1, cells)

@@ -1,6 +1,7 @@
 """The local and the global scan (VScan, arXiv 2505.22654, section 3): which tokens of each tile to keep.
 
-Everything is batched over tiles of one grid. Sorts are stable, so of equal scores the lower index wins.
+Everything is batched over tiles of one grid. Sorts are stable, so of equal scores the lower index wins. `valid` says which
+tokens are not padding, [tiles, N], bool; `None`: all.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ def window_of(grid: Grid, window: int, device: torch.device | None = None) -> to
     return (rows[:, None] * across + columns).flatten()
 
 
-def local_scan(scores: torch.Tensor, grid: Grid, window: int, count: int) -> torch.Tensor:
+def local_scan(scores: torch.Tensor, grid: Grid, window: int, count: int, valid: torch.Tensor | None = None) -> torch.Tensor:
     """Keeps the best tokens of every window, equally many in each: `count // windows`, or all that the window has.
 
-    What `count` leaves over is the caller's to give away. 2 windows of 3 tokens, count 5:
+    Windows that hold nothing but padding get no share. What `count` leaves over is the caller's to give away. 2 windows of 3
+    tokens, count 5:
 
         tokens by window and score    2 0 1 | 5 3 4
         place in the window           0 1 2 | 0 1 2
@@ -40,20 +42,26 @@ def local_scan(scores: torch.Tensor, grid: Grid, window: int, count: int) -> tor
         scores: [tiles, N].
 
     Returns:
-        Whether each token is kept, [tiles, N], bool; equally many in every tile.
+        Whether each token is kept, [tiles, N], bool; equally many in every tile without padding.
     """
     windows = window_of(grid, window, scores.device)
     sizes = torch.bincount(windows)
-    by_score = scores.argsort(dim=1, descending=True, stable=True)
+    by_score = _best_first(scores, valid)
     by_window = by_score.gather(1, windows[by_score].argsort(dim=1, stable=True))
     starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     places = torch.arange(grid.tokens, device=scores.device) - starts  # the same in every tile
-    kept = by_window[:, places < count // len(sizes)]
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, kept, True)
+    nothing = torch.zeros_like(scores, dtype=torch.bool)
+    if valid is None:
+        return nothing.scatter_(1, by_window, (places < count // len(sizes)).expand_as(scores))
+    in_window = scores.new_zeros(len(scores), len(sizes), dtype=torch.int64).index_add_(1, windows, valid.long())
+    shares = count // (in_window > 0).sum(dim=1, keepdim=True).clamp(min=1)  # [tiles, 1]
+    return nothing.scatter_(1, by_window, places < shares) & valid
 
 
-def global_scan(scores: torch.Tensor, taken: torch.Tensor, count: int) -> torch.Tensor:
-    """Keeps the best `count` tokens of each tile that are not taken yet.
+def global_scan(
+    scores: torch.Tensor, taken: torch.Tensor, count: int | torch.Tensor, valid: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Keeps the best `count` tokens of each tile that are not taken yet; padding only where nothing else is left.
 
     The paper sets the scores of taken tokens to zero; sorting them behind all others is the same, except that none is picked
     twice where the remaining scores are zero too.
@@ -61,10 +69,22 @@ def global_scan(scores: torch.Tensor, taken: torch.Tensor, count: int) -> torch.
     Args:
         scores: [tiles, N].
         taken: [tiles, N], bool; at most N - count in each tile.
+        count: the same for all tiles, or [tiles, 1].
 
     Returns:
         Whether each token is kept now, [tiles, N], bool.
     """
-    by_score = scores.argsort(dim=1, descending=True, stable=True)
-    free_first = by_score.gather(1, taken.gather(1, by_score).to(torch.uint8).argsort(dim=1, stable=True))
-    return torch.zeros_like(taken).scatter_(1, free_first[:, :count], True)
+    free_first = _behind(_best_first(scores, valid), taken)
+    chosen = torch.arange(scores.shape[1], device=scores.device) < count
+    return torch.zeros_like(taken).scatter_(1, free_first, chosen.expand_as(taken))
+
+
+def _best_first(scores: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    """The tokens by score, padding behind all others, [tiles, N], int64."""
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    return order if valid is None else _behind(order, ~valid)
+
+
+def _behind(order: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """The order, but for the tokens marked in `last`, which come behind all others."""
+    return order.gather(1, last.gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from encoder_service.reduction.budget import Grid
-from encoder_service.reduction.reduce import Scores
+from encoder_service.reduction.reduce import ReducedTiles, Scores
+from vscan.visual_tokens import Tile, VisualTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +22,28 @@ class ScanSettings:
     shallow_layer: int
     deep_layer: int
     window: int
+    skip_padding: bool = True  # whether tokens of padding are left out of scans and merges
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedImage:
-    """An image as its model wants it, on the CPU."""
+    """An image as its model wants it, on the CPU. A family may add what it needs to put the tiles together."""
 
-    pixels: torch.Tensor  # [tiles, channels, height, width], float32
+    pixels: torch.Tensor  # in the family's own form
     grids: tuple[Grid, ...]  # one for each tile
+    # For each tile which of its tokens are not padding, [N], bool; None for a tile, or for all of them, that has none.
+    valid: tuple[torch.Tensor | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What the vision transformer made of tiles."""
+    """What the vision transformer made of tiles: a row for each token, tile after tile.
 
-    features: torch.Tensor  # [tiles, N, vision hidden], as the projector reads them
-    scores: Scores
+    rows    0 0 0 0 0 0 1 1 1 1 2 2 2 2 2 2        tiles of 2 x 3, 2 x 2 and 3 x 2 tokens
+    """
+
+    features: torch.Tensor  # [rows, vision hidden], as the projector reads them
+    scores: Scores  # [rows]
 
 
 class VisionModel(ABC):
@@ -54,16 +61,16 @@ class VisionModel(ABC):
         """Resizes, cuts and normalises an RGB image. Safe to call from several threads."""
 
     @abstractmethod
-    def look(self, pixels: torch.Tensor) -> Seen:
-        """Runs the transformer up to the feature layer, and no further.
-
-        Args:
-            pixels: [tiles, channels, height, width], on the model's device.
-        """
+    def look(self, images: Sequence[PreparedImage]) -> Seen:
+        """Runs the transformer over the tiles of all images at once, up to the feature layer, and no further."""
 
     @abstractmethod
     def project(self, features: torch.Tensor) -> torch.Tensor:
-        """Features to visual tokens, [tiles, N, vision hidden] → [tiles, N, hidden_size]."""
+        """Features to visual tokens, [rows, vision hidden] → [rows, hidden_size]."""
+
+    def assemble(self, image: PreparedImage, tiles: Sequence[ReducedTiles]) -> VisualTokens:
+        """One image's tiles, each a batch of one on the CPU, as the language model receives them: here after each other."""
+        return in_order(image.grids, tiles)
 
     @abstractmethod
     def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -74,12 +81,36 @@ class VisionModel(ABC):
         """Whatever else the visual tokens depend on, preprocessing included, in plain JSON values."""
 
 
+def in_order(grids: Sequence[Grid], tiles: Sequence[ReducedTiles]) -> VisualTokens:
+    """Tiles after each other. Indices of later tiles are moved behind those of earlier ones:
+
+    kept of two tiles of 6, T = 2      1 5 | 0 3     →    1 5 6 9
+    merged into                  0 0 1 0 1 1 | ...   →    0 0 1 0 1 1 | 2 ...
+    """
+    kept, merged, first_token, first_row = [], [], 0, 0
+    for grid, tile in zip(grids, tiles, strict=True):
+        kept.append(tile.kept[0] + first_token)
+        if tile.merged_into is not None:
+            merged.append(tile.merged_into[0] + first_row)
+        first_token += grid.tokens
+        first_row += tile.kept.shape[1]
+    return VisualTokens(
+        tokens=torch.cat([tile.tokens[0] for tile in tiles]),  # a copy: a view would keep the whole batch in memory
+        kept_indices=torch.cat(kept),
+        picked_by=torch.cat([tile.picked_by[0] for tile in tiles]),
+        merged_into=torch.cat(merged) if len(merged) == len(tiles) else None,
+        tiles=tuple(Tile(grid.rows, grid.columns, tile.kept.shape[1]) for grid, tile in zip(grids, tiles, strict=True)),
+        unreduced_count=first_token,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One file of this package: the `model_type` of config.json, and how to load its vision half.
 
-    `load(checkpoint, dtype=…, device=…, shallow_layer=…, window=…)` raises CheckpointError when the half is missing or of a
-    kind that is not served, and StartupError when the layer or the window does not fit; `None` means the family's default.
+    `load(checkpoint, dtype=…, device=…, shallow_layer=…, window=…, skip_padding=…)` raises CheckpointError when the half is
+    missing or of a kind that is not served, and StartupError when the layer or the window does not fit; a layer or window of
+    `None` means the family's default.
     """
 
     model_type: str

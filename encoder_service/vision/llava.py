@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -49,8 +49,9 @@ class LlavaVision(VisionModel):
         """The checkpoint's own image processor, on the CPU."""
         return PreparedImage(self._processor(images=image, return_tensors="pt")["pixel_values"], (self.grid,))
 
-    def look(self, pixels: torch.Tensor) -> Seen:
+    def look(self, images: Sequence[PreparedImage]) -> Seen:
         """Every layer runs fused attention; two of them show their queries and keys, of which one row is needed."""
+        pixels = torch.cat([image.pixels for image in images]).to(self.device)  # [tiles, channels, height, width]
         rows: dict[int, torch.Tensor] = {}
         hidden = self._tower.pre_layrnorm(self._tower.embeddings(pixels))
         for index, layer in enumerate(self._tower.encoder.layers):
@@ -58,7 +59,8 @@ class LlavaVision(VisionModel):
                 hidden = layer(hidden, None, watch=lambda q, k, s, at=index: rows.update({at: first_row_scores(q, k, s)}))
             else:
                 hidden = layer(hidden, None)
-        return Seen(hidden[:, 1:], Scores(rows[self.scan.shallow_layer], rows[self.scan.deep_layer]))
+        scores = Scores(rows[self.scan.shallow_layer].flatten(), rows[self.scan.deep_layer].flatten())
+        return Seen(hidden[:, 1:].flatten(0, 1), scores)
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """The two-layer projector."""
@@ -79,7 +81,13 @@ class LlavaVision(VisionModel):
 
 
 def load_llava(
-    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, shallow_layer: int | None, window: int | None
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    shallow_layer: int | None,
+    window: int | None,
+    skip_padding: bool,
 ) -> LlavaVision:
     """Loads tower, projector and preprocessing; of the tower only the layers up to the feature layer.
 
@@ -91,7 +99,7 @@ def load_llava(
     vision = copy.deepcopy(config.vision_config)
     if vision.model_type != CLIPVisionModel.config_class.model_type:
         raise CheckpointError(f"{checkpoint.directory}: vision tower {vision.model_type} is not served here, only CLIP")
-    scan = _scan_settings(checkpoint, shallow_layer, window)
+    scan = _scan_settings(checkpoint, shallow_layer, window, skip_padding)
     vision.num_hidden_layers = scan.deep_layer + 1
     tower = checkpoint.load_half(
         CLIPVisionModel, vision, key_mapping=_VISION_KEYS, dtype=dtype, device=device, attention=WATCHED_ATTENTION
@@ -107,7 +115,7 @@ def load_llava(
     return model
 
 
-def _scan_settings(checkpoint: Checkpoint, shallow_layer: int | None, window: int | None) -> ScanSettings:
+def _scan_settings(checkpoint: Checkpoint, shallow_layer: int | None, window: int | None, skip_padding: bool) -> ScanSettings:
     vision = checkpoint.config.vision_config
     deep = _feature_layer(checkpoint)
     grid = _grid(vision)
@@ -117,7 +125,7 @@ def _scan_settings(checkpoint: Checkpoint, shallow_layer: int | None, window: in
         raise StartupError(f"shallow_layer: {shallow}, limit 0 to {deep}, the feature layer of {checkpoint.name}")
     if not 1 <= side <= grid.rows:
         raise StartupError(f"window: {side}, limit 1 to {grid.rows}, the grid's side of {checkpoint.name}")
-    return ScanSettings(shallow_layer=shallow, deep_layer=deep, window=side)
+    return ScanSettings(shallow_layer=shallow, deep_layer=deep, window=side, skip_padding=skip_padding)
 
 
 def _feature_layer(checkpoint: Checkpoint) -> int:

@@ -27,6 +27,7 @@ def load_vision(
     device: torch.device,
     shallow_layer: int | None = None,
     window: int | None = None,
+    skip_padding: bool = True,
 ) -> VisionModel:
     """Loads a checkpoint's vision half.
 
@@ -38,5 +39,6 @@ def load_vision(
     if checkpoint.model_type not in known:
         served = ", ".join(sorted(known))
         raise CheckpointError(f"{checkpoint.directory}: model family {checkpoint.model_type} is not served, only {served}")
-    load = known[checkpoint.model_type].load
-    return load(checkpoint, dtype=dtype, device=device, shallow_layer=shallow_layer, window=window)
+    return known[checkpoint.model_type].load(
+        checkpoint, dtype=dtype, device=device, shallow_layer=shallow_layer, window=window, skip_padding=skip_padding
+    )

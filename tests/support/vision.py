@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from encoder_service.vision.base import VisionModel
+from encoder_service.vision.base import PreparedImage, VisionModel
 from encoder_service.vision.registry import load_vision
 from tests.support.encoder import LLAVA15
 from vscan.checkpoint import Checkpoint
@@ -33,3 +33,8 @@ def pixels(model: VisionModel, tiles: int, seed: int = 0) -> torch.Tensor:
     """Noise in the model's shape, [tiles, 3, height, width]."""
     side = 14 * model.grid.rows
     return torch.randn(tiles, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def prepared(model: VisionModel, tiles: torch.Tensor) -> PreparedImage:
+    """An image of these tiles, each of the model's own grid."""
+    return PreparedImage(tiles, (model.grid,) * len(tiles))

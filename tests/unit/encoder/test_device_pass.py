@@ -1,12 +1,15 @@
 """One pass for many jobs: each gets its own tokens, in memory of their own."""
 
+from collections.abc import Sequence
+
 import torch
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
 
 from encoder_service.device_pass import DevicePass, TileJob
-from encoder_service.reduction.budget import ReductionPlan, plan_reduction
-from encoder_service.vision.base import VisionModel
-from tests.support.vision import pixels, shared_model
+from encoder_service.reduction.budget import Grid, ReductionPlan, plan_reduction
+from encoder_service.reduction.reduce import Scores
+from encoder_service.vision.base import PreparedImage, ScanSettings, Seen, VisionModel
+from tests.support.vision import pixels, prepared, shared_model
 from vscan.specs import DEFAULT_REDUCTION, ReductionMethod, ReductionSpec, TokensPerTile
 from vscan.visual_tokens import PickedBy, Tile, VisualTokens
 
@@ -19,7 +22,7 @@ def plan(
 
 
 def job(tiles: torch.Tensor, *plans: ReductionPlan) -> TileJob:
-    return TileJob(tiles, plans, tuple(range(len(plans))), INVALID_SPAN_CONTEXT)
+    return TileJob(prepared(shared_model(), tiles), plans, tuple(range(len(plans))), INVALID_SPAN_CONTEXT)
 
 
 def test_jobs_with_different_plans_share_a_pass() -> None:
@@ -65,3 +68,56 @@ def test_a_value_holds_no_memory_of_its_batch() -> None:
     for result in results:
         tokens = result.value.tokens
         assert tokens.untyped_storage().nbytes() == tokens.numel() * tokens.element_size()
+
+
+class Rows(VisionModel):
+    """A family whose tiles differ in size: its pixels are the packed rows, and a row's sum is its score."""
+
+    grid, hidden_size, dtype, device = Grid(6, 6), 4, torch.float32, torch.device("cpu")
+
+    def __init__(self, *, skip_padding: bool = True) -> None:
+        self.scan = ScanSettings(shallow_layer=0, deep_layer=1, window=3, skip_padding=skip_padding)
+
+    def look(self, images: Sequence[PreparedImage]) -> Seen:
+        rows = torch.cat([image.pixels for image in images])
+        return Seen(rows, Scores(rows.sum(1), -rows.sum(1)))
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        return 2 * features
+
+    preprocess = named_tensors = configuration = None  # type: ignore[assignment]
+
+
+def rows_job(seed: int, grids: Sequence[Grid], valid: tuple[torch.Tensor | None, ...] | None = None) -> TileJob:
+    count = sum(grid.tokens for grid in grids)
+    rows = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+    spec = ReductionSpec(budget=TokensPerTile(5)).filled_from(DEFAULT_REDUCTION)
+    plans = tuple(plan_reduction(spec, grid, 3) for grid in grids)
+    return TileJob(PreparedImage(rows, tuple(grids), valid), plans, tuple(range(len(grids))), INVALID_SPAN_CONTEXT)
+
+
+def test_tiles_of_one_batch_may_differ_in_size() -> None:
+    run = DevicePass(Rows())
+    jobs = [rows_job(1, [Grid(3, 4), Grid(6, 6)]), rows_job(2, [Grid(6, 6)]), rows_job(3, [Grid(1, 9), Grid(3, 4), Grid(3, 4)])]
+    for one, result in zip(jobs, run(jobs), strict=True):
+        (alone,) = run([one])
+        grids = one.image.grids
+        assert result.value.tiles == tuple(Tile(grid.rows, grid.columns, 5) for grid in grids)
+        assert torch.equal(result.value.kept_indices, alone.value.kept_indices)
+        assert torch.equal(result.value.tokens, alone.value.tokens)
+        first = 0
+        for tile, grid in enumerate(grids):
+            kept = result.value.kept_indices[5 * tile : 5 * tile + 5]
+            assert first <= int(kept.min()) <= int(kept.max()) < first + grid.tokens
+            first += grid.tokens
+
+
+def test_padding_is_left_out_unless_the_deployment_says_otherwise() -> None:
+    grids = [Grid(6, 6), Grid(6, 6)]
+    upper = (torch.arange(36) < 18, None)
+    with_padding, without = rows_job(4, grids, upper), rows_job(4, grids)
+    (skipped, plain) = DevicePass(Rows())([with_padding, without])
+    (released,) = DevicePass(Rows(skip_padding=False))([with_padding])
+    assert int(skipped.value.kept_indices[:5].max()) < 18 <= int(plain.value.kept_indices[:5].max())
+    assert torch.equal(skipped.value.tokens[5:], plain.value.tokens[5:]), "the other tile has no padding"
+    assert torch.equal(released.value.tokens, plain.value.tokens)

@@ -17,7 +17,7 @@ from encoder_service.fingerprint import fingerprint
 from encoder_service.vision.base import VisionModel
 from encoder_service.vision.registry import families
 from tests.support.encoder import LLAVA15, PARITY
-from tests.support.vision import load, pixels, shared_model
+from tests.support.vision import load, pixels, prepared, shared_model
 from vscan.errors import CheckpointError
 
 
@@ -46,14 +46,14 @@ def full_attention(layer: Any, hidden: torch.Tensor) -> torch.Tensor:
 def test_features_tokens_and_scores_are_those_of_transformers(whole: LlavaForConditionalGeneration) -> None:
     model = load(dtype=torch.float64)
     noise = pixels(model, 2).double()
-    seen = model.look(noise)
+    seen = model.look([prepared(model, noise)])
     states = whole.model.vision_tower(noise, output_hidden_states=True).hidden_states
-    torch.testing.assert_close(seen.features, states[-2][:, 1:])
-    torch.testing.assert_close(model.project(seen.features), torch.stack(list(whole.get_image_features(noise).pooler_output)))
+    torch.testing.assert_close(seen.features, states[-2][:, 1:].flatten(0, 1))
+    torch.testing.assert_close(model.project(seen.features), torch.cat(list(whole.get_image_features(noise).pooler_output)))
     for index, scores in ((5, seen.scores.shallow), (6, seen.scores.deep)):
         weights = full_attention(whole.model.vision_tower.encoder.layers[index], states[index])
         assert scores.dtype is torch.float32
-        torch.testing.assert_close(scores, weights.mean(1)[:, 0, 1:].float(), rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(scores, weights.mean(1)[:, 0, 1:].flatten().float(), rtol=1e-4, atol=1e-7)
 
 
 @torch.inference_mode()
@@ -69,7 +69,7 @@ def test_every_layer_runs_fused_attention_and_nothing_past_the_feature_layer_run
         return fused(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counting)
-    seen = model.look(pixels(model, 1))
+    seen = model.look([prepared(model, pixels(model, 1))])
     assert model.scan.deep_layer == 6
     assert len(tower(model).encoder.layers) == 7, "the last of 8 layers is not even loaded"
     assert [calls[f"encoder.layers.{index}"] for index in range(7)] == [1] * 7
@@ -82,11 +82,12 @@ def test_every_layer_runs_fused_attention_and_nothing_past_the_feature_layer_run
 @torch.inference_mode()
 def test_a_batch_is_its_tiles_alone() -> None:
     model, noise = shared_model(), pixels(shared_model(), 5)
-    together = model.look(noise)
+    together = model.look([prepared(model, noise)])
     for tile in range(5):
-        alone = model.look(noise[tile : tile + 1])
-        torch.testing.assert_close(together.features[tile : tile + 1], alone.features, rtol=0, atol=1e-5)
-        torch.testing.assert_close(together.scores.deep[tile : tile + 1], alone.scores.deep, rtol=1e-5, atol=1e-8)
+        alone = model.look([prepared(model, noise[tile : tile + 1])])
+        rows = slice(576 * tile, 576 * (tile + 1))
+        torch.testing.assert_close(together.features[rows], alone.features, rtol=0, atol=1e-5)
+        torch.testing.assert_close(together.scores.deep[rows], alone.scores.deep, rtol=1e-5, atol=1e-8)
 
 
 def test_preprocessing_is_the_checkpoints_own() -> None:
