@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from vscan.specs import Budget, KeepRatio, KeepTokens, PruneBudget, Ratio, TokensPerTile
 
 # The families that the services know, by `model_type`; a case of another kind is unknown.
-SERVED_MODEL_TYPES = {"llava"}
+SERVED_MODEL_TYPES = {"llava", "qwen2_5_vl"}
 
 
 class UnknownCase(Exception):
