@@ -13,22 +13,35 @@ from typing import Any
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from tests.support.tokenizers import LINES, TOOL
 
 QWEN = Path(__file__).parents[1] / "data" / "parity" / "qwen25vl"
-IMAGE_PAD, VISION_START, VISION_END, IM_START, IM_END = 290, 292, 293, 294, 295
 PIXELS_OF_A_TOKEN = 28
-# As the family's own template has it, but for the white space between words that this tokenizer wants.
+# Ids of the control tokens, as make_qwen adds them behind a vocabulary of 300.
+_VOCABULARY = 300
+SPECIALS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+END_OF_TEXT, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = range(_VOCABULARY, _VOCABULARY + 7)
+# In the family's manner: a system message where there is none, an image between marks of its own.
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|> w6 <|im_end|> {% endif %}"
-    "<|im_start|> {{ message['role'] }} {% if message['content'] is string %}{{ message['content'] }} {% else %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<|vision_start|> <|image_pad|> <|vision_end|> "
-    "{% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endif %}<|im_end|> {% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|> assistant{% endif %}"
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful "
+    "assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
+    "{{ message['content'] }}{% else %}{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _TEXT: dict[str, Any] = {
-    "vocab_size": 300,
+    "vocab_size": 320,
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 4,
@@ -36,7 +49,7 @@ _TEXT: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
-    "bos_token_id": 1,
+    "bos_token_id": END_OF_TEXT,
     "eos_token_id": IM_END,
 }
 _VISION: dict[str, Any] = {
@@ -59,7 +72,7 @@ def make_qwen(directory: Path, *, style: str = "old", tied: bool = False, seed: 
         vision_config=_VISION,
         tie_word_embeddings=tied,
         image_token_id=IMAGE_PAD,
-        video_token_id=291,
+        video_token_id=VIDEO_PAD,
         vision_start_token_id=VISION_START,
         vision_end_token_id=VISION_END,
     )
@@ -120,16 +133,19 @@ def generate(model: Any, ids: Sequence[int], inputs: Any, *, new_tokens: int, en
 
 
 def _write_text_files(directory: Path) -> None:
-    for file in ("tokenizer_config.json", "preprocessor_config.json"):
-        shutil.copy(QWEN / file, directory)
-    tokenizer = json.loads((QWEN / "tokenizer.json").read_text())
-    like = tokenizer["added_tokens"][0]
-    tokenizer["added_tokens"] += [
-        like | {"id": token, "content": content} for token, content in ((IM_START, "<|im_start|>"), (IM_END, "<|im_end|>"))
-    ]
-    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    """Byte-level BPE, nothing put before a text, as the family has it."""
+    core = Tokenizer(models.BPE())
+    core.normalizer = normalizers.NFC()
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(LINES, trainers.BpeTrainer(vocab_size=_VOCABULARY, initial_alphabet=alphabet, show_progress=False))
+    core.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIALS])
+    core.add_tokens([AddedToken(TOOL, normalized=False)])
+    PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>").save_pretrained(directory)
+    shutil.copy(QWEN / "preprocessor_config.json", directory)
     (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
-    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [IM_END, 2]}))
+    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [IM_END, END_OF_TEXT]}))
 
 
 def _to_new_style(key: str) -> str:

@@ -21,8 +21,11 @@ from decoder_service.request import Prompt, Pruning, Result
 from tests.support.engines import ids_of, make_engine, run_all, tokens_of
 from tests.support.language_models import PARITY, ask, lay_out
 from tests.support.qwen import (
+    END_OF_TEXT,
+    IM_END,
     IMAGE_PAD,
     QWEN,
+    VIDEO_PAD,
     VISION_END,
     VISION_START,
     generate,
@@ -122,6 +125,13 @@ def test_both_key_styles_and_tied_heads(tmp_path: Path, style: str, tied: bool) 
     assert answer(prompt, model=load(tmp_path)) == generate(reference, prompt.token_ids, {}, new_tokens=NEW_TOKENS)
 
 
+def test_special_tokens_come_from_the_files() -> None:
+    tokens = language().tokens
+    assert tokens.placeholder_id == IMAGE_PAD
+    assert tokens.end_ids == {IM_END, END_OF_TEXT}  # generation_config.json, beyond the configuration's one
+    assert set(range(END_OF_TEXT, VIDEO_PAD + 1)) <= tokens.control_ids
+
+
 def test_what_the_half_needs_and_the_files_lack_is_refused(tmp_path: Path) -> None:
     make_qwen(tmp_path)
     rename_tensors(tmp_path, lambda key: "" if "lm_head" in key else key)
@@ -148,8 +158,8 @@ def test_ids_and_log_probabilities_equal_the_released_code() -> None:
     model = load(QWEN)
     value = image(expected["visual_tokens"], 12, 18, expected["kept_index"])
     ids = Tokenizer.from_file(str(QWEN / "tokenizer.json")).encode(stated["prompt"]).ids
-    place = ids.index(IMAGE_PAD)
-    prompt = lay_out([ids[:place], value, ids[place + 1 :]], placeholder=IMAGE_PAD)
+    place = ids.index(model.tokens.placeholder_id)
+    prompt = lay_out([ids[:place], value, ids[place + 1 :]], placeholder=model.tokens.placeholder_id)
     pruning = Pruning(
         layers=tuple(stated["prune_layers"]),
         budgets=tuple(KeepRatio(ratio) for ratio in stated["prune_keep_ratio"]),
