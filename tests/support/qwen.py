@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
 from tests.support.tokenizers import LINES, TOOL
 
 QWEN = Path(__file__).parents[1] / "data" / "parity" / "qwen25vl"
@@ -116,7 +117,7 @@ def noise(rows: int, columns: int, seed: int = 0) -> Image.Image:
 
 
 @torch.inference_mode()
-def generate(model: Any, ids: Sequence[int], inputs: Any, *, new_tokens: int, end: int | None = None) -> list[int]:
+def generate(model: Any, ids: Sequence[int], inputs: Any, *, new_tokens: int, end: Sequence[int] = (-1,)) -> list[int]:
     """transformers' greedy answer; `ids` has one placeholder for each merged token, `inputs` is the processor's."""
     prompt = torch.tensor([list(ids)])
     made = model.generate(
@@ -125,7 +126,7 @@ def generate(model: Any, ids: Sequence[int], inputs: Any, *, new_tokens: int, en
         mm_token_type_ids=(prompt == IMAGE_PAD).int(),
         max_new_tokens=new_tokens,
         do_sample=False,
-        eos_token_id=-1 if end is None else end,
+        eos_token_id=list(end),
         pad_token_id=0,
         **inputs,
     )
