@@ -19,14 +19,21 @@ from vscan.v1 import visual_tokens_pb2
 
 NEW_TOKENS = 10
 SHAPES = [(4, 4), (2, 2), (1, 9), (9, 2), (5, 7)]
-# One message of the user's each; then the assistant's answer, and so on.
-CHATS: list[list[list[str | tuple[int, int]]]] = [
-    [["how many triangles are there?"]],
-    *[[[shape, "is there a star?"]] for shape in SHAPES],
-    *[[["before ", shape, " and after ", SHAPES[0]]] for shape in SHAPES],
-    [[(3, 8), "what is it?"], ["and now?"]],
-    [[(6, 3), "first"], [(2, 5), "second, the same?"]],
-    [["no picture yet"], [(4, 6)]],
+Content = str | tuple[int, int]
+
+
+def message(*contents: Content) -> list[Content]:
+    return list(contents)
+
+
+# Messages of the user's; each is answered before the next.
+CHATS: list[list[list[Content]]] = [
+    [message("how many triangles are there?")],
+    *[[message(shape, "is there a star?")] for shape in SHAPES],
+    *[[message("before ", shape, " and after ", SHAPES[0])] for shape in SHAPES],
+    [message((3, 8), "what is it?"), message("and now?")],
+    [message((6, 3), "first"), message((2, 5), "second, the same?")],
+    [message("no picture yet"), message((4, 6))],
 ]
 
 
@@ -74,10 +81,10 @@ async def test_chats_without_reduction_are_answered_as_transformers_does() -> No
             for contents in asked:
                 odd = generator.randrange(13)
                 turns.append(("user", [c if isinstance(c, str) else png(c, seed, odd=odd) for c in contents]))
-                message = request(turns)
-                message.reduction.method = visual_tokens_pb2.REDUCTION_METHOD_NONE
-                message.prune.rater = pb.RATER_NONE
-                served = await ask(stub, message)
+                wanted = request(turns)
+                wanted.reduction.method = visual_tokens_pb2.REDUCTION_METHOD_NONE
+                wanted.prune.rater = pb.RATER_NONE
+                served = await ask(stub, wanted)
                 assert served.ids == expected(turns), asked
                 turns.append(("assistant", [served.text or "nothing"]))
 
@@ -85,9 +92,9 @@ async def test_chats_without_reduction_are_answered_as_transformers_does() -> No
 @pytest.mark.parametrize("positions", [pb.POSITION_POLICY_KEEP, pb.POSITION_POLICY_RENUMBER])
 async def test_default_budgets_prune_both_images_of_a_prompt(positions: pb.PositionPolicy) -> None:
     async with in_process_stack(checkpoint=shared_qwen()[0]) as stack, decoder_stub(stack.decoder_address) as stub:
-        message = request([("user", [png((12, 6), 0), "and", png((3, 4), 1), "which?"])])
-        message.prune.positions = positions
-        served = await ask(stub, message)
+        wanted = request([("user", [png((12, 6), 0), "and", png((3, 4), 1), "which?"])])
+        wanted.prune.positions = positions
+        served = await ask(stub, wanted)
     # A sixth of 72 and of 12 tokens; a third of them from half the layers on.
     assert [image.tokens_after for image in served.started.images] == [12, 2]
     assert [(report.layer, report.tokens_after) for report in served.finished.pruning] == [(2, 4)]

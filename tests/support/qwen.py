@@ -67,7 +67,10 @@ _kept_folders: list[TemporaryDirectory[str]] = []
 
 
 def make_qwen(directory: Path, *, style: str = "old", tied: bool = False, seed: int = 3) -> Any:
-    """Writes a checkpoint; returns the model itself. `style`: "old" as transformers writes and the hub has it, or "new"."""
+    """Writes a checkpoint; returns the model itself.
+
+    `style`: "old" as transformers writes it; "hub" with a flat configuration, and in shards; "new" with new tensor names.
+    """
     config = Qwen2_5_VLConfig(
         text_config=_TEXT | {"tie_word_embeddings": tied},
         vision_config=_VISION,
@@ -82,10 +85,13 @@ def make_qwen(directory: Path, *, style: str = "old", tied: bool = False, seed: 
         model = Qwen2_5_VLForConditionalGeneration(config)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=1.0 if parameter.dim() == 1 else 0.25)
-    model.eval().requires_grad_(False).save_pretrained(directory)
+    shard = "64KB" if style == "hub" else "1GB"
+    model.eval().requires_grad_(False).save_pretrained(directory, max_shard_size=shard)
     if style == "new":
         rename_tensors(directory, _to_new_style)
     _write_text_files(directory)
+    if style == "hub":
+        _flatten_configuration(directory)
     return model
 
 
@@ -147,6 +153,23 @@ def _write_text_files(directory: Path) -> None:
     shutil.copy(QWEN / "preprocessor_config.json", directory)
     (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [IM_END, END_OF_TEXT]}))
+
+
+def _flatten_configuration(directory: Path) -> None:
+    """The text half's fields beside the vision half's; limits on pixels by their older names."""
+    file = directory / "config.json"
+    stated = json.loads(file.read_text())
+    text, vision = stated.pop("text_config"), stated["vision_config"]
+    rope = text.pop("rope_parameters")
+    flat = {key: value for key, value in text.items() if key not in ("model_type", "layer_types", "tie_word_embeddings")}
+    flat |= {"rope_theta": rope["rope_theta"], "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}}
+    del vision["rope_parameters"]
+    vision["model_type"] = "qwen2_5_vl"
+    file.write_text(json.dumps(flat | stated))
+    file = directory / "preprocessor_config.json"
+    stated = json.loads(file.read_text())
+    size = stated.pop("size")
+    file.write_text(json.dumps(stated | {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}))
 
 
 def _to_new_style(key: str) -> str:

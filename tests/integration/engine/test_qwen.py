@@ -116,11 +116,12 @@ def test_greedy_answers_equal_generate(seed: int) -> None:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("style", ["old", "new"])
+@pytest.mark.parametrize("style", ["old", "hub", "new"])
 @torch.inference_mode()
-def test_both_key_styles_and_tied_heads(tmp_path: Path, style: str, tied: bool) -> None:
+def test_every_style_of_files_and_tied_heads(tmp_path: Path, style: str, tied: bool) -> None:
     reference = make_qwen(tmp_path, style=style, tied=tied)
-    assert ("lm_head.weight" in load_file(tmp_path / "model.safetensors")) != tied
+    assert ("lm_head.weight" in Checkpoint.open(tmp_path).files) != tied
+    assert (tmp_path / "model.safetensors").exists() == (style != "hub")
     prompt = lay_out([[1, 9, 33, 12, 40]])
     assert answer(prompt, model=load(tmp_path)) == generate(reference, prompt.token_ids, {}, new_tokens=NEW_TOKENS)
 

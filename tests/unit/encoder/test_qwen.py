@@ -118,8 +118,8 @@ def test_a_picture_is_resized_within_the_limits_of_the_checkpoint() -> None:
         model().preprocess(Image.new("RGB", (2010, 10)))
 
 
-@pytest.mark.parametrize("style", ["old", "new"])
-def test_both_key_styles_are_one_encoder(tmp_path: Path, style: str) -> None:
+@pytest.mark.parametrize("style", ["old", "hub", "new"])
+def test_every_style_of_files_is_one_encoder(tmp_path: Path, style: str) -> None:
     make_qwen(tmp_path, style=style)
     assert fingerprint(load(tmp_path, shallow_layer=None, window=None)) == fingerprint(model())
 
