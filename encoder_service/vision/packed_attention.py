@@ -18,8 +18,9 @@ from encoder_service.vision.attention import Watch
 
 # The name to load a model with.
 PACKED_ATTENTION = "vscan_packed"
-# Attention weights held at a time, all heads together: 64 MiB in float32.
-_BLOCK_WEIGHTS = 2**24
+# Attention weights held at a time, all heads together: what a CPU's cache holds; elsewhere enough to keep the device busy.
+_CPU_BLOCK_WEIGHTS = 2**20
+_BLOCK_WEIGHTS = 2**26
 
 
 class PackedSequences:
@@ -76,27 +77,31 @@ def received_scores(
     scaling: float,
     sequences: PackedSequences,
     *,
-    block_weights: int = _BLOCK_WEIGHTS,
+    block_weights: int | None = None,
 ) -> torch.Tensor:
     """How much attention each row receives: softmax in float32, summed over heads, mean over the queries of its sequence.
 
-    Only `block_weights` attention weights exist at a time, or those of one query where that is more: memory grows with the
-    number of rows, never with its square.
+    Memory grows with the number of rows, never with its square.
 
     Args:
         query, key: [heads, rows, head_dim].
+        block_weights: how many attention weights exist at a time, or those of one query where that is more; None: as suits
+            the device.
 
     Returns:
         [rows], float32.
     """
-    return torch.cat([_received(query[:, a:b], key[:, a:b].float(), scaling, block_weights) for a, b in sequences.bounds])
+    if block_weights is None:
+        block_weights = _CPU_BLOCK_WEIGHTS if query.device.type == "cpu" else _BLOCK_WEIGHTS
+    return torch.cat([_received(query[:, a:b], key[:, a:b], scaling, block_weights) for a, b in sequences.bounds])
 
 
 def _received(query: torch.Tensor, key: torch.Tensor, scaling: float, block_weights: int) -> torch.Tensor:
     heads, rows, _ = query.shape
-    received = key.new_zeros(rows)
+    keys = key.float().transpose(1, 2).contiguous()  # once, not again for every block
+    received = keys.new_zeros(rows)
     step = max(1, block_weights // (heads * rows))
     for start in range(0, rows, step):
-        block = query[:, start : start + step].float()
-        received += (block @ key.transpose(1, 2) * scaling).softmax(dim=-1).sum(dim=(0, 1))
+        block = query[:, start : start + step].float() * scaling
+        received += (block @ keys).softmax(dim=-1).flatten(0, 1).sum(dim=0)
     return received / rows
