@@ -37,7 +37,9 @@ class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettin
     shallow_layer: int | None = Field(
         default=None, ge=0, description="Layer, from 0, whose attention the local scan reads. Unset: the family's (5 of 24)."
     )
-    window: int | None = Field(default=None, ge=1, description="Side of a local-scan window, in tokens. Unset: 6, the paper's.")
+    window: int | None = Field(
+        default=None, ge=1, description="Side of a local-scan window, in tokens. Unset: the family's (6, of Qwen2.5-VL 4)."
+    )
     skip_padding: bool = Field(
         default=True,
         description="Whether tokens of padding are neither kept nor merged. `false`: as the paper's authors' release, which "
@@ -80,7 +82,9 @@ class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettin
     max_queue: int = Field(
         default=64, ge=1, description="Images that may wait to be encoded; one more gets RESOURCE_EXHAUSTED with a retry delay."
     )
-    max_batch_tiles: int = Field(default=16, ge=1, description="Most tiles of one device pass.")
+    max_batch_tiles: int = Field(
+        default=16, ge=1, description="Most tiles of one device pass. A tile of many tokens counts as one for each 576 of them."
+    )
     batch_wait_ms: float = Field(
         default=3.0, ge=0, allow_inf_nan=False, description="Longest that an image waits for company in a device pass."
     )

@@ -15,6 +15,9 @@ from encoder_service.reduction.reduce import ReducedTiles, Scores, reduce_tiles
 from encoder_service.vision.base import PreparedImage, VisionModel
 from vscan.visual_tokens import VisualTokens
 
+# A tile of 24 x 24 tokens, as CLIP ViT-L/14-336 has it.
+_TILE_TOKENS = 576
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -40,8 +43,13 @@ class TileJob:
 
     @property
     def tiles(self) -> int:
-        """Its size in a batch."""
+        """Passes of the vision transformer."""
         return len(self.plans)
+
+    @property
+    def size(self) -> int:
+        """Its size in a batch: its tiles, where a large one counts for as many as would have its tokens."""
+        return sum(-(-plan.grid.tokens // _TILE_TOKENS) for plan in self.plans)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,7 +24,7 @@ from PIL import Image
 from encoder_service.batcher import Batcher
 from encoder_service.device_pass import DevicePass, Interval, PassResult, TileJob
 from encoder_service.images import ImageLimits, decode_image
-from encoder_service.reduction.budget import plan_reduction
+from encoder_service.reduction.budget import plan_reduction, spec_for
 from encoder_service.reduction.controls import tile_seed
 from encoder_service.vision.base import PreparedImage, VisionModel
 from vscan.specs import ReductionSpec
@@ -107,7 +107,7 @@ class Pipeline:
             context = copy_context()  # so that the span of the thread's work lies below the request's
             prepared, decoded = await asyncio.get_running_loop().run_in_executor(self._images, context.run, self._prepare, data)
             job = self._job(prepared, media_sha256, reduction)
-            result = await self._batcher.submit(job, job.tiles, admission)
+            result = await self._batcher.submit(job, job.size, admission)
         queued = Interval(decoded.end_ns, max(decoded.end_ns, result.vit.start_ns))
         queue_ms = Interval(admitted_ns, decoded.start_ns).ms + queued.ms
         self._metrics.waited(queue_ms)
@@ -135,10 +135,10 @@ class Pipeline:
         return prepared, Interval(start, time.time_ns())
 
     def _job(self, prepared: PreparedImage, media_sha256: bytes, reduction: ReductionSpec) -> TileJob:
-        tiles = range(len(prepared.grids))
+        tiles, scan = range(len(prepared.grids)), self._model.scan
         return TileJob(
             image=prepared,
-            plans=tuple(plan_reduction(reduction, grid, self._model.scan.window) for grid in prepared.grids),
+            plans=tuple(plan_reduction(spec_for(reduction, grid), grid, scan.window, scan.share) for grid in prepared.grids),
             tile_seeds=tuple(tile_seed(reduction.seed or 0, media_sha256, tile) for tile in tiles),
             span=get_current_span().get_span_context(),
         )

@@ -11,10 +11,14 @@ import torch
 from decoder_service.kv_cache.segments import KvShape
 from decoder_service.language.tokens import SpecialTokens
 from decoder_service.request import Prompt
+from vscan.checkpoint import Checkpoint
+from vscan.errors import CheckpointError
 from vscan.specs import PositionPolicy
 
 # cos and sin, each [1, rows, head_dim]
 Rope = tuple[torch.Tensor, torch.Tensor]
+# These scale with the longest sequence seen, which a packed step does not have.
+_UNPACKABLE_ROPE = {"dynamic", "longrope"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,22 @@ class Family:
 
     model_type: str
     load: Callable[..., LanguageModel]
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Where rows of one sequence stand.
+
+    rows      s s v v v q
+    places    0 1 2 3 4 5        next 6
+    """
+
+    places: torch.Tensor  # [rows] or [axes, rows], int64 on the CPU
+    next: int  # of the row that will follow, on every axis
+
+    def only(self, rows: torch.Tensor) -> Positions:
+        """Of these rows alone; what follows stays where it would have been."""
+        return Positions(self.places[..., rows], self.next)
 
 
 class LanguageModel:
@@ -90,17 +110,17 @@ class LanguageModel:
             rows[span.start : span.start + span.count] = tokens.to(device=self.device, dtype=self.dtype)
         return rows
 
-    def positions(self, prompt: Prompt) -> torch.Tensor:
-        """Positions of the prompt's rows before any pruning, [rows], int64 on the CPU."""
-        return torch.arange(prompt.rows)
+    def prompt_positions(self, prompt: Prompt) -> Positions:
+        """Of the prompt's rows, before any pruning."""
+        return self.text_positions(0, prompt.rows)
 
-    def next_position(self, position: int) -> torch.Tensor:
-        """The position of one generated row, in the form of `positions`, [1]."""
-        return torch.tensor([position])
+    def text_positions(self, start: int, count: int) -> Positions:
+        """Of `count` rows that stand one after the other: text, generated rows, and all rows once they are re-numbered."""
+        return Positions(torch.arange(start, start + count), start + count)
 
-    def rope(self, hidden: torch.Tensor, positions: torch.Tensor) -> Rope:
-        """Rotary embeddings at `positions` [rows], in the dtype and on the device of `hidden` [1, rows, hidden]."""
-        cos, sin = self._decoder.rotary_emb(hidden, positions[None])
+    def rope(self, hidden: torch.Tensor, places: torch.Tensor) -> Rope:
+        """Rotary embeddings at `Positions.places`, in the dtype and on the device of `hidden` [1, rows, hidden]."""
+        cos, sin = self._decoder.rotary_emb(hidden, places[None])
         return cos, sin
 
     def score_projections(
@@ -146,6 +166,13 @@ def shape_of(text_config: Any) -> LanguageShape:
         # Within the window, sliding attention is full attention; beyond it the runner would be wrong.
         max_context_tokens=min(context, window) if window else context,
     )
+
+
+def refuse_unpackable_rope(checkpoint: Checkpoint, text_config: Any) -> None:
+    """Raises CheckpointError for rotary embeddings that the runner's packed steps would get wrong."""
+    rope = (getattr(text_config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope in _UNPACKABLE_ROPE:
+        raise CheckpointError(f"{checkpoint.directory}: rotary embedding {rope} is not served")
 
 
 def _heads(projected: torch.Tensor, head_dim: int) -> torch.Tensor:

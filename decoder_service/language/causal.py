@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM
 
-from decoder_service.language.base import LanguageModel, shape_of
+from decoder_service.language.base import LanguageModel, refuse_unpackable_rope, shape_of
 from decoder_service.language.tokens import read_special_tokens
 from decoder_service.runner.attention import register_attention
 from vscan.checkpoint import Checkpoint
@@ -24,8 +24,6 @@ _KEY_MAPPING = {
     r"^(model\.)?language_model\.lm_head": "lm_head",
     r"^(model\.)?language_model\.(model\.)?": "model.",
 }
-# These scale with the longest sequence seen, which a packed step does not have.
-_UNPACKABLE_ROPE = {"dynamic", "longrope"}
 
 
 def load_causal(family: str, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str) -> LanguageModel:
@@ -48,9 +46,7 @@ def _text_config(checkpoint: Checkpoint) -> Any:
     if config.model_type not in _TEXT_MODELS:
         served = ", ".join(sorted(_TEXT_MODELS))
         raise CheckpointError(f"{checkpoint.directory}: text model {config.model_type} is not served, only {served}")
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope in _UNPACKABLE_ROPE:
-        raise CheckpointError(f"{checkpoint.directory}: rotary embedding {rope} is not served")
+    refuse_unpackable_rope(checkpoint, config)
     # Composite files state it at either level; the half alone would read only its own.
     config.tie_word_embeddings = bool(config.tie_word_embeddings or checkpoint.config.tie_word_embeddings)
     return config

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from decoder_service.kv_cache.segments import Segment
-from decoder_service.language.base import LanguageModel, Rope
+from decoder_service.language.base import LanguageModel, Positions, Rope
 from decoder_service.runner.attention import AttentionPlan, Span
 from decoder_service.runner.sequence import DeviceSequence, PromptRows
 
@@ -25,7 +25,7 @@ class Slot:
     sequence: DeviceSequence
     start: int
     end: int
-    positions: torch.Tensor  # [..., rows], int64 on the CPU
+    positions: Positions  # in the segment that is being walked
     prompt: PromptRows | None  # in the step that runs the prompt
 
     @property
@@ -59,7 +59,7 @@ class Batch:
         self.hidden = hidden
         for slot in self.slots:
             slot.sequence.kv[segment.index].commit(slot.rows)
-            slot.sequence.next_positions[segment.index] = int(slot.positions.max()) + 1
+            slot.sequence.next_positions[segment.index] = slot.positions.next
 
     def keep(self, kept: Sequence[torch.Tensor | None], segment: Segment) -> None:
         """Goes over to `segment`: of slot i only the rows `kept[i]` stay (all where None), at that segment's positions."""
@@ -67,7 +67,7 @@ class Batch:
             self._gather(kept)
         for slot in self.slots:
             if slot.prompt is None:
-                slot.positions = self._model.next_position(slot.sequence.next_positions[segment.index])
+                slot.positions = self._model.text_positions(slot.sequence.next_positions[segment.index], 1)
         self.rope = self._rope()
 
     def last_rows(self) -> torch.Tensor:
@@ -89,8 +89,8 @@ class Batch:
         self.hidden = self.hidden[:, torch.cat(index).to(self.hidden.device)]
 
     def _rope(self) -> Rope:
-        positions = torch.cat([slot.positions for slot in self.slots], dim=-1)
-        return self._model.rope(self.hidden, positions.to(self.hidden.device))
+        places = torch.cat([slot.positions.places for slot in self.slots], dim=-1)
+        return self._model.rope(self.hidden, places.to(self.hidden.device))
 
 
 def _first_rows(sequence: DeviceSequence, model: LanguageModel) -> torch.Tensor:
@@ -101,6 +101,6 @@ def _first_rows(sequence: DeviceSequence, model: LanguageModel) -> torch.Tensor:
 
 def _slot(sequence: DeviceSequence, start: int, rows: int, model: LanguageModel) -> Slot:
     if sequence.prefilled:
-        return Slot(sequence, start, start + rows, model.next_position(sequence.next_positions[0]), None)
-    positions = model.positions(sequence.request.prompt)
+        return Slot(sequence, start, start + rows, model.text_positions(sequence.next_positions[0], 1), None)
+    positions = model.prompt_positions(sequence.request.prompt)
     return Slot(sequence, start, start + rows, positions, PromptRows(sequence.request))

@@ -28,9 +28,9 @@ def _pruned(batch: Batch, slot: Slot, layer: int, model: LanguageModel) -> torch
     rows = slot.prompt.drop_visual_but(_survivors(batch, slot, slot.prompt, layer, model))
     slot.sequence.pruning.append(LayerPruning(layer, before, slot.prompt.survivors()))
     if slot.sequence.request.pruning.positions is PositionPolicy.RENUMBER:
-        slot.positions = torch.arange(rows.shape[0])
+        slot.positions = model.text_positions(0, rows.shape[0])
     else:
-        slot.positions = slot.positions[..., rows]
+        slot.positions = slot.positions.only(rows)
     return rows
 
 

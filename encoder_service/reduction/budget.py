@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
-from vscan.specs import ReductionMethod, ReductionSpec, round_down
+from vscan.specs import ReductionMethod, ReductionSpec, TokensPerTile, round_down
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +21,27 @@ class Grid:
         return self.rows * self.columns
 
 
+class WindowShare(StrEnum):
+    """How windows share the local scan's budget."""
+
+    EQUAL = "equal"  # equally many of each window
+    CAPPED = "capped"  # the best of the tile, no window more than its equal share, rounded up
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReductionPlan:
     """What becomes of a tile, decided. Tiles with equal plans are reduced together."""
 
     grid: Grid
     window: int
+    share: WindowShare = WindowShare.EQUAL
     method: ReductionMethod
     keep_tokens: int  # T; for pooling the number of cells
     local_tokens: int = 0  # what the local scan may take at most, of keep_tokens
     merge: bool = False
 
 
-def plan_reduction(spec: ReductionSpec, grid: Grid, window: int) -> ReductionPlan:
+def plan_reduction(spec: ReductionSpec, grid: Grid, window: int, share: WindowShare = WindowShare.EQUAL) -> ReductionPlan:
     """Decides a filled spec for one grid. Keeping all tokens is no reduction, whatever the method.
 
     Raises:
@@ -47,11 +56,19 @@ def plan_reduction(spec: ReductionSpec, grid: Grid, window: int) -> ReductionPla
     return ReductionPlan(
         grid=grid,
         window=window,
+        share=share,
         method=method,
         keep_tokens=keep,
         local_tokens=_local_tokens(spec, keep),
         merge=bool(spec.merge) and method is not ReductionMethod.POOL,
     )
+
+
+def spec_for(spec: ReductionSpec, grid: Grid) -> ReductionSpec:
+    """The spec for one tile of many sizes: of a tile with fewer tokens than a count asks for, all are kept."""
+    if isinstance(spec.budget, TokensPerTile) and spec.budget.count > grid.tokens:
+        return replace(spec, budget=TokensPerTile(grid.tokens))
+    return spec
 
 
 def pool_grid(grid: Grid, budget_tokens: int) -> Grid:

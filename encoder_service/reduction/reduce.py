@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from encoder_service.reduction.budget import ReductionPlan, pool_grid
+from encoder_service.reduction.budget import ReductionPlan, WindowShare, pool_grid
 from encoder_service.reduction.controls import pool_cells, random_scores
 from encoder_service.reduction.merge import gather_rows, mean_rows, merge_dropped
-from encoder_service.reduction.scan import global_scan, local_scan
+from encoder_service.reduction.scan import capped_scan, global_scan, local_scan
 from vscan.specs import ReductionMethod
 from vscan.visual_tokens import PickedBy
 
@@ -82,7 +82,10 @@ def _pick(scores: Scores, plan: ReductionPlan, tile_seeds: torch.Tensor, valid: 
         return _marked(drawn, PickedBy.RANDOM)
     if plan.method is ReductionMethod.GLOBAL:
         return _marked(global_scan(scores.deep, nothing, plan.keep_tokens, valid), PickedBy.GLOBAL)
-    local = local_scan(scores.shallow, plan.grid, plan.window, plan.local_tokens, valid)
+    if plan.share is WindowShare.CAPPED:
+        local = capped_scan(scores.shallow, plan.grid, plan.window, plan.local_tokens)
+    else:
+        local = local_scan(scores.shallow, plan.grid, plan.window, plan.local_tokens, valid)
     rest = plan.keep_tokens - local.sum(dim=1, keepdim=True)
     if plan.method is ReductionMethod.LOCAL:
         # Alone, the local scan gives what windows cannot share equally to the next best of its own scores.

@@ -46,16 +46,35 @@ def local_scan(scores: torch.Tensor, grid: Grid, window: int, count: int, valid:
     """
     windows = window_of(grid, window, scores.device)
     sizes = torch.bincount(windows)
-    by_score = _best_first(scores, valid)
-    by_window = by_score.gather(1, windows[by_score].argsort(dim=1, stable=True))
-    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    places = torch.arange(grid.tokens, device=scores.device) - starts  # the same in every tile
+    by_window, places = _window_after_window(_best_first(scores, valid), windows, sizes)
     nothing = torch.zeros_like(scores, dtype=torch.bool)
     if valid is None:
         return nothing.scatter_(1, by_window, (places < count // len(sizes)).expand_as(scores))
     in_window = scores.new_zeros(len(scores), len(sizes), dtype=torch.int64).index_add_(1, windows, valid.long())
     shares = count // (in_window > 0).sum(dim=1, keepdim=True).clamp(min=1)  # [tiles, 1]
     return nothing.scatter_(1, by_window, places < shares) & valid
+
+
+def capped_scan(scores: torch.Tensor, grid: Grid, window: int, count: int) -> torch.Tensor:
+    """Keeps the best `count` tokens, but of no window more than an equal share of `count`, rounded up.
+
+    Where windows are smaller than their share it may keep fewer. 2 windows of 3 tokens, count 3, so 2 of a window at most:
+
+        tokens by score    2 0 1 4 5 3        0 1 2 are one window, 3 4 5 the other
+        kept               2 0   4
+
+    Args:
+        scores: [tiles, N].
+
+    Returns:
+        Whether each token is kept, [tiles, N], bool; equally many in every tile.
+    """
+    windows = window_of(grid, window, scores.device)
+    sizes = torch.bincount(windows)
+    by_window, places = _window_after_window(_best_first(scores, None), windows, sizes)
+    cap = -(-count // len(sizes))
+    beyond = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, by_window, (places >= cap).expand_as(scores))
+    return global_scan(scores, beyond, min(count, int(sizes.clamp(max=cap).sum())))
 
 
 def global_scan(
@@ -77,6 +96,13 @@ def global_scan(
     free_first = _behind(_best_first(scores, valid), taken)
     chosen = torch.arange(scores.shape[1], device=scores.device) < count
     return torch.zeros_like(taken).scatter_(1, free_first, chosen.expand_as(taken))
+
+
+def _window_after_window(order: torch.Tensor, windows: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens of each window together, in `order` [tiles, N]; and at each place the place within its window, [N]."""
+    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    places = torch.arange(order.shape[1], device=order.device) - starts  # the same in every tile
+    return order.gather(1, windows[order].argsort(dim=1, stable=True)), places
 
 
 def _best_first(scores: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:

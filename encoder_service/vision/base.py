@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from encoder_service.reduction.budget import Grid
+from encoder_service.reduction.budget import Grid, WindowShare
 from encoder_service.reduction.reduce import ReducedTiles, Scores
 from vscan.visual_tokens import Tile, VisualTokens
 
@@ -22,6 +22,7 @@ class ScanSettings:
     shallow_layer: int
     deep_layer: int
     window: int
+    share: WindowShare = WindowShare.EQUAL
     skip_padding: bool = True  # whether tokens of padding are left out of scans and merges
 
 

@@ -78,9 +78,10 @@ def _run(cases: Sequence[Case], dump_folder: Path | None) -> Iterator[Verdict]:
 
 
 def _line(verdict: Verdict) -> str:
+    tokens = verdict.visual_tokens_max_abs
     return (
         f"{'ok  ' if verdict.ok else 'FAIL'} {verdict.case}: kept {'same' if verdict.kept else 'DIFFER'}, "
-        f"visual tokens {verdict.visual_tokens_max_abs:.1e}, ids {'same' if verdict.ids else 'DIFFER'}, "
+        f"visual tokens {'not stated' if tokens is None else f'{tokens:.1e}'}, ids {'same' if verdict.ids else 'DIFFER'}, "
         f"top-5 log-probabilities {verdict.top5_logprobs:.1e}"
     )
 

@@ -14,7 +14,7 @@ from tests.parity.anyres import stitched_places
 from vscan.specs import Budget, KeepRatio, KeepTokens, PruneBudget, Ratio, TokensPerTile
 
 # The families that the services know, by `model_type`; a case of another kind is unknown.
-SERVED_MODEL_TYPES = {"llava", "llava_next"}
+SERVED_MODEL_TYPES = {"llava", "llava_next", "qwen2_5_vl"}
 
 
 class UnknownCase(Exception):

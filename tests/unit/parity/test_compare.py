@@ -53,6 +53,22 @@ def test_one_other_kept_patch_is_seen(case: Case, served: Served) -> None:
     assert not verdict.ok
 
 
+def test_a_case_without_reduction_wants_every_token(case: Case, served: Served) -> None:
+    bare = replace(case, expected={"logits": case.expected["logits"]})
+    verdict = compare(bare, served)
+    assert verdict.visual_tokens_max_abs is None
+    assert not verdict.kept
+    assert not verdict.ok
+    whole = replace(
+        served.tokens,
+        tokens=torch.zeros(576, 64),
+        kept_indices=torch.arange(576),
+        picked_by=torch.full((576,), int(PickedBy.ALL), dtype=torch.uint8),
+        tiles=(Tile(24, 24, 576),),
+    )
+    assert compare(bare, replace(served, tokens=whole)).ok
+
+
 def test_a_visual_token_that_is_off_is_seen(case: Case, served: Served) -> None:
     tokens = served.tokens.tokens.clone()
     tokens[95, 63] += 0.002

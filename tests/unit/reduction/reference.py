@@ -27,6 +27,19 @@ def local(scores: list[float], rows: int, columns: int, window: int, count: int)
     return {token for tokens in every for token in best(scores, tokens, count // len(every))}
 
 
+def capped(scores: list[float], rows: int, columns: int, window: int, count: int) -> set[int]:
+    """From the best on, until there are `count`; a window that has its share is passed over."""
+    every = windows(rows, columns, window)
+    room = {token: place for place, tokens in enumerate(every) for token in tokens}
+    share = [math.ceil(count / len(every))] * len(every)
+    kept: set[int] = set()
+    for token in best(scores, list(room), len(room)):
+        if len(kept) < count and share[room[token]]:
+            kept.add(token)
+            share[room[token]] -= 1
+    return kept
+
+
 def vscan(
     shallow: list[float], deep: list[float], rows: int, columns: int, window: int, keep: int, local_share: float
 ) -> tuple[set[int], set[int]]:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoder_service.reduction.budget import Grid
-from encoder_service.reduction.scan import global_scan, local_scan, window_of
+from encoder_service.reduction.scan import capped_scan, global_scan, local_scan, window_of
 from tests.unit.reduction import reference
 
 grids = st.builds(Grid, st.integers(1, 9), st.integers(1, 9))
@@ -37,6 +37,16 @@ def test_local_scan_is_the_reference(grid: Grid, window: int, seed: int, data: s
     kept = local_scan(scores, grid, window, count)
     for tile in range(3):
         assert tokens_of(kept[tile]) == reference.local(scores[tile].tolist(), grid.rows, grid.columns, window, count)
+
+
+@given(grid=grids, window=st.integers(1, 5), seed=seeds, data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_capped_scan_is_the_reference(grid: Grid, window: int, seed: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, grid.tokens))
+    scores = tied_scores(seed, 3, grid.tokens)
+    kept = capped_scan(scores, grid, window, count)
+    for tile in range(3):
+        assert tokens_of(kept[tile]) == reference.capped(scores[tile].tolist(), grid.rows, grid.columns, window, count)
 
 
 @given(tokens=st.integers(1, 60), seed=seeds, data=st.data())

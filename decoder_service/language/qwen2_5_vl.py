@@ -1,0 +1,120 @@
+"""Qwen2.5-VL: every row has a place on three axes (time, height, width), an image is a grid of rows among the text.
+
+The encoder's tokens are merged patches; grids count tokens.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional
+from transformers import Qwen2_5_VLTextModel
+
+from decoder_service.language.base import Family, LanguageModel, Positions, Rope, refuse_unpackable_rope, shape_of
+from decoder_service.language.tokens import read_special_tokens
+from decoder_service.request import Prompt
+from decoder_service.runner.attention import register_attention
+from vscan.checkpoint import Checkpoint
+from vscan.errors import CheckpointError
+from vscan.specs import PositionPolicy
+from vscan.visual_tokens import VisualTokens
+
+# Both styles: `model.layers…` beside `visual…` of the hub, `model.language_model.layers…` of newer files.
+_KEY_MAPPING = {r"^(model\.language_model|language_model|model)\.": ""}
+_HEAD = "lm_head.weight"
+_AXES = 3
+
+
+class QwenLanguage(LanguageModel):
+    """The language half of Qwen2.5-VL. Scores leave rotary embeddings out (VScan, arXiv 2505.22654, as released).
+
+    By default pruned prompts keep their places. Where a request asks to re-number, the rows that are left stand one after the
+    other on all three axes from the pruning layer on, as text does: a visual token's place in its grid is given up.
+    """
+
+    default_positions = PositionPolicy.KEEP
+    rope_in_scores = False
+
+    def prompt_positions(self, prompt: Prompt) -> Positions:
+        """As in the prompt without any reduction: a dropped token leaves a gap. A 2 x 3 image of which 0, 4 and 5 are kept:
+
+        rows      s s v v v q q
+        time      0 1 2 2 2 5 6
+        height    0 1 2 3 3 5 6
+        width     0 1 2 3 4 5 6        next 7
+        """
+        parts, row, start, end = [], 0, 0, 0
+        for span in prompt.spans:
+            image = prompt.images[span.image]
+            parts.append(_text_places(start, span.start - row))
+            start += span.start - row
+            places = _grid_places(image) + start
+            parts.append(places[:, image.kept_indices])
+            end = max(end, int(places.max()) + 1)  # time may run ahead of the text that follows
+            start += max(image.tiles[0].rows, image.tiles[0].columns)
+            row = span.start + span.count
+        parts.append(_text_places(start, prompt.rows - row))
+        return Positions(torch.cat(parts, dim=1), max(end, start + prompt.rows - row))
+
+    def text_positions(self, start: int, count: int) -> Positions:
+        """The same place on all axes."""
+        return Positions(_text_places(start, count), start + count)
+
+    def rope(self, hidden: torch.Tensor, places: torch.Tensor) -> Rope:
+        """As the base has it, for places [3, rows]."""
+        cos, sin = self._decoder.rotary_emb(hidden, places[:, None])
+        return cos, sin
+
+
+def load(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str) -> LanguageModel:
+    """Loads the language half alone. Raises CheckpointError when it is missing or of a kind that is not served."""
+    config = checkpoint.config.get_text_config()
+    refuse_unpackable_rope(checkpoint, config)
+    shape = shape_of(config)
+    sections = config.rope_parameters.get("mrope_section")
+    if not sections or len(sections) != _AXES or 2 * sum(sections) != shape.head_dim:
+        raise CheckpointError(
+            f"{checkpoint.directory}: mrope_section {sections} does not share out {shape.head_dim // 2} pairs"
+        )
+    text = checkpoint.load_half(
+        Qwen2_5_VLTextModel, config, key_mapping=_KEY_MAPPING, dtype=dtype, device=device, attention=register_attention()
+    )
+    head = _load_head(checkpoint, text, dtype, device)
+    tokens = read_special_tokens(checkpoint, placeholder_id=int(checkpoint.config.image_token_id))
+    return QwenLanguage(_CausalModel(text, head, text.dtype, text.device), family=FAMILY.model_type, shape=shape, tokens=tokens)
+
+
+class _CausalModel(NamedTuple):
+    """transformers has no class for text model and head without the vision half."""
+
+    model: Any
+    lm_head: Any
+    dtype: torch.dtype
+    device: torch.device
+
+
+def _load_head(checkpoint: Checkpoint, text: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
+    """A head in the files is used even where the configuration calls it tied, as transformers does."""
+    if _HEAD not in checkpoint.files and checkpoint.config.tie_word_embeddings:
+        return partial(functional.linear, weight=text.embed_tokens.weight)
+    weight = checkpoint.load_tensors([_HEAD], dtype=dtype, device=device)[_HEAD]
+    if weight.shape != text.embed_tokens.weight.shape:
+        needed = list(text.embed_tokens.weight.shape)
+        raise CheckpointError(f"{checkpoint.directory}: {_HEAD} is {list(weight.shape)} where {needed} is needed")
+    return partial(functional.linear, weight=weight)
+
+
+def _text_places(start: int, count: int) -> torch.Tensor:
+    return torch.arange(start, start + count).expand(_AXES, -1)
+
+
+def _grid_places(image: VisualTokens) -> torch.Tensor:
+    """Time, height and width of every token before the reduction, [3, N], from 0; each tile is a moment."""
+    times, rows, columns = len(image.tiles), image.tiles[0].rows, image.tiles[0].columns
+    axes = torch.meshgrid(torch.arange(times), torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.stack(axes).flatten(1)
+
+
+FAMILY = Family(model_type="qwen2_5_vl", load=load)

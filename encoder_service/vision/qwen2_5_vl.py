@@ -1,0 +1,200 @@
+"""Qwen2.5-VL: a vision transformer of any resolution, most of its blocks in windows; a merger makes 2 x 2 patches a token.
+
+Grids count tokens. The patches of a token lie together, in the processor's order:
+
+    patches of 2 x 2 tokens     0  1 |  4  5
+                                2  3 |  6  7
+                                8  9 | 12 13
+                               10 11 | 14 15
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+
+from encoder_service.reduction.budget import Grid, WindowShare
+from encoder_service.reduction.reduce import Scores
+from encoder_service.vision.base import Family, PreparedImage, ScanSettings, Seen, VisionModel
+from encoder_service.vision.packed_attention import PACKED_ATTENTION, PackedSequences, received_scores
+from vscan.checkpoint import Checkpoint
+from vscan.errors import CheckpointError, InvalidArgument, StartupError
+
+_VISION_KEYS = {r"^(model\.)?visual\.": ""}
+_PROCESSORS = ("Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor")
+_TOWER_CONFIGURATION = (
+    "depth",
+    "fullatt_block_indexes",
+    "hidden_act",
+    "num_heads",
+    "patch_size",
+    "rope_parameters",
+    "spatial_merge_size",
+    "temporal_patch_size",
+    "window_size",
+)
+_WINDOW = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How the rows of one pass lie: window after window, so that every sequence of every block is one run of rows."""
+
+    order: torch.Tensor  # [tokens], int64: the token that stands at each place
+    windows: PackedSequences
+    tiles: PackedSequences
+    rope: tuple[torch.Tensor, torch.Tensor]  # [patches, head_dim]
+
+
+class QwenVision(VisionModel):
+    """The vision half of Qwen2.5-VL. What a patch receives of attention is its score (VScan, arXiv 2505.22654, as released)."""
+
+    family = "qwen2_5_vl"
+
+    def __init__(self, tower: Any, processor: Any, *, scan: ScanSettings) -> None:
+        self.scan = scan
+        self.hidden_size: int = tower.config.out_hidden_size
+        self.dtype: torch.dtype = tower.dtype
+        self.device: torch.device = tower.device
+        self.grid = _largest_grid(processor)
+        self._tower = tower
+        self._processor = processor
+        self._merge: int = tower.config.spatial_merge_size
+
+    def preprocess(self, image: Image.Image) -> PreparedImage:
+        """The checkpoint's own image processor, on the CPU; it resizes to whole tokens within the checkpoint's limits."""
+        try:
+            made = self._processor(images=image, return_tensors="pt")
+        except ValueError as error:  # its only complaint about a decoded image
+            raise InvalidArgument("image", f"{image.width} x {image.height} pixels: {error}") from error
+        _, rows, columns = made["image_grid_thw"][0].tolist()
+        return PreparedImage(made["pixel_values"], (Grid(rows // self._merge, columns // self._merge),))
+
+    def look(self, images: Sequence[PreparedImage]) -> Seen:
+        """Every block runs fused attention, in windows or over whole tiles; two of them show their queries and keys."""
+        hidden = self._tower.patch_embed(torch.cat([image.pixels for image in images]).to(self.device))
+        layout = self._layout([grid for image in images for grid in image.grids], hidden)
+        received: dict[int, torch.Tensor] = {}
+        hidden = self._by_token(hidden)[layout.order].flatten(0, 1)
+        whole = torch.tensor([0, len(hidden)])  # the sequences are ours to tell apart
+        for index, block in enumerate(self._tower.blocks):
+            sequences = layout.tiles if index in self._tower.fullatt_block_indexes else layout.windows
+            watch = _watch(received, index, sequences) if index in (self.scan.shallow_layer, self.scan.deep_layer) else None
+            hidden = block(hidden, cu_seqlens=whole, position_embeddings=layout.rope, sequences=sequences, watch=watch)
+        back = layout.order.argsort()
+        shallow, deep = (
+            self._by_token(received[layer]).mean(dim=1)[back] for layer in (self.scan.shallow_layer, self.scan.deep_layer)
+        )
+        return Seen(self._by_token(hidden)[back].flatten(1), Scores(shallow, deep))
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """The merger: the patches of a token, side by side, to a token."""
+        tokens: torch.Tensor = self._tower.merger(features.view(features.shape[0] * self._merge**2, -1))
+        return tokens
+
+    def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Tower and merger, under transformers' names."""
+        return ((f"visual.{name}", tensor) for name, tensor in self._tower.state_dict().items())
+
+    def configuration(self) -> Mapping[str, Any]:
+        """What the shapes of the tensors do not say."""
+        tower = {name: getattr(self._tower.config, name) for name in _TOWER_CONFIGURATION}
+        return {"tower": tower, "preprocessing": self._processor.to_dict()}
+
+    def _layout(self, grids: Sequence[Grid], hidden: torch.Tensor) -> _Layout:
+        merge, config = self._merge, self._tower.config
+        patches = torch.tensor([[1, merge * grid.rows, merge * grid.columns] for grid in grids])
+        order, bounds = get_vision_window_index(
+            patches, spatial_merge_size=merge, window_size=config.window_size, patch_size=config.patch_size
+        )
+        places = get_vision_position_ids(patches, merge)
+        ordered = self._by_token(places)[order].flatten(0, 1).to(self.device)
+        return _Layout(
+            order=order.to(self.device),
+            windows=PackedSequences(bounds.diff().tolist(), self.device),
+            tiles=PackedSequences([merge**2 * grid.tokens for grid in grids], self.device),
+            rope=self._tower.rotary_pos_emb(hidden, ordered),
+        )
+
+    def _by_token(self, patches: torch.Tensor) -> torch.Tensor:
+        """[patches, …] → [tokens, patches of a token, …]."""
+        return patches.view(-1, self._merge**2, *patches.shape[1:])
+
+
+def load(
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    shallow_layer: int | None,
+    window: int | None,
+    **_: Any,
+) -> QwenVision:
+    """Loads the vision half: transformer, merger and preprocessing.
+
+    Raises:
+        CheckpointError: a part is missing, or of a kind that is not served.
+        StartupError: the shallow layer or the window does not fit.
+    """
+    config = checkpoint.config.vision_config
+    scan = _scan_settings(config, shallow_layer, window)
+    processor = _load_processor(checkpoint, config)
+    tower = checkpoint.load_half(
+        Qwen2_5_VisionTransformerPretrainedModel,
+        config,
+        key_mapping=_VISION_KEYS,
+        dtype=dtype,
+        device=device,
+        attention=PACKED_ATTENTION,
+    )
+    return QwenVision(tower, processor, scan=scan)
+
+
+def _watch(received: dict[int, torch.Tensor], index: int, sequences: PackedSequences) -> Any:
+    return lambda query, key, scaling: received.update({index: received_scores(query, key, scaling, sequences)})
+
+
+def _scan_settings(config: Any, shallow_layer: int | None, window: int | None) -> ScanSettings:
+    """The paper's choices: the first and the last block that sees the whole image; windows of 4 x 4 tokens."""
+    full = sorted(config.fullatt_block_indexes)
+    shallow = full[0] if shallow_layer is None else shallow_layer
+    if shallow not in full:
+        blocks = ", ".join(map(str, full))
+        raise StartupError(f"shallow_layer: {shallow}, limit the blocks that attend to the whole image: {blocks}")
+    side = _WINDOW if window is None else window
+    return ScanSettings(shallow_layer=shallow, deep_layer=full[-1], window=side, share=WindowShare.CAPPED)
+
+
+def _load_processor(checkpoint: Checkpoint, config: Any) -> Any:
+    directory = checkpoint.directory
+    try:
+        stated, _ = Qwen2VLImageProcessorPil.get_image_processor_dict(directory, local_files_only=True)
+        name = str(stated.get("image_processor_type", _PROCESSORS[0])).removesuffix("Fast").removesuffix("Pil")
+        if name not in _PROCESSORS:
+            raise CheckpointError(f"{directory}: image processor {name} is not served, only {', '.join(_PROCESSORS)}")
+        processor = Qwen2VLImageProcessorPil.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{directory}: no usable preprocessor_config.json or processor_config.json") from error
+    wanted = (config.patch_size, config.temporal_patch_size, config.spatial_merge_size)
+    made = (processor.patch_size, processor.temporal_patch_size, processor.merge_size)
+    if made != wanted:
+        raise CheckpointError(f"{directory}: preprocessing makes patches and tokens of {made}, the vision tower wants {wanted}")
+    return processor
+
+
+def _largest_grid(processor: Any) -> Grid:
+    """The squarest grid of as many tokens as the processor's limit on pixels allows."""
+    tokens = processor.size["longest_edge"] // (processor.patch_size * processor.merge_size) ** 2
+    rows = max(side for side in range(1, isqrt(tokens) + 1) if tokens % side == 0)
+    return Grid(rows, tokens // rows)
+
+
+FAMILY = Family(model_type="qwen2_5_vl", load=load)
