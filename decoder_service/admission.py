@@ -10,6 +10,7 @@ from vscan.errors import InvalidArgument
 from vscan.specs import Rater
 
 if TYPE_CHECKING:
+    from decoder_service.language.base import LanguageModel
     from decoder_service.runner.runner import Runner
 
 
@@ -19,6 +20,17 @@ def check_request(request: EngineRequest, runner: Runner) -> None:
     _check_images(request.prompt, hidden_size=runner.model.shape.hidden_size)
     _check_ids(request.prompt, vocabulary=runner.model.shape.vocab_size)
     _check_pruning(request, prune_layers=tuple(segment.first_layer for segment in runner.segments[1:]))
+
+
+def check_positions(request: EngineRequest, model: LanguageModel) -> None:
+    """Raises InvalidArgument for positions that the model does not have, or for an image that has none.
+
+    On several axes an image takes as many as its grid has rows or columns, however few of its tokens are left.
+    """
+    taken, limit = model.positions_taken(request.prompt), model.shape.max_context_tokens
+    if taken + request.sampling.max_new_tokens > limit:
+        asked = f"{taken} positions and {request.sampling.max_new_tokens} of the answer"
+        raise InvalidArgument("prompt", asked, limit=f"{limit} positions of the model")
 
 
 def _check_spans(prompt: Prompt) -> None:

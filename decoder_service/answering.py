@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -60,13 +60,20 @@ class Answering:
         limits: Limits,
         sampling: SamplingDefaults,
         stage2: Stage2,
+        positions: Callable[[Prompt], int],
     ) -> None:
+        """
+        Args:
+            positions: how many a prompt takes, by the language model's family; raises InvalidArgument for an image that the
+                family cannot lay out.
+        """
         self.limits = limits
         self.sampling = sampling
         self.stage2 = stage2
         self.resolver = resolver
         self._writer = writer
         self._engine = engine
+        self._positions = positions
 
     async def prepare(self, question: Question, *, tenant: str, deadline: Deadline, trace_context: Mapping[str, str]) -> Asked:
         """Tokenises, finds the images' tokens, lays out the prompt, decides sampling and pruning.
@@ -82,11 +89,12 @@ class Answering:
         images = await self._resolve(question, tenant, deadline)
         resolve_images_ms = (time.perf_counter() - started) * 1e3
         prompt = self._writer.lay_out(ids, [image.tokens for image in images])
-        self.limits.check_prompt(prompt.rows, question.sampling, field=question.prompt_field)
+        positions = self._positions(prompt)
+        self.limits.check_prompt(prompt.rows, question.sampling, field=question.prompt_field, positions=positions)
         request = EngineRequest(
             request_id=uuid.uuid4().hex,
             prompt=prompt,
-            sampling=self.sampling.fill(question.sampling, rows=prompt.rows, limits=self.limits),
+            sampling=self.sampling.fill(question.sampling, rows=prompt.rows, positions=positions, limits=self.limits),
             pruning=self._plan(question, prompt),
             tenant=tenant,
             trace_context=trace_context,

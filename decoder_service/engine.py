@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from opentelemetry.trace import NoOpTracer, Tracer
 
-from decoder_service.admission import check_request
+from decoder_service.admission import check_positions, check_request
 from decoder_service.answer import Answer
 from decoder_service.detokenize import TokenDecoder
 from decoder_service.kv_cache.segments import SegmentUsage
@@ -61,6 +61,7 @@ class Engine:
         """Raises InvalidArgument if the request can never be served."""
         check_request(request, self._runner)
         self._scheduler.check(request.prompt.rows, request.sampling.max_new_tokens)
+        check_positions(request, self._runner.model)
 
     def check_room(self, on_the_way: int = 0) -> None:
         """Raises ResourceExhausted if no further request may wait, beside `on_the_way` that are accepted and not added yet."""

@@ -29,6 +29,7 @@ class Limits:
     max_stop_chars: int
     max_logprobs: int
     max_queue: int
+    max_positions: int
 
     def check_sampling(self, spec: SamplingSpec) -> None:
         """Raises InvalidArgument naming the field and the limit."""
@@ -42,17 +43,17 @@ class Limits:
         for index, stop in enumerate(spec.stop):
             check_count(f"sampling.stop[{index}]", len(stop), 1, self.max_stop_chars, "characters")
 
-    def check_prompt(self, rows: int, spec: SamplingSpec, *, field: str) -> None:
-        """Raises InvalidArgument if a prompt of `rows` rows leaves no room for an answer, or for the one that was asked for.
+    def check_prompt(self, rows: int, spec: SamplingSpec, *, field: str, positions: int | None = None) -> None:
+        """Raises InvalidArgument if a prompt leaves no room for an answer, or for the one that was asked for.
 
-        `field`: where the request has the prompt.
+        Args:
+            rows: of the prompt.
+            field: where the request has the prompt.
+            positions: that the prompt takes; None for as many as it has rows.
         """
-        limit = f"{self.max_context_tokens} tokens of prompt and answer together"
-        if rows >= self.max_context_tokens:
-            raise InvalidArgument(field, f"{rows} tokens", limit=limit)
-        if spec.max_new_tokens is not None and rows + spec.max_new_tokens > self.max_context_tokens:
-            problem = f"{spec.max_new_tokens} after {rows} of prompt"
-            raise InvalidArgument("sampling.max_new_tokens", problem, limit=limit)
+        _check_room(rows, spec, self.max_context_tokens, field, "tokens")
+        if positions is not None:
+            _check_room(positions, spec, self.max_positions, field, "positions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +66,12 @@ class SamplingDefaults:
     top_k: int = 0
     logprobs: int = 0
 
-    def fill(self, spec: SamplingSpec, *, rows: int, limits: Limits) -> Sampling:
-        """Every field decided, for a prompt of `rows` rows that passed `Limits.check_prompt`.
+    def fill(self, spec: SamplingSpec, *, rows: int, positions: int, limits: Limits) -> Sampling:
+        """Every field decided, for a prompt of so many rows and positions that passed `Limits.check_prompt`.
 
-        An unset length ends where the context does; an unset seed is drawn.
+        An unset length ends where the context or the positions do; an unset seed is drawn.
         """
-        room = limits.max_context_tokens - rows
+        room = min(limits.max_context_tokens - rows, limits.max_positions - positions)
         return Sampling(
             max_new_tokens=min(self.max_new_tokens, room) if spec.max_new_tokens is None else spec.max_new_tokens,
             temperature=self.temperature if spec.temperature is None else spec.temperature,
@@ -87,6 +88,14 @@ def check_count(field: str, count: int, least: int, most: int, what: str) -> Non
     """Raises InvalidArgument unless least <= count <= most: `messages: 100 messages, limit 1 to 64`."""
     if not least <= count <= most:
         raise InvalidArgument(field, f"{count:,} {what}", limit=f"{least} to {most:,}" if least else f"{most:,}")
+
+
+def _check_room(taken: int, spec: SamplingSpec, most: int, field: str, unit: str) -> None:
+    limit = f"{most} {unit} of prompt and answer together"
+    if taken >= most:
+        raise InvalidArgument(field, f"{taken} {unit}", limit=limit)
+    if spec.max_new_tokens is not None and taken + spec.max_new_tokens > most:
+        raise InvalidArgument("sampling.max_new_tokens", f"{spec.max_new_tokens} after {taken} of prompt", limit=limit)
 
 
 def _check_whole(field: str, value: int | None, least: int, most: int) -> None:

@@ -232,9 +232,10 @@ def _answering(settings: DecoderSettings, half: _Half, resolver: ImageResolver, 
         writer=half.writer,
         resolver=resolver,
         engine=engine,
-        limits=_limits(settings, half.max_context_tokens),
+        limits=_limits(settings, half),
         sampling=SamplingDefaults(max_new_tokens=min(settings.default_max_new_tokens, settings.max_new_tokens)),
         stage2=Stage2(layers=half.language.shape.layers, prune_layers=half.prune_layers, defaults=_prune(settings, half)),
+        positions=half.language.positions_taken,
     )
 
 
@@ -243,9 +244,9 @@ def _prune(settings: DecoderSettings, half: _Half) -> PruneSpec:
     return replace(family, rater=settings.prune_rater, positions=settings.prune_positions or family.positions)
 
 
-def _limits(settings: DecoderSettings, max_context_tokens: int) -> Limits:
-    same = {field: getattr(settings, field) for field in Limits.__slots__ if field != "max_context_tokens"}
-    return Limits(max_context_tokens=max_context_tokens, **same)
+def _limits(settings: DecoderSettings, half: _Half) -> Limits:
+    of_model = {"max_context_tokens": half.max_context_tokens, "max_positions": half.language.shape.max_context_tokens}
+    return Limits(**of_model, **{field: getattr(settings, field) for field in Limits.__slots__ if field not in of_model})
 
 
 def _identity(settings: DecoderSettings, half: _Half) -> Identity:

@@ -126,11 +126,12 @@ def _check(value: VisualTokens) -> None:
     kept = value.tokens.shape[0]
     if value.kept_indices.shape != (kept,) or value.picked_by.shape != (kept,):
         raise InvalidArgument("kept_indices", f"{value.kept_indices.numel()} entries for {kept} tokens")
-    if sum(tile.kept_count for tile in value.tiles) != kept:
-        raise InvalidArgument("tiles", f"their tokens do not sum to {kept}")
-    if sum(tile.rows * tile.columns for tile in value.tiles) > value.unreduced_count:
-        raise InvalidArgument("tiles", f"more places than the {value.unreduced_count} unreduced tokens")
+    if not kept or sum(tile.kept_count for tile in value.tiles) != kept:
+        raise InvalidArgument("tiles", f"their tokens do not sum to {kept}, or there are none")
+    if sum(tile.rows * tile.columns for tile in value.tiles) != value.unreduced_count:
+        raise InvalidArgument("tiles", f"their places do not sum to the {value.unreduced_count} unreduced tokens")
     _check_places(value, kept)
+    _check_tiles(value)
 
 
 def _check_places(value: VisualTokens, kept: int) -> None:
@@ -142,3 +143,14 @@ def _check_places(value: VisualTokens, kept: int) -> None:
         return
     if merged.shape != (value.unreduced_count,) or (merged.numel() and not 0 <= int(merged.min()) <= int(merged.max()) < kept):
         raise InvalidArgument("merged_into", f"not {value.unreduced_count} rows below {kept}")
+
+
+def _check_tiles(value: VisualTokens) -> None:
+    """A tile keeps its own tokens, or none: what is left of a strip's parts may have no rows."""
+    first_row = first_place = 0
+    for index, tile in enumerate(value.tiles):
+        end_row, end_place = first_row + tile.kept_count, first_place + tile.rows * tile.columns
+        own = value.kept_indices[first_row:end_row]
+        if tile.kept_count and not first_place <= int(own[0]) <= int(own[-1]) < end_place:
+            raise InvalidArgument(f"tiles[{index}]", f"keeps places outside {first_place} to {end_place - 1}")
+        first_row, first_place = end_row, end_place

@@ -110,8 +110,12 @@ class LanguageModel:
             rows[span.start : span.start + span.count] = tokens.to(device=self.device, dtype=self.dtype)
         return rows
 
+    def positions_taken(self, prompt: Prompt) -> int:
+        """Positions up to where the answer begins. Raises InvalidArgument for an image that the family cannot lay out."""
+        return self.prompt_positions(prompt).next
+
     def prompt_positions(self, prompt: Prompt) -> Positions:
-        """Of the prompt's rows, before any pruning."""
+        """Of the prompt's rows, before any pruning. Raises as `positions_taken`."""
         return self.text_positions(0, prompt.rows)
 
     def text_positions(self, start: int, count: int) -> Positions:

@@ -17,7 +17,7 @@ from decoder_service.language.tokens import read_special_tokens
 from decoder_service.request import Prompt
 from decoder_service.runner.attention import register_attention
 from vscan.checkpoint import Checkpoint
-from vscan.errors import CheckpointError
+from vscan.errors import CheckpointError, InvalidArgument
 from vscan.specs import PositionPolicy
 from vscan.visual_tokens import VisualTokens
 
@@ -50,10 +50,10 @@ class QwenLanguage(LanguageModel):
             image = prompt.images[span.image]
             parts.append(_text_places(start, span.start - row))
             start += span.start - row
-            places = _grid_places(image) + start
-            parts.append(places[:, image.kept_indices])
-            end = max(end, int(places.max()) + 1)  # time may run ahead of the text that follows
-            start += max(image.tiles[0].rows, image.tiles[0].columns)
+            rows, columns = _grid(image, f"images[{span.image}]")
+            parts.append(_kept_places(image, rows, columns) + start)
+            end = max(end, start + max(len(image.tiles), rows, columns))  # time may run ahead of the text that follows
+            start += max(rows, columns)
             row = span.start + span.count
         parts.append(_text_places(start, prompt.rows - row))
         return Positions(torch.cat(parts, dim=1), max(end, start + prompt.rows - row))
@@ -110,11 +110,18 @@ def _text_places(start: int, count: int) -> torch.Tensor:
     return torch.arange(start, start + count).expand(_AXES, -1)
 
 
-def _grid_places(image: VisualTokens) -> torch.Tensor:
-    """Time, height and width of every token before the reduction, [3, N], from 0; each tile is a moment."""
-    times, rows, columns = len(image.tiles), image.tiles[0].rows, image.tiles[0].columns
-    axes = torch.meshgrid(torch.arange(times), torch.arange(rows), torch.arange(columns), indexing="ij")
-    return torch.stack(axes).flatten(1)
+def _grid(image: VisualTokens, field: str) -> tuple[int, int]:
+    """Rows and columns of a moment; each tile is one."""
+    grids = {(tile.rows, tile.columns) for tile in image.tiles}
+    if len(grids) != 1:
+        raise InvalidArgument(field, f"tiles of {len(grids)} sizes", limit="one")
+    return grids.pop()
+
+
+def _kept_places(image: VisualTokens, rows: int, columns: int) -> torch.Tensor:
+    """Time, height and width of every kept token in the grid before the reduction, [3, T], from 0."""
+    kept = image.kept_indices
+    return torch.stack((kept // (rows * columns), kept // columns % rows, kept % columns))
 
 
 FAMILY = Family(model_type="qwen2_5_vl", load=load)

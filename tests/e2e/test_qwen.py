@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import random
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
-from tests.support.asking import ask, decoder_stub, part
+from tests.support.asking import ask, decoder_stub, part, refusal
 from tests.support.qwen import END_OF_TEXT, IM_END, generate, image_processor, noise, shared_qwen
 from tests.support.stack import in_process_stack
+from vscan.errors import InvalidArgument
 from vscan.v1 import decoder_pb2 as pb
 from vscan.v1 import visual_tokens_pb2
 
@@ -98,3 +102,31 @@ async def test_default_budgets_prune_both_images_of_a_prompt(positions: pb.Posit
     # A sixth of 72 and of 12 tokens; a third of them from half the layers on.
     assert [image.tokens_after for image in served.started.images] == [12, 2]
     assert [(report.layer, report.tokens_after) for report in served.finished.pruning] == [(2, 4)]
+
+
+async def test_an_image_of_more_positions_than_the_model_has_is_refused(tmp_path: Path) -> None:
+    """However few of its tokens are kept; one that fits is answered, up to the last position."""
+    shutil.copytree(shared_qwen()[0], tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 128
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    def of_width(tokens: int) -> pb.GenerateRequest:
+        wanted = request([("user", [png((8, tokens), 0), "what?"])])
+        wanted.reduction.budget.tokens_per_tile = 2
+        wanted.sampling.ignore_eos = True
+        return wanted
+
+    async with in_process_stack(checkpoint=tmp_path) as stack, decoder_stub(stack.decoder_address) as stub:
+        error = await refusal(stub, of_width(130))
+        assert isinstance(error, InvalidArgument)
+        assert error.field == "messages"
+        assert error.limit == "128 positions of prompt and answer together"
+        error = await refusal(stub, of_width(70))
+        assert isinstance(error, InvalidArgument)
+        assert error.field == "sampling.max_new_tokens"
+        fits = of_width(20)
+        fits.sampling.ClearField("max_new_tokens")
+        served = await ask(stub, fits)
+        rows = served.started.prompt_tokens
+        assert len(served.ids) == 128 - (rows - 2 + 20)

@@ -255,7 +255,7 @@ class DescribeDecoderRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DecoderLimits(_message.Message):
-    __slots__ = ("max_message_bytes", "max_images", "max_context_tokens", "max_new_tokens", "max_messages", "max_parts", "max_text_chars", "max_stop_strings", "max_stop_chars", "max_logprobs", "max_queue")
+    __slots__ = ("max_message_bytes", "max_images", "max_context_tokens", "max_new_tokens", "max_messages", "max_parts", "max_text_chars", "max_stop_strings", "max_stop_chars", "max_logprobs", "max_queue", "max_positions")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGES_FIELD_NUMBER: _ClassVar[int]
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -267,6 +267,7 @@ class DecoderLimits(_message.Message):
     MAX_STOP_CHARS_FIELD_NUMBER: _ClassVar[int]
     MAX_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUE_FIELD_NUMBER: _ClassVar[int]
+    MAX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     max_images: int
     max_context_tokens: int
@@ -278,7 +279,8 @@ class DecoderLimits(_message.Message):
     max_stop_chars: int
     max_logprobs: int
     max_queue: int
-    def __init__(self, max_message_bytes: _Optional[int] = ..., max_images: _Optional[int] = ..., max_context_tokens: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_messages: _Optional[int] = ..., max_parts: _Optional[int] = ..., max_text_chars: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_chars: _Optional[int] = ..., max_logprobs: _Optional[int] = ..., max_queue: _Optional[int] = ...) -> None: ...
+    max_positions: int
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_images: _Optional[int] = ..., max_context_tokens: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_messages: _Optional[int] = ..., max_parts: _Optional[int] = ..., max_text_chars: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_chars: _Optional[int] = ..., max_logprobs: _Optional[int] = ..., max_queue: _Optional[int] = ..., max_positions: _Optional[int] = ...) -> None: ...
 
 class DecoderDefaults(_message.Message):
     __slots__ = ("prune", "prune_layers", "sampling", "reduction")

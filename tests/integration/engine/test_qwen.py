@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from decoder_service.language.base import LanguageModel
 from decoder_service.language.registry import load_language
-from decoder_service.request import Prompt, Pruning, Result
+from decoder_service.request import EngineRequest, Prompt, Pruning, Result
 from tests.support.engines import ids_of, make_engine, run_all, tokens_of
 from tests.support.language_models import PARITY, ask, lay_out
 from tests.support.qwen import (
@@ -36,7 +36,7 @@ from tests.support.qwen import (
     shared_qwen,
 )
 from vscan.checkpoint import Checkpoint
-from vscan.errors import CheckpointError
+from vscan.errors import CheckpointError, InvalidArgument
 from vscan.specs import KeepRatio, KeepTokens, PositionPolicy, PruneBudget, Rater
 from vscan.visual_tokens import Tile, VisualTokens
 
@@ -270,3 +270,30 @@ def best(scores: list[float], columns: list[int], images: list[int], count: int)
     ranked = sorted(zip(columns, images, strict=True), key=lambda entry: (-scores[entry[0]], entry[0]))
     first = [next(column for column, of in ranked if of == image) for image in sorted(set(images))]
     return first + [column for column, _ in ranked if column not in first][: max(0, count - len(first))]
+
+
+def with_image(value: VisualTokens, **fields: Any) -> EngineRequest:
+    return ask(lay_out([[1, VISION_START], value, [VISION_END, 5]], placeholder=IMAGE_PAD), **fields)
+
+
+def test_a_value_that_cannot_be_laid_out_fails_alone() -> None:
+    engine = make_engine(language(), prune_layers=(2,))
+    tokens, places = torch.zeros(2, 32), torch.tensor([0, 4])
+    scans = torch.zeros(2, dtype=torch.uint8)
+    odd = VisualTokens(tokens, places, scans, None, (Tile(1, 4, 1), Tile(2, 2, 1)), 8)
+    with pytest.raises(InvalidArgument, match=r"images\[0\]: tiles of 2 sizes"):
+        engine.check(with_image(odd))
+    good = with_image(image(tokens, 3, 3, places), max_new_tokens=2)
+    assert len(ids_of(run_all(engine, [good])[good.request_id])) == 2
+
+
+def test_positions_count_against_the_models_not_rows() -> None:
+    """Two tokens of a grid that is wider than the model has positions, or as wide as it just can be."""
+    engine = make_engine(language(), prune_layers=(2,))
+    tokens, limit = torch.zeros(2, 32), language().shape.max_context_tokens
+    for columns in (2**31, limit - 8):  # four rows of text beside it, and an answer of five
+        wide = image(tokens, 1, columns, torch.tensor([0, columns - 1]))
+        with pytest.raises(InvalidArgument, match=f"prompt: .* positions.*, limit {limit} positions"):
+            engine.check(with_image(wide, max_new_tokens=5))
+    fits = with_image(image(tokens, 1, limit - 9, torch.tensor([0, limit - 10])), max_new_tokens=5)
+    assert len(ids_of(run_all(engine, [fits])[fits.request_id])) == 5

@@ -17,7 +17,7 @@ from vscan.v1 import visual_tokens_pb2
 
 LIMITS = Limits(
     max_message_bytes=2**20, max_images=16, max_context_tokens=100, max_new_tokens=40, max_messages=4, max_parts=20,
-    max_text_chars=50, max_stop_strings=2, max_stop_chars=10, max_logprobs=5, max_queue=8,
+    max_text_chars=50, max_stop_strings=2, max_stop_chars=10, max_logprobs=5, max_queue=8, max_positions=100,
 )  # fmt: skip
 DIGEST = bytes(range(32))
 Image = visual_tokens_pb2.Image
@@ -180,14 +180,23 @@ def test_a_prompt_must_leave_room_for_its_answer() -> None:
         LIMITS.check_prompt(90, SamplingSpec(max_new_tokens=11), field="messages")
 
 
+def test_positions_are_limited_beside_rows() -> None:
+    LIMITS.check_prompt(10, SamplingSpec(max_new_tokens=10), field="messages", positions=90)
+    with pytest.raises(InvalidArgument, match=r"^messages: 100 positions, limit 100 positions of prompt and answer together$"):
+        LIMITS.check_prompt(10, SamplingSpec(), field="messages", positions=100)
+    with pytest.raises(InvalidArgument, match=r"^sampling\.max_new_tokens: 11 after 90 of prompt, limit 100 positions"):
+        LIMITS.check_prompt(10, SamplingSpec(max_new_tokens=11), field="messages", positions=90)
+    assert SamplingDefaults(max_new_tokens=16).fill(SamplingSpec(), rows=10, positions=97, limits=LIMITS).max_new_tokens == 3
+
+
 def test_unset_sampling_is_filled_in() -> None:
     defaults = SamplingDefaults(max_new_tokens=16)
-    filled = defaults.fill(SamplingSpec(), rows=10, limits=LIMITS)
+    filled = defaults.fill(SamplingSpec(), rows=10, positions=10, limits=LIMITS)
     assert (filled.max_new_tokens, filled.temperature, filled.top_p, filled.top_k, filled.logprobs) == (16, 0.0, 1.0, 0, 0)
-    assert defaults.fill(SamplingSpec(), rows=95, limits=LIMITS).max_new_tokens == 5
-    seeds = {defaults.fill(SamplingSpec(), rows=10, limits=LIMITS).seed for _ in range(8)}
+    assert defaults.fill(SamplingSpec(), rows=95, positions=95, limits=LIMITS).max_new_tokens == 5
+    seeds = {defaults.fill(SamplingSpec(), rows=10, positions=10, limits=LIMITS).seed for _ in range(8)}
     assert len(seeds) == 8
     given = SamplingSpec(
         max_new_tokens=3, temperature=0.5, top_p=0.9, top_k=4, seed=0, stop=("x",), ignore_eos=True, logprobs=2
     )
-    assert dataclasses.asdict(defaults.fill(given, rows=10, limits=LIMITS)) == dataclasses.asdict(given)
+    assert dataclasses.asdict(defaults.fill(given, rows=10, positions=10, limits=LIMITS)) == dataclasses.asdict(given)

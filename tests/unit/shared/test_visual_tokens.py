@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.visual_values import make_tokens
@@ -68,6 +68,7 @@ def test_equal_values_have_equal_bytes(value: VisualTokens) -> None:
 
 
 @given(values())
+@settings(deadline=None)  # tries every length
 def test_every_shorter_body_is_refused(value: VisualTokens) -> None:
     body = value.to_bytes()
     for length in range(len(body)):
@@ -96,6 +97,12 @@ def test_nan_and_infinity_are_kept_as_they_are() -> None:
     tokens = torch.tensor([[float("nan"), float("inf"), -0.0, 1e-40, 1, 2, 3, 4]])
     value = VisualTokens(tokens, torch.tensor([2]), torch.tensor([1], dtype=torch.uint8), None, (Tile(1, 4, 1),), 4)
     assert VisualTokens.from_bytes(value.to_bytes()).tokens.numpy().tobytes() == tokens.numpy().tobytes()
+
+
+def test_a_value_has_tokens() -> None:
+    nothing = torch.empty(0, dtype=torch.int64)
+    with pytest.raises(InvalidArgument, match="tiles"):
+        VisualTokens(torch.empty(0, 8), nothing, nothing.to(torch.uint8), None, (), 0)
 
 
 def test_a_report_carries_places_without_tokens() -> None:
@@ -146,6 +153,17 @@ def _shape(*shape: int) -> Callable[[pb.VisualTokens], None]:
         pytest.param(_list("merged_into", [0] * 11 + [3]), "merged_into", id="a merge target beyond the last"),
         pytest.param(_list("tiles", [pb.Tile(rows=2, columns=6, kept_count=2)]), "tiles", id="tiles keep too few"),
         pytest.param(_list("tiles", [pb.Tile(rows=3, columns=6, kept_count=3)]), "tiles", id="tiles have too many places"),
+        pytest.param(_list("tiles", [pb.Tile(rows=1, columns=6, kept_count=3)]), "tiles", id="tiles have too few places"),
+        pytest.param(
+            _list("tiles", [pb.Tile(rows=1, columns=2, kept_count=3), pb.Tile(rows=1, columns=10, kept_count=0)]),
+            "tiles[0]",
+            id="a tile keeps more than it has",
+        ),
+        pytest.param(
+            _list("tiles", [pb.Tile(rows=1, columns=6, kept_count=2), pb.Tile(rows=1, columns=6, kept_count=1)]),
+            "tiles[1]",
+            id="a tile keeps another's place",
+        ),
         pytest.param(_list("tiles", []), "tiles", id="no tiles"),
         pytest.param(_set("unreduced_count", 2), "tiles", id="fewer places than kept"),
     ],
