@@ -110,6 +110,7 @@ def _description(encoder: ImageEncoder, max_lookup_digests: int, max_queue: int)
             shallow_layer=identity.scan.shallow_layer,
             deep_layer=identity.scan.deep_layer,
             window=identity.scan.window,
+            skip_padding=identity.scan.skip_padding,
         ),
         release=vscan.__version__,
     )

@@ -186,6 +186,7 @@ def encoder_description(message: encoder_pb2.DescribeEncoderResponse) -> Encoder
         shallow_layer=defaults.shallow_layer,
         deep_layer=defaults.deep_layer,
         window=defaults.window,
+        skip_padding=defaults.skip_padding,
         reduction=wire.reduction_from_proto(defaults.reduction),
         limits={field.name: getattr(message.limits, field.name) for field in message.limits.DESCRIPTOR.fields},
     )

@@ -43,6 +43,7 @@ class EncoderDescription:
     shallow_layer: int
     deep_layer: int
     window: int
+    skip_padding: bool
     reduction: ReductionSpec
     limits: dict[str, float]
 

@@ -103,16 +103,18 @@ class EncoderLimits(_message.Message):
     def __init__(self, max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., min_image_side: _Optional[int] = ..., max_aspect_ratio: _Optional[float] = ..., max_lookup_digests: _Optional[int] = ..., max_queue: _Optional[int] = ...) -> None: ...
 
 class EncoderDefaults(_message.Message):
-    __slots__ = ("reduction", "shallow_layer", "deep_layer", "window")
+    __slots__ = ("reduction", "shallow_layer", "deep_layer", "window", "skip_padding")
     REDUCTION_FIELD_NUMBER: _ClassVar[int]
     SHALLOW_LAYER_FIELD_NUMBER: _ClassVar[int]
     DEEP_LAYER_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
+    SKIP_PADDING_FIELD_NUMBER: _ClassVar[int]
     reduction: _visual_tokens_pb2.ReductionSpec
     shallow_layer: int
     deep_layer: int
     window: int
-    def __init__(self, reduction: _Optional[_Union[_visual_tokens_pb2.ReductionSpec, _Mapping]] = ..., shallow_layer: _Optional[int] = ..., deep_layer: _Optional[int] = ..., window: _Optional[int] = ...) -> None: ...
+    skip_padding: bool
+    def __init__(self, reduction: _Optional[_Union[_visual_tokens_pb2.ReductionSpec, _Mapping]] = ..., shallow_layer: _Optional[int] = ..., deep_layer: _Optional[int] = ..., window: _Optional[int] = ..., skip_padding: bool = ...) -> None: ...
 
 class DescribeEncoderResponse(_message.Message):
     __slots__ = ("model", "family", "fingerprint", "pair_fingerprint", "hidden_size", "dtype", "tokens_per_tile", "codec_version", "limits", "defaults", "release")

@@ -113,6 +113,7 @@ async def test_describe_says_what_an_unset_field_means_and_what_is_refused() -> 
         assert described.limits.max_image_pixels == 50_000_000
         defaults = described.defaults
         assert (defaults.shallow_layer, defaults.deep_layer, defaults.window) == (5, 6, 6)
+        assert defaults.skip_padding
         assert reduction_from_proto(defaults.reduction) == ReductionSpec(
             method=ReductionMethod.VSCAN, budget=TargetAverage(1 / 9), local_share=0.25, merge=True, seed=0
         )
