@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support.llava_next import make_checkpoint
+from tests.support.qwen import make_qwen
 
 # Beside the weights: modules that are first imported while loading, and one small picture preprocessed.
 _OVERHEAD_BYTES = 16 * 2**20
@@ -47,10 +48,14 @@ print(json.dumps(max(peak, anonymous_bytes()) - before))
 _BYTES = {"float16": 2, "float32": 4}
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["llava_next", "qwen2_5_vl"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two halves of tens of megabytes, stored in float16."""
-    return make_checkpoint(tmp_path_factory.mktemp("large"), hidden_size=640, dtype=torch.float16)
+    directory = tmp_path_factory.mktemp(request.param)
+    if request.param == "llava_next":
+        return make_checkpoint(directory, hidden_size=640, dtype=torch.float16)
+    make_qwen(directory, scale=20, dtype=torch.float16)
+    return directory
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -68,5 +73,6 @@ def test_no_more_than_its_half_is_taken(checkpoint: Path, half: str, dtype: str)
 def parameters(checkpoint: Path) -> tuple[int, int]:
     """Of the language half, and of everything else."""
     tensors = load_file(checkpoint / "model.safetensors")
-    language = sum(tensor.numel() for name, tensor in tensors.items() if name.startswith("language_model."))
+    of_language = ("language_model.", "model.", "lm_head.")
+    language = sum(tensor.numel() for name, tensor in tensors.items() if name.startswith(of_language))
     return language, sum(tensor.numel() for tensor in tensors.values()) - language

@@ -66,14 +66,25 @@ _VISION: dict[str, Any] = {
 _kept_folders: list[TemporaryDirectory[str]] = []
 
 
-def make_qwen(directory: Path, *, style: str = "old", tied: bool = False, seed: int = 3) -> Any:
+def make_qwen(
+    directory: Path,
+    *,
+    style: str = "old",
+    tied: bool = False,
+    seed: int = 3,
+    scale: int = 1,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
     """Writes a checkpoint; returns the model itself.
 
     `style`: "old" as transformers writes it; "hub" with a flat configuration, and in shards; "new" with new tensor names.
+    `scale`: how many times wider than usual.
     """
+    wider = {"hidden_size": scale * _TEXT["hidden_size"], "intermediate_size": scale * _TEXT["intermediate_size"]}
+    rope = _TEXT["rope_parameters"] | {"mrope_section": [scale, scale, 2 * scale]}
     config = Qwen2_5_VLConfig(
-        text_config=_TEXT | {"tie_word_embeddings": tied},
-        vision_config=_VISION,
+        text_config=_TEXT | wider | {"rope_parameters": rope, "tie_word_embeddings": tied},
+        vision_config=_VISION | wider | {"out_hidden_size": wider["hidden_size"]},
         tie_word_embeddings=tied,
         image_token_id=IMAGE_PAD,
         video_token_id=VIDEO_PAD,
@@ -82,7 +93,7 @@ def make_qwen(directory: Path, *, style: str = "old", tied: bool = False, seed: 
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(config)
+        model = Qwen2_5_VLForConditionalGeneration(config).to(dtype)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=1.0 if parameter.dim() == 1 else 0.25)
     shard = "64KB" if style == "hub" else "1GB"
