@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support.qwen import shared_qwen
 
 DATA = Path(__file__).parents[1] / "data" / "parity"
 # The checkpoint, a picture, and how many visual tokens it has before and after stage 1: a sixth of each tile.
-FAMILIES = {
+FAMILIES: dict[str, tuple[Callable[[], Path], str, int, int]] = {
     "llava": (lambda: DATA / "llava15", "sq_a.png", 576, 96),
     # Five tiles, and a newline for each of the 48 stitched rows.
     "llava_next": (lambda: DATA / "llava_next", "next_2x2.png", 5 * 576 + 48, 5 * 96 + 48),
