@@ -58,8 +58,8 @@ both sets; the evaluation checks it.
 
 Wall-clock time of the stages, waits for other work on the machine included: {times}; {wall_min:.0f} min in all.
 
-On a CPU, stages 1 and 2 run side by side, stages 4 and 5 on two ranks; one thread a process, bfloat16 products. Seed {seed};
-one run, the seed was not varied.
+On a CPU, stages 1 and 2 run side by side, stages 4 and 5 on two ranks with so many pictures each; one thread a process,
+bfloat16 products. Seed {seed}; one run, the seed was not varied.
 
 1. `vision`: the encoder alone: what each patch shows, and what [CLS] knows of the picture at three depths: after 3 layers
    details (colours, digits, letters), after 5 everything, after 7 what a caption would tell (shapes in colours, how many).
