@@ -40,7 +40,8 @@ proto: $(STAMP)
 proto-check: $(STAMP)
 	$(BIN)/python -m scripts.proto check
 
-# Writes docs/api.md, docs/configuration.md and docs/errors.md anew from the protos, the settings and the errors.
+# Writes docs/api.md, docs/configuration.md, docs/errors.md, docs/evaluation.md and a table of README.md anew from the protos, the
+# settings, the errors and the kept evaluation.
 docs: $(STAMP)
 	$(BIN)/python -m scripts.generate_docs
 

@@ -30,7 +30,7 @@ from vscan_client.cli.local_stack import ANY_PORT, LocalStack
 
 PICTURES = 12
 QUESTIONS = 6
-LEAST_ACCURACY = 0.70
+LEAST_ACCURACY = 0.85
 OUT = Path("demo_out")
 RESTART_AFTER_ROUND = 3
 CLIENT_SERVICE = "vscan-client"

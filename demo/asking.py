@@ -7,11 +7,7 @@ from dataclasses import dataclass
 
 from embedded_model.album import Picture
 from embedded_model.questions import Question
-from vscan.specs import TargetAverage
-from vscan_client import Answer, Client, ImageReport, Place, ReductionSpec
-
-# Two ninths of the tokens on average over the layers, twice the deployment's default: these pictures have 144 tokens, not 576.
-REDUCTION = ReductionSpec(budget=TargetAverage(2 / 9))
+from vscan_client import Answer, Client, ImageReport, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +45,6 @@ def ask_round(client: Client, album: Sequence[Picture], number: int, seen: set[s
     """Question `number` of every picture, in turn; `seen` holds the names of pictures asked about before."""
     for picture in album:
         question = picture.questions[number]
-        answer = client.ask(picture.png(), question.text, reduction=REDUCTION, report_kept=True)
+        answer = client.ask(picture.png(), question.text, report_kept=True)
         yield Asked(picture, question, answer, picture.name in seen, answer.client.first_token_ms or 0.0)
         seen.add(picture.name)

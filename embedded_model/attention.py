@@ -16,6 +16,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from embedded_model import checkpoint_dir
+from embedded_model.arguments import at_least_one
 from embedded_model.config import FEATURE_DEPTH
 from embedded_model.model import encoder_states
 from embedded_model.pixels import pixels_of
@@ -68,7 +69,9 @@ def cls_attention(model: LlavaForConditionalGeneration, scenes: Sequence[Scene])
 
 def measure(directory: Path, seed: int, pictures: int) -> ClsAttention:
     """The attention of a checkpoint on held-out pictures."""
-    model = LlavaForConditionalGeneration.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
+    model = LlavaForConditionalGeneration.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+    )
     rng = seeded(seed, _STREAM)
     return cls_attention(model.eval(), [draw_scene(rng, Split.HELD_OUT) for _ in range(pictures)])
 
@@ -90,6 +93,7 @@ def write_plot(attention: ClsAttention, path: Path, pictures: int = 4) -> None:
     from matplotlib.figure import Figure
 
     layers = len(attention.maps)
+    pictures = min(pictures, len(attention.scenes))
     figure = Figure(figsize=(1.5 * (layers + 1), 1.6 * pictures), layout="constrained")
     panels = figure.subplots(pictures, layers + 1, squeeze=False)
     for row in range(pictures):
@@ -107,10 +111,12 @@ def main() -> None:
     """Prints the table; draws where asked."""
     parser = argparse.ArgumentParser(prog="python -m embedded_model.attention", description=__doc__)
     parser.add_argument("--model", type=Path, default=checkpoint_dir(), help="checkpoint directory")
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--pictures", type=at_least_one, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, help="draw the maps of the first pictures here (needs matplotlib)")
     asked = parser.parse_args()
+    if not asked.model.is_dir():
+        parser.error(f"--model: {asked.model} is not a folder")
     attention = measure(asked.model, asked.seed, asked.pictures)
     print(attention_table(attention))
     if asked.plot:

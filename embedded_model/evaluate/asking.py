@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from embedded_model.evaluate.exam import ExamPicture
 from embedded_model.evaluate.rows import Row
 from embedded_model.questions import Question
+from vscan.errors import VScanError
 from vscan_client import Answer, AsyncClient, SamplingSpec
 from vscan_client.cli.local_stack import ANY_PORT, LocalStack
 
@@ -45,6 +47,7 @@ def ask_rows(
 
     Raises:
         VScanError: the services did not start, or a question failed.
+        ValueError: questions of one row had different counts of visual tokens.
     """
     outcomes: dict[str, Outcome] = {}
     for layer in sorted({row.prune_layer for row in rows}, reverse=True):
@@ -64,22 +67,35 @@ def _deployed(prune_layer: int, model: Path | None) -> Iterator[str]:
 async def _ask(
     server: str, rows: Sequence[Row], pictures: Sequence[ExamPicture], advance: Callable[[], None]
 ) -> dict[str, Outcome]:
+    outcomes = {}
     async with AsyncClient(server=server) as client:
-        return {row.name: await _ask_row(client, row, pictures, advance) for row in rows}
+        for row in rows:
+            try:
+                outcomes[row.name] = await _ask_row(client, row, pictures, advance)
+            except* VScanError as failed:
+                raise _first(failed) from None
+    return outcomes
+
+
+def _first(group: BaseExceptionGroup[VScanError]) -> VScanError:
+    one = group.exceptions[0]
+    return _first(one) if isinstance(one, BaseExceptionGroup) else one
 
 
 async def _ask_row(client: AsyncClient, row: Row, pictures: Sequence[ExamPicture], advance: Callable[[], None]) -> Outcome:
     room = asyncio.Semaphore(CONCURRENCY)
 
-    async def ask(picture: ExamPicture, question: Question) -> Answer:
+    async def ask(picture: ExamPicture, question: Question, number: int) -> Answer:
         async with room:
             png = picture.half_png if row.half_resolution else picture.png
-            answer = await client.ask(png, question.text, reduction=row.reduction, prune=row.prune, sampling=_GREEDY)
+            prune = replace(row.prune, seed=number)  # a random rater draws anew for each question
+            answer = await client.ask(png, question.text, reduction=row.reduction, prune=prune, sampling=_GREEDY)
             advance()
             return answer
 
     async with asyncio.TaskGroup() as group:
-        tasks = [[group.create_task(ask(picture, q)) for q in picture.questions] for picture in pictures]
+        numbers = count()
+        tasks = [[group.create_task(ask(picture, q, next(numbers))) for q in picture.questions] for picture in pictures]
     answers = [[task.result() for task in line] for line in tasks]
     right = [
         [answer.text.strip() == question.answer for answer, question in zip(line, picture.questions, strict=True)]

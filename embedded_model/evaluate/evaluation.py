@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.harness import environment
 from embedded_model.evaluate.asking import ask_rows
-from embedded_model.evaluate.exam import draw_exam
+from embedded_model.evaluate.exam import best_constant, draw_exam, share_of_no
 from embedded_model.evaluate.report import Line, build_lines, to_json
 from embedded_model.evaluate.rows import build_rows
 from embedded_model.questions import FAMILIES
@@ -27,12 +27,17 @@ class Evaluation:
     seed: int
     pictures: int
     questions: int  # in each row
+    constant: dict[str, float]  # see `best_constant`
+    no_share: float  # see `share_of_no`
     seconds: int
     lines: list[Line]
 
     def write(self, path: Path) -> None:
         """As JSON."""
-        fields = {name: getattr(self, name) for name in ("environment", "seed", "pictures", "questions", "seconds")}
+        fields = {
+            name: getattr(self, name)
+            for name in ("environment", "seed", "pictures", "questions", "constant", "no_share", "seconds")
+        }
         path.write_text(json.dumps({**fields, "rows": to_json(self.lines)}, indent=1) + "\n")
 
     @classmethod
@@ -45,6 +50,8 @@ class Evaluation:
 def evaluate(model: Path | None, questions: int, seed: int, console: Console) -> Evaluation:
     """Draws the exam, starts the services, asks, counts. `model`: a checkpoint directory, or the embedded model.
 
+    Shows a bar on a terminal, and elsewhere says which row is done.
+
     Raises:
         VScanError: the services did not start, or a question failed.
     """
@@ -54,12 +61,21 @@ def evaluate(model: Path | None, questions: int, seed: int, console: Console) ->
     began = time.monotonic()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(f"{len(rows)} rows of {asked} questions", total=len(rows) * asked)
-        outcomes = ask_rows(rows, pictures, model, lambda: progress.advance(task))
+
+        def advance() -> None:
+            progress.advance(task)
+            done, left = divmod(int(progress.tasks[task].completed), asked)
+            if not left and not console.is_terminal:
+                console.print(f"row {done} of {len(rows)} done")
+
+        outcomes = ask_rows(rows, pictures, model, advance)
     return Evaluation(
         environment=environment(),
         seed=seed,
         pictures=len(pictures),
         questions=asked,
+        constant=best_constant(pictures),
+        no_share=share_of_no(pictures),
         seconds=round(time.monotonic() - began),
         lines=build_lines(outcomes, seed),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from embedded_model.evaluate.report import Line
 from embedded_model.evaluate.rows import ALL_TOKENS, VSCAN
@@ -34,14 +35,14 @@ def write_plot(lines: Sequence[Line], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _curve(axes: object, lines: Sequence[Line], method: str, number: int) -> None:
+def _curve(axes: Any, lines: Sequence[Line], method: str, number: int) -> None:
     from matplotlib import colormaps
 
     bold = method == VSCAN
     scores = [100 * line.score.value for line in lines]
     below = [100 * (line.score.value - line.score.low) for line in lines]
     above = [100 * (line.score.high - line.score.value) for line in lines]
-    axes.errorbar(  # type: ignore[attr-defined]
+    axes.errorbar(
         [line.average_tokens for line in lines],
         scores,
         yerr=[below, above],

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from embedded_model.evaluate.asking import Outcome
-from embedded_model.evaluate.rows import ALL_TOKENS, BUDGETS, RANDOM, VSCAN
+from embedded_model.evaluate.rows import ALL_TOKENS, BUDGETS, LEAST_BUDGET, MAIN_CONTROLS, VSCAN
 from embedded_model.evaluate.statistics import Bootstrap, Estimate
 from embedded_model.questions import FAMILIES
 
@@ -29,7 +29,7 @@ class Line:
     families: dict[str, Estimate]
     retained: Estimate  # score over that of all tokens
     against: str
-    difference: Estimate | None  # score less that of the row `against`
+    difference: Estimate | None  # score less that of the row `against`, VScan at the same average
     right: str  # for each picture its families, 1 where right: "1110111 1111111 …"
 
     @classmethod
@@ -53,16 +53,25 @@ def to_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return [asdict(line) for line in lines]
 
 
-def to_markdown(lines: Sequence[Line]) -> str:
-    """One table; per cent throughout, differences in points, intervals of 95 % in brackets."""
+def to_markdown(lines: Sequence[Line], constant: Mapping[str, float]) -> str:
+    """One table; per cent throughout, differences in points, intervals of 95 % in brackets.
+
+    Args:
+        constant: for each family the share that its best constant answer gets right.
+    """
     head = ["", "budget", "stage 1", "stage 2", "average", "all", "retained", *FAMILIES, "less VScan"]
-    return "\n".join(_cells(cells) for cells in [head, ["---"] * len(head), *map(_figures, lines)])
+    floor = sum(constant.values()) / len(constant)
+    blind = ["no picture: the best constant answer", "", "0", "0", "0", _percent(floor), ""]
+    blind += [*(_percent(constant[family]) for family in FAMILIES), ""]
+    figures = [_figures(line) for line in lines]
+    return "\n".join(_cells(cells) for cells in [head, ["---"] * len(head), *figures, blind])
 
 
 def main_lines(lines: Sequence[Line]) -> list[Line]:
     """The few rows that tell most."""
-    names = {ALL_TOKENS, *(f"{method} {budget}" for method in (VSCAN, RANDOM) for budget in BUDGETS)}
-    return [line for line in lines if line.name in names]
+    names = {ALL_TOKENS, *(f"{VSCAN} {budget}" for budget in BUDGETS)}
+    controls = {line.name for line in lines if line.budget == LEAST_BUDGET and line.method in MAIN_CONTROLS}
+    return [line for line in lines if line.name in names | controls]
 
 
 def _line(outcome: Outcome, by_name: dict[str, np.ndarray], bootstrap: Bootstrap) -> Line:
@@ -86,7 +95,6 @@ def _line(outcome: Outcome, by_name: dict[str, np.ndarray], bootstrap: Bootstrap
 
 
 def _figures(line: Line) -> list[str]:
-    compared = line.difference is not None and line.against.startswith(VSCAN)
     return [
         line.method,
         line.budget,
@@ -94,10 +102,14 @@ def _figures(line: Line) -> list[str]:
         str(line.after_stage_2),
         f"{line.average_tokens:g}",
         _with_interval(line.score),
-        f"{100 * line.retained.value:.1f}",
-        *(f"{100 * line.families[family].value:.1f}" for family in FAMILIES),
-        _with_interval(line.difference, "+") if line.difference and compared else "",
+        _with_interval(line.retained),
+        *(_percent(line.families[family].value) for family in FAMILIES),
+        _with_interval(line.difference, "+") if line.difference else "",
     ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
 
 
 def _with_interval(estimate: Estimate, sign: str = "") -> str:

@@ -8,10 +8,12 @@ compiler, layers are compiled, which takes about 0.6 of the time.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +21,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from embedded_model.arguments import above_zero
 from embedded_model.attention import attention_table, measure
-from embedded_model.evaluate.__main__ import QUESTIONS
 from embedded_model.evaluate.evaluation import evaluate
+from embedded_model.evaluate.exam import QUESTIONS
 from embedded_model.evaluate.report import to_markdown
 from embedded_model.export import export_checkpoint
 from embedded_model.model import build_model
@@ -34,6 +37,7 @@ from embedded_model.train.state import load_module, saved_progress
 ATTENTION_PICTURES = 300
 TOGETHER = (("vision", "language"), ("bridge",), ("joint",), ("dropout",))
 LAST = "dropout"
+POLL_S = 0.2
 PAIRED = frozenset({"joint", "dropout"})  # stages that share their steps between two ranks
 
 
@@ -62,27 +66,52 @@ class Journey:
 
 def main() -> None:
     """Runs every stage that is not done, then writes and evaluates the checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=shutil.which("g++") is not None)
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="for trying it out: do so many times the steps, and as much of the evaluation"
-    )
-    asked = parser.parse_args()
+    journey = _parse()
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    device = found if asked.device == "auto" else asked.device
-    journey = Journey(asked.out, asked.seed, device, asked.compiled, asked.scale)
-    asked.out.mkdir(parents=True, exist_ok=True)
+    _begin_or_go_on(journey)
     for names in TOGETHER:
         _run_together(journey, names)
-    write_checkpoint(journey, asked.out / "checkpoint")
+    write_checkpoint(journey, journey.out / "checkpoint")
+
+
+def _parse() -> Journey:
+    parser = argparse.ArgumentParser(
+        prog="python -m embedded_model.train",
+        description="Trains the embedded model, in a clone's root; goes on where it was ended.",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the state of the stages, and for the checkpoint")
+    parser.add_argument("--seed", type=int, default=0, help="of scenes, questions and weights (default %(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    parser.add_argument(
+        "--compiled",
+        action=argparse.BooleanOptionalAction,
+        default=shutil.which("g++") is not None,
+        help="compile layers (default: where g++ is)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=above_zero,
+        default=1.0,
+        help="for trying it out: do so many times the steps, and as much of the evaluation",
+    )
+    asked = parser.parse_args()
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = found if asked.device == "auto" else asked.device
+    return Journey(asked.out, asked.seed, device, asked.compiled, asked.scale)
+
+
+def _begin_or_go_on(journey: Journey) -> None:
+    """What was begun with one seed or scale is not gone on with under another."""
+    journey.out.mkdir(parents=True, exist_ok=True)
+    note, wanted = journey.out / "run.json", {"seed": journey.seed, "scale": journey.scale}
+    begun = json.loads(note.read_text()) if note.exists() else wanted
+    if begun != wanted:
+        raise SystemExit(f"--out: {journey.out} was begun with --seed {begun['seed']} --scale {begun['scale']}")
+    note.write_text(json.dumps(wanted))
 
 
 def _run_together(journey: Journey, names: tuple[str, ...]) -> None:
-    """Runs stages side by side (one after the other on a GPU) and waits for them."""
+    """Runs stages side by side (one after the other on a GPU) and waits for them; one that fails ends the others."""
     waiting = [name for name in names if not journey.done(name)]
     groups = [waiting] if journey.device == "cpu" else [[name] for name in waiting]
     for group in groups:
@@ -90,11 +119,13 @@ def _run_together(journey: Journey, names: tuple[str, ...]) -> None:
             (journey.out / f"{name}.meeting").unlink(missing_ok=True)
         running = [subprocess.Popen(c) for name in group for c in journey.commands(name)]
         try:
-            codes = [process.wait() for process in running]  # waits for all, then looks
+            while any(process.poll() is None for process in running) and not any(process.poll() for process in running):
+                time.sleep(POLL_S)
         finally:
             for process in running:
-                process.terminate()  # where this command was ended; nothing otherwise
-        if any(codes):
+                process.terminate()  # nothing to those that have ended
+                process.wait()
+        if any(process.returncode for process in running):
             raise SystemExit(f"stage failed: {', '.join(group)}")
 
 
@@ -106,11 +137,11 @@ def write_checkpoint(journey: Journey, directory: Path) -> None:
     export_checkpoint(model, directory)
     evaluation = evaluate(directory, scaled(QUESTIONS, journey.scale), journey.seed, Console(stderr=True))
     evaluation.write(journey.out / "evaluation.json")
-    print(to_markdown(evaluation.lines))
+    print(to_markdown(evaluation.lines, evaluation.constant))
     pictures = scaled(ATTENTION_PICTURES, journey.scale)
     attention = attention_table(measure(directory, journey.seed, pictures))
     spent = {name: saved_progress(journey.out / name).seconds for name in PLANS}
-    write_card(directory, evaluation, attention, pictures, spent)
+    write_card(directory, evaluation, attention, pictures, spent, journey.scale)
 
 
 if __name__ == "__main__":

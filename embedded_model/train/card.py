@@ -8,7 +8,7 @@ from pathlib import Path
 from embedded_model.evaluate.evaluation import Evaluation
 from embedded_model.evaluate.report import main_lines, to_markdown
 from embedded_model.questions import FAMILIES
-from embedded_model.train.plan import PLANS
+from embedded_model.train.plan import PLANS, scaled
 
 LICENSE_NOTE = """\
 This model (weights, tokenizer and configuration) is licensed under the Apache License, Version 2.0.
@@ -46,20 +46,20 @@ Scenes of 1 to 6 objects (6 shapes, 8 colours, 2 sizes, 60 % with a digit) and u
 ribbons) at most; centres lie on a patch centre within 1 px. A letter is one faint patch on the ground, away from every object.
 Nothing is asked about distractors and clutter.
 
-Question families: {families}. About a quarter of the questions after something that may be absent are about what is not
+Question families: {families}. Of the held-out questions other than yes-or-no ones, {no_share:.0%} are about what is not
 there; the answer is "no". A tenth of the training conversations have two turns. Whether one object is left of another was tried
 earlier on easier scenes and not learned; there is no family of relations.
 
 A scene's description decides by its checksum whether it is a training scene or a held-out one, so no scene description is in
-both sets; the evaluation checks it.
+both sets.
 
 ## Training
 {steps}.
 
 Wall-clock time of the stages, waits for other work on the machine included: {times}; {wall_min:.0f} min in all.
 
-On a CPU, stages 1 and 2 run side by side, stages 4 and 5 on two ranks; one thread a process, bfloat16 products. Seed {seed};
-one run, the seed was not varied.
+On a CPU, stages 1 and 2 run side by side, stages 4 and 5 on two ranks with so many pictures each; one thread a process,
+bfloat16 products. Seed {seed}; one run, the seed was not varied.
 
 1. `vision`: the encoder alone: what each patch shows, and what [CLS] knows of the picture at three depths: after 3 layers
    details (colours, digits, letters), after 5 everything, after 7 what a caption would tell (shapes in colours, how many).
@@ -71,8 +71,10 @@ one run, the seed was not varied.
 **This model was trained with visual-token dropout**: stages 2, 4 and 5 keep a random 11 to 100 % of the visual tokens in a part
 of their batches ({dropped}), one token at least of every object and letter, with positions packed; in {cut} of the
 batches two thirds of what is left go before layer 4 of the language model, at random too. Stage 5 favours tokens of objects
-and letters by an amount drawn for each picture. No attention score takes part in the choice. Large public models are not
-trained so: how this model bears pruning says nothing about how they would.
+and letters by an amount drawn for each picture. No attention score takes part in the choice, but the schedule
+is that of VScan's default (two stages, the second at half the layers, positions packed), and what answers the questions is
+never lost; pruning at another layer, merging, pooling and kept positions were not trained. Large public models are not trained
+so: how this model bears pruning says nothing about how they would.
 
 **Which scan finds what was shaped by the training**: [CLS] was asked for details early and for objects late, as the paper
 (arXiv 2505.22654) saw it in CLIP. So a global scan misses letters here because the training made it so. What the
@@ -87,11 +89,14 @@ pictures). The local scan reads layer 2, the global scan layer 6.
 ## Measured
 Exact match in per cent on {pictures} held-out pictures with one question of each family ({total} questions in each row),
 through the services, greedy. `stage 1`, `stage 2`: visual tokens after it; `average`: over the layers; brackets: 95 %,
-bootstrap over pictures; `less VScan`: paired difference in points. All rows, controls included, are in `docs/evaluation.md`.
+bootstrap over pictures; `less VScan`: paired difference in points. All rows are in `docs/evaluation.md`.
 
 {table}
 
 Made by `python -m embedded_model.train --out DIR --seed {seed}` (another machine rounds otherwise, so its weights will differ).
+
+Past layer 4 this model needs no visual token any more: survivors drawn at random there, or none, do as well, so it cannot tell
+raters apart. The local scan alone does as well as both together.
 
 ## Limits
 One small model, drawn scenes, 144 tokens of which a tenth matter. It shows that the pruned path works and what each control
@@ -103,10 +108,15 @@ Apache-2.0, see LICENSE.
 
 
 def write_card(
-    directory: Path, evaluation: Evaluation, attention: str, attention_pictures: int, seconds: Mapping[str, float]
+    directory: Path,
+    evaluation: Evaluation,
+    attention: str,
+    attention_pictures: int,
+    seconds: Mapping[str, float],
+    scale: float = 1.0,
 ) -> None:
-    """Writes README.md and LICENSE; `attention` is a table, `seconds` the time of each stage."""
-    steps = ", ".join(f"`{name}` {plan.steps} steps of {plan.pictures} pictures" for name, plan in PLANS.items())
+    """Writes README.md and LICENSE; `attention` is a table, `seconds` the time of each stage, `scale` that of the steps."""
+    steps = ", ".join(f"`{name}` {scaled(plan.steps, scale)} steps of {plan.pictures} pictures" for name, plan in PLANS.items())
     dropped = ", ".join(f"`{name}` {1 - plan.full_share:.0%}" for name, plan in PLANS.items() if plan.full_share < 1)
     cut = " and ".join(f"{plan.cut_share:.0%} (`{name}`)" for name, plan in PLANS.items() if plan.cut_share)
     card = CARD.format(
@@ -122,7 +132,8 @@ def write_card(
         attention_pictures=attention_pictures,
         pictures=evaluation.pictures,
         total=evaluation.questions,
-        table=to_markdown(main_lines(evaluation.lines)),
+        no_share=evaluation.no_share,
+        table=to_markdown(main_lines(evaluation.lines), evaluation.constant),
     )
     (directory / "README.md").write_text(card, encoding="utf-8")
     (directory / "LICENSE").write_text(LICENSE_NOTE, encoding="utf-8")

@@ -4,7 +4,9 @@ Which tokens stay is random, except that one token at least of every item (objec
 the questions keep their answers. The last stage also favours the items' tokens by an amount drawn
 for each picture, for the share of ground among the kept tokens changes the counts that attention
 makes. Some batches lose two thirds of what is left halfway through the language model, chosen
-alike. No attention score takes part, so no pruning method is favoured.
+alike. No attention score takes part in the choice. But a model trained so has met the schedule of
+VScan's default (two stages, the second at half the layers, positions packed, nothing that answers
+questions lost), and neither pruning at another layer nor merging, pooling or kept positions.
 """
 
 from __future__ import annotations

@@ -2,13 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from embedded_model.evaluate.asking import ask_rows
 from embedded_model.evaluate.evaluation import Evaluation
+from embedded_model.evaluate.exam import draw_exam
 from embedded_model.evaluate.rows import build_rows
 from embedded_model.questions import FAMILIES
+from vscan.errors import InvalidArgument
+from vscan.specs import ReductionMethod, ReductionSpec, TokensPerTile
 
 
 @pytest.mark.timeout(600)
@@ -25,5 +30,41 @@ def test_the_command_prints_a_table_and_keeps_every_figure(tmp_path: Path) -> No
     assert counts["VScan 11%"] == (24, 8, 16.0)
     assert counts["drop all at layer 4 11%"] == (32, 0, 16.0)
     assert counts["stage 2 only, layer 1 22%"] == (144, 16, 32.0)
+    assert counts["stage 2 only, layer 4 53%"] == (144, 8, 76.0)
     assert counts["2×2 pooling 25%"] == (36, 36, 36.0)
-    assert len(done.stdout.splitlines()) == len(evaluation.lines) + 2
+    assert len(done.stdout.splitlines()) == len(evaluation.lines) + 3
+
+
+def test_what_a_row_asks_for_reaches_the_services_and_answers_are_compared_with_the_truth() -> None:
+    names = ("all tokens", "half resolution, all tokens", "random patches 11%")
+    rows = [row for row in build_rows() if row.name in names]
+    asked = []
+    outcomes = ask_rows(rows, draw_exam(5, 20 * len(FAMILIES)), None, lambda: asked.append(1))
+    scores = {outcome.row.name: outcome.right.mean() for outcome in outcomes}
+    assert len(asked) == 3 * 20 * len(FAMILIES)
+    assert scores["all tokens"] > 0.9
+    assert scores["half resolution, all tokens"] < 0.9  # letters and digits are lost
+    assert scores["random patches 11%"] < 0.8
+
+
+def test_a_failed_question_ends_the_evaluation_with_its_error() -> None:
+    row = replace(build_rows()[0], reduction=ReductionSpec(method=ReductionMethod.VSCAN, budget=TokensPerTile(145)))
+    with pytest.raises(InvalidArgument, match="145"):
+        ask_rows([row], draw_exam(5, 1), None, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--json", "nowhere/kept.json", "not a folder"), ("--plot", "plot.txt", ".png"), ("--questions", "0", "at least 1")],
+)
+def test_a_bad_option_is_refused_before_anything_starts(option: str, value: str, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "embedded_model.evaluate", option, value],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert option in done.stderr
+    assert said in done.stderr

@@ -13,12 +13,22 @@ from embedded_model.config import LAYERS, VISUAL_TOKENS
 from embedded_model.evaluate import exam as exam_module
 from embedded_model.evaluate.asking import Outcome, TokenCounts
 from embedded_model.evaluate.evaluation import Evaluation
-from embedded_model.evaluate.exam import draw_exam
+from embedded_model.evaluate.exam import ExamPicture, best_constant, draw_exam, share_of_no
 from embedded_model.evaluate.plot import write_plot
 from embedded_model.evaluate.report import build_lines, main_lines, to_markdown
-from embedded_model.evaluate.rows import ALL_TOKENS, BUDGETS, EARLY, HALFWAY, RANDOM, VSCAN, Row, build_rows
+from embedded_model.evaluate.rows import (
+    ALL_TOKENS,
+    BUDGETS,
+    EARLY,
+    HALFWAY,
+    LEAST_BUDGET,
+    MAIN_CONTROLS,
+    VSCAN,
+    Row,
+    build_rows,
+)
 from embedded_model.evaluate.statistics import Bootstrap
-from embedded_model.questions import FAMILIES
+from embedded_model.questions import FAMILIES, Question
 from embedded_model.scenes import Split, draw_layout, seeded
 from encoder_service.reduction.budget import Grid, plan_reduction
 from vscan.specs import DEFAULT_REDUCTION, PositionPolicy, PruneSpec, Rater, ReductionMethod
@@ -97,7 +107,7 @@ def test_an_exam_with_a_training_scene_is_refused(monkeypatch: pytest.MonkeyPatc
     pictures = draw_exam(0, 7)
     monkeypatch.setattr(exam_module, "_CHECKED_LAYOUTS", 3)
     layout, _ = draw_layout(seeded(0, exam_module._STREAM, 1), Split.TRAIN)
-    leaked = [exam_module.ExamPicture(b"", b"", layout.describe(), ())]
+    leaked = [ExamPicture(b"", b"", layout.describe(), ())]
     exam_module._check_disjoint(0, pictures)
     with pytest.raises(ValueError, match="training scenes"):
         exam_module._check_disjoint(0, [*pictures, *leaked])
@@ -111,7 +121,7 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     for _ in range(trials):
         estimate = bootstrap.mean((rng.random(pictures) < truth).astype(float))
         covered += estimate.low <= truth <= estimate.high
-    assert 0.88 <= covered / trials <= 0.99  # six standard deviations below and two above 0.95 are outside
+    assert 0.88 <= covered / trials <= 0.99  # one standard deviation is 0.015
 
 
 def test_paired_differences_are_narrower_than_unpaired_ones() -> None:
@@ -140,7 +150,17 @@ def evaluation(pictures: int = 40) -> Evaluation:
         if row.budget != "22%"
     ]
     lines = build_lines(outcomes, seed=0)
-    return Evaluation(environment={"cores": 2}, seed=0, pictures=pictures, questions=280, seconds=1, lines=lines)
+    constant = dict.fromkeys(FAMILIES, 0.4)
+    return Evaluation(
+        environment={"cores": 2},
+        seed=0,
+        pictures=pictures,
+        questions=280,
+        constant=constant,
+        no_share=0.3,
+        seconds=1,
+        lines=lines,
+    )
 
 
 def test_a_kept_evaluation_is_read_back_whole(tmp_path: Path) -> None:
@@ -160,8 +180,8 @@ def test_scores_are_means_over_families_of_what_was_right() -> None:
 
 def test_the_table_has_a_line_for_each_row_and_the_difference_is_by_subtraction() -> None:
     lines = evaluation().lines
-    text = to_markdown(lines).splitlines()
-    assert len(text) == len(lines) + 2
+    text = to_markdown(lines, evaluation().constant).splitlines()
+    assert len(text) == len(lines) + 3
     assert len({line.count("|") for line in text}) == 1
     scores = {line.name: line.score.value for line in lines}
     for line in lines:
@@ -169,9 +189,21 @@ def test_the_table_has_a_line_for_each_row_and_the_difference_is_by_subtraction(
             assert line.difference.value == pytest.approx(scores[line.name] - scores[line.against])
 
 
-def test_the_main_lines_are_all_tokens_vscan_and_random() -> None:
-    methods = [line.method for line in main_lines(evaluation().lines)]
-    assert methods == [ALL_TOKENS, VSCAN, RANDOM, VSCAN, RANDOM]
+def test_the_main_lines_are_all_tokens_vscan_and_the_controls_at_the_least_budget() -> None:
+    lines = main_lines(evaluation().lines)
+    assert [line.name for line in lines[:2]] == [ALL_TOKENS, "VScan 33%"]
+    assert {line.method for line in lines} == {ALL_TOKENS, VSCAN, *MAIN_CONTROLS}
+    assert all(line.budget == LEAST_BUDGET for line in lines if line.method in MAIN_CONTROLS)
+
+
+def test_the_best_constant_answer_and_the_share_of_no_are_counted() -> None:
+    asked = [["yes", "red", "1", "no", "no", "no", "a"], ["yes", "no", "2", "no", "top left", "red", "no"]]
+    pictures = [
+        ExamPicture(b"", b"", "", tuple(Question(family, "?", a) for family, a in zip(FAMILIES, answers, strict=True)))
+        for answers in asked
+    ]
+    assert best_constant(pictures) == dict(zip(FAMILIES, [1.0, 0.5, 0.5, 1.0, 0.5, 0.5, 0.5], strict=True))
+    assert share_of_no(pictures) == 6 / 12
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
