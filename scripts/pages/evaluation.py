@@ -51,7 +51,7 @@ What is to be seen in this run:
   model has read what it needs, as critics of pruning in middle layers found for larger ones. What the second stage earns is that the
   first may hand over more at an equal average: with stage 1 alone at 11 % the score is 1.3 points lower.
 - Pruning inside the language model **alone, at layer 1**, costs 3 points at both averages that it can reach: too early to know what
-  the question needs.
+  the question needs, or not trained for.
 - Merging, the rater's text row and the position policy change nothing that these questions show.
 - **Pooling** and a **coarser picture** lose letters and digits: fine detail is what they average away.
 

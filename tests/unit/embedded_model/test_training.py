@@ -1,5 +1,6 @@
 """Training parts: dropout keeps every item, rates follow the cosine, a stage goes on where it stopped."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 from embedded_model.optim import build_optimizers, rate_factor
 from embedded_model.scenes import Split, seeded
+from embedded_model.train.__main__ import Journey, _begin_or_go_on
 from embedded_model.train.batches import draw_scenes, labels_of
 from embedded_model.train.course import Course, Place
 from embedded_model.train.dropout import CUT_LAYER, draw_count, draw_cut, draw_kept, keep
@@ -113,3 +115,12 @@ def test_a_stopped_course_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     unbroken = run_course(tmp_path / "whole", until=99)
     torch.testing.assert_close(resumed.weight, unbroken.weight)
     torch.testing.assert_close(resumed.bias, unbroken.bias)
+
+
+def test_a_run_is_not_gone_on_with_under_another_seed_or_scale(tmp_path: Path) -> None:
+    begun = Journey(tmp_path / "run", seed=1, device="cpu", compiled=False, scale=1.0)
+    for _ in range(2):
+        _begin_or_go_on(begun)
+    for other in (replace(begun, seed=2), replace(begun, scale=0.5)):
+        with pytest.raises(SystemExit, match=r"--seed 1 --scale 1\.0"):
+            _begin_or_go_on(other)
