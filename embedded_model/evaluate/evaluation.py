@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,13 @@ class Evaluation:
     constant: dict[str, float]  # see `best_constant`
     no_share: float  # see `share_of_no`
     seconds: int
+    note: str = ""  # what a reader must know of how the file came to be, by hand
     lines: list[Line]
 
     def write(self, path: Path) -> None:
         """As JSON."""
-        fields = {
-            name: getattr(self, name)
-            for name in ("environment", "seed", "pictures", "questions", "constant", "no_share", "seconds")
-        }
-        path.write_text(json.dumps({**fields, "rows": to_json(self.lines)}, indent=1) + "\n")
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "lines"}
+        path.write_text(json.dumps({**values, "rows": to_json(self.lines)}, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:

@@ -22,7 +22,7 @@ python -m embedded_model.evaluate --questions {questions} --seed {seed} --json F
 
 on {cores} cores of {processor} ({device}; torch {torch}, transformers {transformers}), {minutes:.0f} minutes. Every question goes through
 the real services over gRPC, greedy, one question a request. {pictures} held-out pictures, one question of each family about each;
-no scene of them is a training scene.
+no scene of them is a training scene.{note}
 
 - **stage 1**, **stage 2**: visual tokens that the encoder hands over, and that go on past the pruning layer, of 144, as the decoder
   reported them; **average**: over the language model's 8 layers. Pruning is before layer 4 where nothing else is said.
@@ -96,6 +96,7 @@ def evaluation_page() -> str:
         minutes=kept.seconds / 60,
         pictures=kept.pictures,
         no_share=kept.no_share,
+        note=f" {kept.note}" if kept.note else "",
         table=to_markdown(kept.lines, kept.constant),
     )
 
