@@ -1,4 +1,4 @@
-"""What identifies the visual tokens of an image: 256 bits over everything that they depend on.
+"""What identifies the visual tokens of an image or video: 256 bits over everything that they depend on.
 
     key = SHA-256( len|field  len|field  ... )      len: 8 bytes, big-endian
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from vscan.specs import ReductionSpec
+from vscan.specs import FrameSampling, ReductionSpec, canonical_sampling
 
 DIGEST_BYTES = 32
 
@@ -24,10 +24,22 @@ def framed_sha256(fields: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
+def frames_sha256(frames: Iterable[bytes]) -> bytes:
+    """The name of a video that is sent as frames, 32 bytes: over the SHA-256 of each frame's file."""
+    return framed_sha256([b"vscan frames", *(hashlib.sha256(frame).digest() for frame in frames)])
+
+
 def content_key(
-    *, codec_version: int, fingerprint: bytes, reduction: ReductionSpec, dtype: str, tenant: str, media_sha256: bytes
+    *,
+    codec_version: int,
+    fingerprint: bytes,
+    reduction: ReductionSpec,
+    dtype: str,
+    tenant: str,
+    media_sha256: bytes,
+    sampling: FrameSampling | None = None,
 ) -> bytes:
-    """The cache key of one image's tokens, 32 bytes.
+    """The cache key of the tokens of one image or video, 32 bytes.
 
     Args:
         codec_version: of the `VisualTokens` byte codec.
@@ -35,7 +47,8 @@ def content_key(
         reduction: filled (see `ReductionSpec.filled_from`).
         dtype: of the tokens, for instance `float32`.
         tenant: whose image it is.
-        media_sha256: SHA-256 of the image file, 32 bytes.
+        media_sha256: SHA-256 of the file, or `frames_sha256` of frames, 32 bytes.
+        sampling: which frames of a video; None of an image. The same GIF is one thing as an image and another as a video.
     """
     if len(media_sha256) != DIGEST_BYTES or len(fingerprint) != DIGEST_BYTES:
         raise ValueError("a digest and a fingerprint have 32 bytes")
@@ -48,5 +61,6 @@ def content_key(
             dtype.encode(),
             tenant.encode(),
             media_sha256,
+            *([] if sampling is None else [b"video", canonical_sampling(sampling)]),
         ]
     )

@@ -114,7 +114,25 @@ class TargetAverage:
         return floor_tokens(min(1.0, STAGE_ONE_PER_AVERAGE * self.fraction) * tile_tokens)
 
 
-Budget = TokensPerTile | Ratio | TargetAverage
+@dataclass(frozen=True, slots=True)
+class TotalTokens:
+    """Keep this many tokens of the whole image or video: an equal share of each tile, the first ones one more."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InvalidArgument("budget.total_tokens", f"{self.count}", limit="at least one for each tile")
+
+    def shares(self, tiles: int) -> list[int]:
+        """Tokens for each tile: 10 over 4 tiles is 3 3 2 2. Raises InvalidArgument where a tile would get none."""
+        share, more = divmod(self.count, tiles)
+        if not share:
+            raise InvalidArgument("budget.total_tokens", f"{self.count}", limit=f"at least {tiles}, one for each tile")
+        return [share + 1] * more + [share] * (tiles - more)
+
+
+Budget = TokensPerTile | Ratio | TargetAverage | TotalTokens
 
 _READS_LOCAL_SHARE = {ReductionMethod.VSCAN}
 _READS_MERGE = {ReductionMethod.VSCAN, ReductionMethod.GLOBAL, ReductionMethod.LOCAL, ReductionMethod.RANDOM}
@@ -179,12 +197,47 @@ def _hex(value: float | None) -> str | None:
 
 
 def _amount(budget: Budget) -> list[int | str]:
-    return [budget.count] if isinstance(budget, TokensPerTile) else [float(budget.fraction).hex()]
+    return [budget.count] if isinstance(budget, TokensPerTile | TotalTokens) else [float(budget.fraction).hex()]
 
 
 DEFAULT_REDUCTION = ReductionSpec(
     method=ReductionMethod.VSCAN, budget=TargetAverage(DEFAULT_AVERAGE), local_share=0.5, merge=True, seed=0
 )
+
+
+# No camera takes more, and screens show fewer.
+MAX_FRAMES_PER_SECOND = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class FrameCount:
+    """So many frames of a video, spread evenly over it."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InvalidArgument("frames", f"{self.count}", limit="at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRate:
+    """So many frames for each second of a video."""
+
+    per_second: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.per_second <= MAX_FRAMES_PER_SECOND:  # also false for NaN
+            raise InvalidArgument("frames_per_second", f"{self.per_second:g}", limit=f"over 0 to {MAX_FRAMES_PER_SECOND:g}")
+
+
+FrameSampling = FrameCount | FrameRate
+
+
+def canonical_sampling(sampling: FrameSampling) -> bytes:
+    """One byte string for one meaning. Part of a video's content key."""
+    amount = sampling.count if isinstance(sampling, FrameCount) else float(sampling.per_second).hex()
+    return json.dumps([type(sampling).__name__, amount], separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
@@ -27,6 +28,7 @@ class PickedBy(IntEnum):
     ALL = 4
     POOL = 5
     NEWLINE = 6
+    CLASS = 7
 
 
 _SCANS = frozenset(PickedBy)
@@ -44,9 +46,36 @@ class Tile:
     kept_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class SampledFrames:
+    """What was looked at of a video: when each frame comes, and how long the video is, in seconds.
+
+    A video of 8 seconds, 4 frames:    seconds  0 2 4 6        duration 8, interval 2
+    """
+
+    seconds: tuple[float, ...]
+    duration_seconds: float
+
+    def __post_init__(self) -> None:
+        times = (0.0, *self.seconds, self.duration_seconds)
+        if not self.seconds or not all(early <= late for early, late in pairwise(times)) or not math.isfinite(times[-1]):
+            raise InvalidArgument("frames", "no ascending times within the video's length")
+
+    @property
+    def interval_seconds(self) -> float:
+        """From one frame to the next where they are spread evenly: the length over their number."""
+        return self.duration_seconds / len(self.seconds)
+
+    def to_proto(self) -> pb.SampledFrames:
+        """The wire's form."""
+        return pb.SampledFrames(
+            seconds=self.seconds, duration_seconds=self.duration_seconds, interval_seconds=self.interval_seconds
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class VisualTokens:
-    """The kept visual tokens of one image: T of N.
+    """The kept visual tokens of one image or video: T of N.
 
     A 2 x 3 tile reduced to 2 tokens, tokens 1 and 5 kept, the rest merged:
 
@@ -61,6 +90,7 @@ class VisualTokens:
     merged_into: torch.Tensor | None  # [N], int64 on the CPU, each below T; None if nothing was merged
     tiles: tuple[Tile, ...]
     unreduced_count: int
+    frames: SampledFrames | None = None  # None: an image
 
     def __post_init__(self) -> None:
         _check(self)
@@ -85,6 +115,7 @@ class VisualTokens:
             merged_into=[] if self.merged_into is None else self.merged_into.tolist(),
             tiles=[pb.Tile(rows=t.rows, columns=t.columns, kept_count=t.kept_count) for t in self.tiles],
             unreduced_count=self.unreduced_count,
+            frames=None if self.frames is None else self.frames.to_proto(),
         )
 
     @classmethod
@@ -98,6 +129,7 @@ class VisualTokens:
                 merged_into=torch.tensor(list(message.merged_into), dtype=torch.int64) if message.merged_into else None,
                 tiles=tuple(Tile(t.rows, t.columns, t.kept_count) for t in message.tiles),
                 unreduced_count=message.unreduced_count,
+                frames=_frames_from_proto(message.frames) if message.HasField("frames") else None,
             )
         except InvalidArgument as error:
             raise error.below(field) from error
@@ -113,6 +145,10 @@ class VisualTokens:
             return cls.from_proto(pb.VisualTokens.FromString(data))
         except (DecodeError, ValueError, OverflowError, RuntimeError) as error:
             raise InvalidArgument("visual_tokens", "not a VisualTokens message") from error
+
+
+def _frames_from_proto(message: pb.SampledFrames) -> SampledFrames:
+    return SampledFrames(tuple(message.seconds), message.duration_seconds)
 
 
 def _known_scan(scan: int) -> int:

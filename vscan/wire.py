@@ -8,6 +8,9 @@ from typing import TypeVar
 from vscan.errors import InvalidArgument
 from vscan.specs import (
     Budget,
+    FrameCount,
+    FrameRate,
+    FrameSampling,
     KeepRatio,
     KeepTokens,
     PositionPolicy,
@@ -20,6 +23,7 @@ from vscan.specs import (
     SamplingSpec,
     TargetAverage,
     TokensPerTile,
+    TotalTokens,
 )
 from vscan.v1 import decoder_pb2, visual_tokens_pb2
 
@@ -119,6 +123,31 @@ def sampling_to_proto(spec: SamplingSpec) -> decoder_pb2.SamplingParams:
     )
 
 
+def frame_sampling_from_proto(message: visual_tokens_pb2.FrameSampling, field: str) -> FrameSampling | None:
+    """Which frames a request asks for; `None` where it leaves that to the deployment. Raises InvalidArgument below `field`."""
+    try:
+        match message.WhichOneof("amount"):
+            case "frames":
+                return FrameCount(message.frames)
+            case "frames_per_second":
+                return FrameRate(message.frames_per_second)
+            case _:
+                return None
+    except InvalidArgument as error:
+        raise error.below(field) from error
+
+
+def frame_sampling_to_proto(sampling: FrameSampling | None) -> visual_tokens_pb2.FrameSampling:
+    """The wire's form; `None` sets nothing. Raises InvalidArgument for a number that the wire cannot hold."""
+    match sampling:
+        case FrameCount(count):
+            return visual_tokens_pb2.FrameSampling(frames=_unsigned(count, "sampling.frames"))
+        case FrameRate(per_second):
+            return visual_tokens_pb2.FrameSampling(frames_per_second=per_second)
+        case None:
+            return visual_tokens_pb2.FrameSampling()
+
+
 def _known(names: Mapping[K, E], number: K, field: str) -> E | None:
     if number == 0:
         return None
@@ -142,6 +171,8 @@ def _budget_from_proto(message: visual_tokens_pb2.Budget) -> Budget | None:
             return Ratio(message.ratio)
         case "target_average":
             return TargetAverage(message.target_average)
+        case "total_tokens":
+            return TotalTokens(message.total_tokens)
         case _:
             return None
 
@@ -154,6 +185,8 @@ def _budget_to_proto(budget: Budget | None) -> visual_tokens_pb2.Budget | None:
             return visual_tokens_pb2.Budget(ratio=fraction)
         case TargetAverage(fraction):
             return visual_tokens_pb2.Budget(target_average=fraction)
+        case TotalTokens(count):
+            return visual_tokens_pb2.Budget(total_tokens=_unsigned(count, "reduction.budget.total_tokens"))
         case None:
             return None
 

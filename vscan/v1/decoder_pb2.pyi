@@ -55,12 +55,14 @@ FINISH_REASON_STOP_STRING: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 
 class Part(_message.Message):
-    __slots__ = ("text", "image")
+    __slots__ = ("text", "image", "video")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_FIELD_NUMBER: _ClassVar[int]
     text: str
     image: _visual_tokens_pb2.Image
-    def __init__(self, text: _Optional[str] = ..., image: _Optional[_Union[_visual_tokens_pb2.Image, _Mapping]] = ...) -> None: ...
+    video: _visual_tokens_pb2.Video
+    def __init__(self, text: _Optional[str] = ..., image: _Optional[_Union[_visual_tokens_pb2.Image, _Mapping]] = ..., video: _Optional[_Union[_visual_tokens_pb2.Video, _Mapping]] = ...) -> None: ...
 
 class Message(_message.Message):
     __slots__ = ("role", "parts")
@@ -77,12 +79,14 @@ class Chat(_message.Message):
     def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
 
 class RawPrompt(_message.Message):
-    __slots__ = ("text", "images")
+    __slots__ = ("text", "images", "videos")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
+    VIDEOS_FIELD_NUMBER: _ClassVar[int]
     text: str
     images: _containers.RepeatedCompositeFieldContainer[_visual_tokens_pb2.Image]
-    def __init__(self, text: _Optional[str] = ..., images: _Optional[_Iterable[_Union[_visual_tokens_pb2.Image, _Mapping]]] = ...) -> None: ...
+    videos: _containers.RepeatedCompositeFieldContainer[_visual_tokens_pb2.Video]
+    def __init__(self, text: _Optional[str] = ..., images: _Optional[_Iterable[_Union[_visual_tokens_pb2.Image, _Mapping]]] = ..., videos: _Optional[_Iterable[_Union[_visual_tokens_pb2.Video, _Mapping]]] = ...) -> None: ...
 
 class PruneBudget(_message.Message):
     __slots__ = ("tokens", "ratio")
@@ -255,7 +259,7 @@ class DescribeDecoderRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DecoderLimits(_message.Message):
-    __slots__ = ("max_message_bytes", "max_images", "max_context_tokens", "max_new_tokens", "max_messages", "max_parts", "max_text_chars", "max_stop_strings", "max_stop_chars", "max_logprobs", "max_queue", "max_positions")
+    __slots__ = ("max_message_bytes", "max_images", "max_context_tokens", "max_new_tokens", "max_messages", "max_parts", "max_text_chars", "max_stop_strings", "max_stop_chars", "max_logprobs", "max_queue", "max_positions", "max_videos")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGES_FIELD_NUMBER: _ClassVar[int]
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -268,6 +272,7 @@ class DecoderLimits(_message.Message):
     MAX_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUE_FIELD_NUMBER: _ClassVar[int]
     MAX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_VIDEOS_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     max_images: int
     max_context_tokens: int
@@ -280,7 +285,8 @@ class DecoderLimits(_message.Message):
     max_logprobs: int
     max_queue: int
     max_positions: int
-    def __init__(self, max_message_bytes: _Optional[int] = ..., max_images: _Optional[int] = ..., max_context_tokens: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_messages: _Optional[int] = ..., max_parts: _Optional[int] = ..., max_text_chars: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_chars: _Optional[int] = ..., max_logprobs: _Optional[int] = ..., max_queue: _Optional[int] = ..., max_positions: _Optional[int] = ...) -> None: ...
+    max_videos: int
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_images: _Optional[int] = ..., max_context_tokens: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_messages: _Optional[int] = ..., max_parts: _Optional[int] = ..., max_text_chars: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_chars: _Optional[int] = ..., max_logprobs: _Optional[int] = ..., max_queue: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_videos: _Optional[int] = ...) -> None: ...
 
 class DecoderDefaults(_message.Message):
     __slots__ = ("prune", "prune_layers", "sampling", "reduction")

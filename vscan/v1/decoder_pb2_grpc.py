@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DecoderStub(object):
-    """Answers questions about images.
+    """Answers questions about images and videos.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class DecoderStub(object):
 
 
 class DecoderServicer(object):
-    """Answers questions about images.
+    """Answers questions about images and videos.
     """
 
     def Generate(self, request, context):
@@ -91,7 +91,7 @@ def add_DecoderServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Decoder(object):
-    """Answers questions about images.
+    """Answers questions about images and videos.
     """
 
     @staticmethod

@@ -26,35 +26,35 @@ from vscan.v1 import visual_tokens_pb2 as vscan_dot_v1_dot_visual__tokens__pb2
 from vscan.v1 import tensor_pb2 as vscan_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16vscan/v1/encoder.proto\x12\x08vscan.v1\x1a\x1cvscan/v1/visual_tokens.proto\x1a\x15vscan/v1/tensor.proto\"\x84\x01\n\rEncodeRequest\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.vscan.v1.Image\x12*\n\treduction\x18\x02 \x01(\x0b\x32\x17.vscan.v1.ReductionSpec\x12\'\n\nreply_form\x18\x03 \x01(\x0e\x32\x13.vscan.v1.ReplyForm\"\x9b\x01\n\rEncodeTimings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x17\n\x0f\x64\x65\x63ode_image_ms\x18\x02 \x01(\x01\x12\x0e\n\x06vit_ms\x18\x03 \x01(\x01\x12\x11\n\treduce_ms\x18\x04 \x01(\x01\x12\x14\n\x0c\x63\x61\x63he_get_ms\x18\x05 \x01(\x01\x12\x14\n\x0c\x63\x61\x63he_put_ms\x18\x06 \x01(\x01\x12\x10\n\x08total_ms\x18\x07 \x01(\x01\"\xba\x01\n\x0e\x45ncodeResponse\x12%\n\x06report\x18\x01 \x01(\x0b\x32\x15.vscan.v1.ImageReport\x12-\n\rvisual_tokens\x18\x02 \x01(\x0b\x32\x16.vscan.v1.VisualTokens\x12\x13\n\x0b\x63ontent_key\x18\x03 \x01(\x0c\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\x0c\x12(\n\x07timings\x18\x05 \x01(\x0b\x32\x17.vscan.v1.EncodeTimings\"K\n\rLookupRequest\x12\x0e\n\x06sha256\x18\x01 \x03(\x0c\x12*\n\treduction\x18\x02 \x01(\x0b\x32\x17.vscan.v1.ReductionSpec\"9\n\x0eLookupResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.vscan.v1.LookupResult\">\n\x0cLookupResult\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x1e\n\x05place\x18\x02 \x01(\x0e\x32\x0f.vscan.v1.Place\"\x18\n\x16\x44\x65scribeEncoderRequest\"\xa3\x01\n\rEncoderLimits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12\x16\n\x0emin_image_side\x18\x03 \x01(\r\x12\x18\n\x10max_aspect_ratio\x18\x04 \x01(\x01\x12\x1a\n\x12max_lookup_digests\x18\x05 \x01(\r\x12\x11\n\tmax_queue\x18\x06 \x01(\r\"\x8e\x01\n\x0f\x45ncoderDefaults\x12*\n\treduction\x18\x01 \x01(\x0b\x32\x17.vscan.v1.ReductionSpec\x12\x15\n\rshallow_layer\x18\x02 \x01(\r\x12\x12\n\ndeep_layer\x18\x03 \x01(\r\x12\x0e\n\x06window\x18\x04 \x01(\r\x12\x14\n\x0cskip_padding\x18\x05 \x01(\x08\"\xb3\x02\n\x17\x44\x65scribeEncoderResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\x0c\x12\x18\n\x10pair_fingerprint\x18\x04 \x01(\x0c\x12\x13\n\x0bhidden_size\x18\x05 \x01(\r\x12\x1e\n\x05\x64type\x18\x06 \x01(\x0e\x32\x0f.vscan.v1.DType\x12\x17\n\x0ftokens_per_tile\x18\x07 \x01(\r\x12\x15\n\rcodec_version\x18\x08 \x01(\r\x12\'\n\x06limits\x18\t \x01(\x0b\x32\x17.vscan.v1.EncoderLimits\x12+\n\x08\x64\x65\x66\x61ults\x18\n \x01(\x0b\x32\x19.vscan.v1.EncoderDefaults\x12\x0f\n\x07release\x18\x0b \x01(\t*X\n\tReplyForm\x12\x1a\n\x16REPLY_FORM_UNSPECIFIED\x10\x00\x12\x15\n\x11REPLY_FORM_INLINE\x10\x01\x12\x18\n\x14REPLY_FORM_REFERENCE\x10\x02\x32\xda\x01\n\rVisionEncoder\x12;\n\x06\x45ncode\x12\x17.vscan.v1.EncodeRequest\x1a\x18.vscan.v1.EncodeResponse\x12;\n\x06Lookup\x12\x17.vscan.v1.LookupRequest\x1a\x18.vscan.v1.LookupResponse\x12O\n\x08\x44\x65scribe\x12 .vscan.v1.DescribeEncoderRequest\x1a!.vscan.v1.DescribeEncoderResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16vscan/v1/encoder.proto\x12\x08vscan.v1\x1a\x1cvscan/v1/visual_tokens.proto\x1a\x15vscan/v1/tensor.proto\"\xa4\x01\n\rEncodeRequest\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.vscan.v1.Image\x12*\n\treduction\x18\x02 \x01(\x0b\x32\x17.vscan.v1.ReductionSpec\x12\'\n\nreply_form\x18\x03 \x01(\x0e\x32\x13.vscan.v1.ReplyForm\x12\x1e\n\x05video\x18\x04 \x01(\x0b\x32\x0f.vscan.v1.Video\"\x9b\x01\n\rEncodeTimings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x17\n\x0f\x64\x65\x63ode_image_ms\x18\x02 \x01(\x01\x12\x0e\n\x06vit_ms\x18\x03 \x01(\x01\x12\x11\n\treduce_ms\x18\x04 \x01(\x01\x12\x14\n\x0c\x63\x61\x63he_get_ms\x18\x05 \x01(\x01\x12\x14\n\x0c\x63\x61\x63he_put_ms\x18\x06 \x01(\x01\x12\x10\n\x08total_ms\x18\x07 \x01(\x01\"\xba\x01\n\x0e\x45ncodeResponse\x12%\n\x06report\x18\x01 \x01(\x0b\x32\x15.vscan.v1.ImageReport\x12-\n\rvisual_tokens\x18\x02 \x01(\x0b\x32\x16.vscan.v1.VisualTokens\x12\x13\n\x0b\x63ontent_key\x18\x03 \x01(\x0c\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\x0c\x12(\n\x07timings\x18\x05 \x01(\x0b\x32\x17.vscan.v1.EncodeTimings\"|\n\rLookupRequest\x12\x0e\n\x06sha256\x18\x01 \x03(\x0c\x12*\n\treduction\x18\x02 \x01(\x0b\x32\x17.vscan.v1.ReductionSpec\x12/\n\x0evideo_sampling\x18\x03 \x01(\x0b\x32\x17.vscan.v1.FrameSampling\"9\n\x0eLookupResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.vscan.v1.LookupResult\">\n\x0cLookupResult\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x1e\n\x05place\x18\x02 \x01(\x0e\x32\x0f.vscan.v1.Place\"\x18\n\x16\x44\x65scribeEncoderRequest\"\x91\x02\n\rEncoderLimits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12\x16\n\x0emin_image_side\x18\x03 \x01(\r\x12\x18\n\x10max_aspect_ratio\x18\x04 \x01(\x01\x12\x1a\n\x12max_lookup_digests\x18\x05 \x01(\r\x12\x11\n\tmax_queue\x18\x06 \x01(\r\x12\x17\n\x0fmax_video_bytes\x18\x07 \x01(\x04\x12\x19\n\x11max_video_seconds\x18\x08 \x01(\x01\x12\x18\n\x10max_video_frames\x18\t \x01(\r\x12\x1e\n\x16max_video_frame_pixels\x18\n \x01(\x04\"\xbf\x01\n\x0f\x45ncoderDefaults\x12*\n\treduction\x18\x01 \x01(\x0b\x32\x17.vscan.v1.ReductionSpec\x12\x15\n\rshallow_layer\x18\x02 \x01(\r\x12\x12\n\ndeep_layer\x18\x03 \x01(\r\x12\x0e\n\x06window\x18\x04 \x01(\r\x12\x14\n\x0cskip_padding\x18\x05 \x01(\x08\x12/\n\x0e\x66rame_sampling\x18\x06 \x01(\x0b\x32\x17.vscan.v1.FrameSampling\"\xb3\x02\n\x17\x44\x65scribeEncoderResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\x0c\x12\x18\n\x10pair_fingerprint\x18\x04 \x01(\x0c\x12\x13\n\x0bhidden_size\x18\x05 \x01(\r\x12\x1e\n\x05\x64type\x18\x06 \x01(\x0e\x32\x0f.vscan.v1.DType\x12\x17\n\x0ftokens_per_tile\x18\x07 \x01(\r\x12\x15\n\rcodec_version\x18\x08 \x01(\r\x12\'\n\x06limits\x18\t \x01(\x0b\x32\x17.vscan.v1.EncoderLimits\x12+\n\x08\x64\x65\x66\x61ults\x18\n \x01(\x0b\x32\x19.vscan.v1.EncoderDefaults\x12\x0f\n\x07release\x18\x0b \x01(\t*X\n\tReplyForm\x12\x1a\n\x16REPLY_FORM_UNSPECIFIED\x10\x00\x12\x15\n\x11REPLY_FORM_INLINE\x10\x01\x12\x18\n\x14REPLY_FORM_REFERENCE\x10\x02\x32\xda\x01\n\rVisionEncoder\x12;\n\x06\x45ncode\x12\x17.vscan.v1.EncodeRequest\x1a\x18.vscan.v1.EncodeResponse\x12;\n\x06Lookup\x12\x17.vscan.v1.LookupRequest\x1a\x18.vscan.v1.LookupResponse\x12O\n\x08\x44\x65scribe\x12 .vscan.v1.DescribeEncoderRequest\x1a!.vscan.v1.DescribeEncoderResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vscan.v1.encoder_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPLYFORM']._serialized_start=1418
-  _globals['_REPLYFORM']._serialized_end=1506
+  _globals['_REPLYFORM']._serialized_start=1658
+  _globals['_REPLYFORM']._serialized_end=1746
   _globals['_ENCODEREQUEST']._serialized_start=90
-  _globals['_ENCODEREQUEST']._serialized_end=222
-  _globals['_ENCODETIMINGS']._serialized_start=225
-  _globals['_ENCODETIMINGS']._serialized_end=380
-  _globals['_ENCODERESPONSE']._serialized_start=383
-  _globals['_ENCODERESPONSE']._serialized_end=569
-  _globals['_LOOKUPREQUEST']._serialized_start=571
-  _globals['_LOOKUPREQUEST']._serialized_end=646
-  _globals['_LOOKUPRESPONSE']._serialized_start=648
-  _globals['_LOOKUPRESPONSE']._serialized_end=705
-  _globals['_LOOKUPRESULT']._serialized_start=707
-  _globals['_LOOKUPRESULT']._serialized_end=769
-  _globals['_DESCRIBEENCODERREQUEST']._serialized_start=771
-  _globals['_DESCRIBEENCODERREQUEST']._serialized_end=795
-  _globals['_ENCODERLIMITS']._serialized_start=798
-  _globals['_ENCODERLIMITS']._serialized_end=961
-  _globals['_ENCODERDEFAULTS']._serialized_start=964
-  _globals['_ENCODERDEFAULTS']._serialized_end=1106
-  _globals['_DESCRIBEENCODERRESPONSE']._serialized_start=1109
-  _globals['_DESCRIBEENCODERRESPONSE']._serialized_end=1416
-  _globals['_VISIONENCODER']._serialized_start=1509
-  _globals['_VISIONENCODER']._serialized_end=1727
+  _globals['_ENCODEREQUEST']._serialized_end=254
+  _globals['_ENCODETIMINGS']._serialized_start=257
+  _globals['_ENCODETIMINGS']._serialized_end=412
+  _globals['_ENCODERESPONSE']._serialized_start=415
+  _globals['_ENCODERESPONSE']._serialized_end=601
+  _globals['_LOOKUPREQUEST']._serialized_start=603
+  _globals['_LOOKUPREQUEST']._serialized_end=727
+  _globals['_LOOKUPRESPONSE']._serialized_start=729
+  _globals['_LOOKUPRESPONSE']._serialized_end=786
+  _globals['_LOOKUPRESULT']._serialized_start=788
+  _globals['_LOOKUPRESULT']._serialized_end=850
+  _globals['_DESCRIBEENCODERREQUEST']._serialized_start=852
+  _globals['_DESCRIBEENCODERREQUEST']._serialized_end=876
+  _globals['_ENCODERLIMITS']._serialized_start=879
+  _globals['_ENCODERLIMITS']._serialized_end=1152
+  _globals['_ENCODERDEFAULTS']._serialized_start=1155
+  _globals['_ENCODERDEFAULTS']._serialized_end=1346
+  _globals['_DESCRIBEENCODERRESPONSE']._serialized_start=1349
+  _globals['_DESCRIBEENCODERRESPONSE']._serialized_end=1656
+  _globals['_VISIONENCODER']._serialized_start=1749
+  _globals['_VISIONENCODER']._serialized_end=1967
 # @@protoc_insertion_point(module_scope)

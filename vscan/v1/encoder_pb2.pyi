@@ -19,14 +19,16 @@ REPLY_FORM_INLINE: ReplyForm
 REPLY_FORM_REFERENCE: ReplyForm
 
 class EncodeRequest(_message.Message):
-    __slots__ = ("image", "reduction", "reply_form")
+    __slots__ = ("image", "reduction", "reply_form", "video")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     REDUCTION_FIELD_NUMBER: _ClassVar[int]
     REPLY_FORM_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_FIELD_NUMBER: _ClassVar[int]
     image: _visual_tokens_pb2.Image
     reduction: _visual_tokens_pb2.ReductionSpec
     reply_form: ReplyForm
-    def __init__(self, image: _Optional[_Union[_visual_tokens_pb2.Image, _Mapping]] = ..., reduction: _Optional[_Union[_visual_tokens_pb2.ReductionSpec, _Mapping]] = ..., reply_form: _Optional[_Union[ReplyForm, str]] = ...) -> None: ...
+    video: _visual_tokens_pb2.Video
+    def __init__(self, image: _Optional[_Union[_visual_tokens_pb2.Image, _Mapping]] = ..., reduction: _Optional[_Union[_visual_tokens_pb2.ReductionSpec, _Mapping]] = ..., reply_form: _Optional[_Union[ReplyForm, str]] = ..., video: _Optional[_Union[_visual_tokens_pb2.Video, _Mapping]] = ...) -> None: ...
 
 class EncodeTimings(_message.Message):
     __slots__ = ("queue_ms", "decode_image_ms", "vit_ms", "reduce_ms", "cache_get_ms", "cache_put_ms", "total_ms")
@@ -61,12 +63,14 @@ class EncodeResponse(_message.Message):
     def __init__(self, report: _Optional[_Union[_visual_tokens_pb2.ImageReport, _Mapping]] = ..., visual_tokens: _Optional[_Union[_visual_tokens_pb2.VisualTokens, _Mapping]] = ..., content_key: _Optional[bytes] = ..., fingerprint: _Optional[bytes] = ..., timings: _Optional[_Union[EncodeTimings, _Mapping]] = ...) -> None: ...
 
 class LookupRequest(_message.Message):
-    __slots__ = ("sha256", "reduction")
+    __slots__ = ("sha256", "reduction", "video_sampling")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     REDUCTION_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_SAMPLING_FIELD_NUMBER: _ClassVar[int]
     sha256: _containers.RepeatedScalarFieldContainer[bytes]
     reduction: _visual_tokens_pb2.ReductionSpec
-    def __init__(self, sha256: _Optional[_Iterable[bytes]] = ..., reduction: _Optional[_Union[_visual_tokens_pb2.ReductionSpec, _Mapping]] = ...) -> None: ...
+    video_sampling: _visual_tokens_pb2.FrameSampling
+    def __init__(self, sha256: _Optional[_Iterable[bytes]] = ..., reduction: _Optional[_Union[_visual_tokens_pb2.ReductionSpec, _Mapping]] = ..., video_sampling: _Optional[_Union[_visual_tokens_pb2.FrameSampling, _Mapping]] = ...) -> None: ...
 
 class LookupResponse(_message.Message):
     __slots__ = ("results",)
@@ -87,34 +91,44 @@ class DescribeEncoderRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class EncoderLimits(_message.Message):
-    __slots__ = ("max_image_bytes", "max_image_pixels", "min_image_side", "max_aspect_ratio", "max_lookup_digests", "max_queue")
+    __slots__ = ("max_image_bytes", "max_image_pixels", "min_image_side", "max_aspect_ratio", "max_lookup_digests", "max_queue", "max_video_bytes", "max_video_seconds", "max_video_frames", "max_video_frame_pixels")
     MAX_IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
     MIN_IMAGE_SIDE_FIELD_NUMBER: _ClassVar[int]
     MAX_ASPECT_RATIO_FIELD_NUMBER: _ClassVar[int]
     MAX_LOOKUP_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUE_FIELD_NUMBER: _ClassVar[int]
+    MAX_VIDEO_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_VIDEO_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_VIDEO_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    MAX_VIDEO_FRAME_PIXELS_FIELD_NUMBER: _ClassVar[int]
     max_image_bytes: int
     max_image_pixels: int
     min_image_side: int
     max_aspect_ratio: float
     max_lookup_digests: int
     max_queue: int
-    def __init__(self, max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., min_image_side: _Optional[int] = ..., max_aspect_ratio: _Optional[float] = ..., max_lookup_digests: _Optional[int] = ..., max_queue: _Optional[int] = ...) -> None: ...
+    max_video_bytes: int
+    max_video_seconds: float
+    max_video_frames: int
+    max_video_frame_pixels: int
+    def __init__(self, max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., min_image_side: _Optional[int] = ..., max_aspect_ratio: _Optional[float] = ..., max_lookup_digests: _Optional[int] = ..., max_queue: _Optional[int] = ..., max_video_bytes: _Optional[int] = ..., max_video_seconds: _Optional[float] = ..., max_video_frames: _Optional[int] = ..., max_video_frame_pixels: _Optional[int] = ...) -> None: ...
 
 class EncoderDefaults(_message.Message):
-    __slots__ = ("reduction", "shallow_layer", "deep_layer", "window", "skip_padding")
+    __slots__ = ("reduction", "shallow_layer", "deep_layer", "window", "skip_padding", "frame_sampling")
     REDUCTION_FIELD_NUMBER: _ClassVar[int]
     SHALLOW_LAYER_FIELD_NUMBER: _ClassVar[int]
     DEEP_LAYER_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     SKIP_PADDING_FIELD_NUMBER: _ClassVar[int]
+    FRAME_SAMPLING_FIELD_NUMBER: _ClassVar[int]
     reduction: _visual_tokens_pb2.ReductionSpec
     shallow_layer: int
     deep_layer: int
     window: int
     skip_padding: bool
-    def __init__(self, reduction: _Optional[_Union[_visual_tokens_pb2.ReductionSpec, _Mapping]] = ..., shallow_layer: _Optional[int] = ..., deep_layer: _Optional[int] = ..., window: _Optional[int] = ..., skip_padding: bool = ...) -> None: ...
+    frame_sampling: _visual_tokens_pb2.FrameSampling
+    def __init__(self, reduction: _Optional[_Union[_visual_tokens_pb2.ReductionSpec, _Mapping]] = ..., shallow_layer: _Optional[int] = ..., deep_layer: _Optional[int] = ..., window: _Optional[int] = ..., skip_padding: bool = ..., frame_sampling: _Optional[_Union[_visual_tokens_pb2.FrameSampling, _Mapping]] = ...) -> None: ...
 
 class DescribeEncoderResponse(_message.Message):
     __slots__ = ("model", "family", "fingerprint", "pair_fingerprint", "hidden_size", "dtype", "tokens_per_tile", "codec_version", "limits", "defaults", "release")

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class VisionEncoderStub(object):
-    """Turns images into few visual tokens and remembers them.
+    """Turns images and videos into few visual tokens and remembers them.
     """
 
     def __init__(self, channel):
@@ -53,11 +53,11 @@ class VisionEncoderStub(object):
 
 
 class VisionEncoderServicer(object):
-    """Turns images into few visual tokens and remembers them.
+    """Turns images and videos into few visual tokens and remembers them.
     """
 
     def Encode(self, request, context):
-        """Encodes one image, or finds its tokens. Effect: on a miss with `data` the vision transformer runs and the result is cached for the
+        """Encodes one image or video, or finds its tokens. Effect: on a miss with `data` the vision transformer runs and the result is cached for the
         caller's tenant. Errors: INVALID_ARGUMENT (not an image, over a limit, bad spec), FAILED_PRECONDITION (digest
         unknown; digest in ErrorDetail.missing_sha256), RESOURCE_EXHAUSTED (queue full, with a retry delay), UNAVAILABLE (stopping).
         """
@@ -107,7 +107,7 @@ def add_VisionEncoderServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class VisionEncoder(object):
-    """Turns images into few visual tokens and remembers them.
+    """Turns images and videos into few visual tokens and remembers them.
     """
 
     @staticmethod

@@ -25,29 +25,37 @@ _sym_db = _symbol_database.Default()
 from vscan.v1 import tensor_pb2 as vscan_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cvscan/v1/visual_tokens.proto\x12\x08vscan.v1\x1a\x15vscan/v1/tensor.proto\"3\n\x05Image\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06sha256\x18\x02 \x01(\x0cH\x00\x42\x08\n\x06source\"X\n\x06\x42udget\x12\x19\n\x0ftokens_per_tile\x18\x01 \x01(\rH\x00\x12\x0f\n\x05ratio\x18\x02 \x01(\x01H\x00\x12\x18\n\x0etarget_average\x18\x03 \x01(\x01H\x00\x42\x08\n\x06\x61mount\"\xc0\x01\n\rReductionSpec\x12)\n\x06method\x18\x01 \x01(\x0e\x32\x19.vscan.v1.ReductionMethod\x12 \n\x06\x62udget\x18\x02 \x01(\x0b\x32\x10.vscan.v1.Budget\x12\x18\n\x0blocal_share\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05merge\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x02\x88\x01\x01\x42\x0e\n\x0c_local_shareB\x08\n\x06_mergeB\x07\n\x05_seed\"9\n\x04Tile\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x12\n\nkept_count\x18\x03 \x01(\r\"\xba\x01\n\x0cVisualTokens\x12 \n\x06tokens\x18\x01 \x01(\x0b\x32\x10.vscan.v1.Tensor\x12\x14\n\x0ckept_indices\x18\x02 \x03(\r\x12%\n\tpicked_by\x18\x03 \x03(\x0e\x32\x12.vscan.v1.PickedBy\x12\x13\n\x0bmerged_into\x18\x04 \x03(\r\x12\x1d\n\x05tiles\x18\x05 \x03(\x0b\x32\x0e.vscan.v1.Tile\x12\x17\n\x0funreduced_count\x18\x06 \x01(\r\"\x90\x01\n\x0bImageReport\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x15\n\rtokens_before\x18\x02 \x01(\r\x12\x14\n\x0ctokens_after\x18\x03 \x01(\r\x12\x1e\n\x05place\x18\x04 \x01(\x0e\x32\x0f.vscan.v1.Place\x12$\n\x04kept\x18\x05 \x01(\x0b\x32\x16.vscan.v1.VisualTokens*\xdb\x01\n\x0fReductionMethod\x12 \n\x1cREDUCTION_METHOD_UNSPECIFIED\x10\x00\x12\x1a\n\x16REDUCTION_METHOD_VSCAN\x10\x01\x12\x1b\n\x17REDUCTION_METHOD_GLOBAL\x10\x02\x12\x1a\n\x16REDUCTION_METHOD_LOCAL\x10\x03\x12\x1b\n\x17REDUCTION_METHOD_RANDOM\x10\x04\x12\x19\n\x15REDUCTION_METHOD_POOL\x10\x05\x12\x19\n\x15REDUCTION_METHOD_NONE\x10\x06*\xa4\x01\n\x08PickedBy\x12\x19\n\x15PICKED_BY_UNSPECIFIED\x10\x00\x12\x13\n\x0fPICKED_BY_LOCAL\x10\x01\x12\x14\n\x10PICKED_BY_GLOBAL\x10\x02\x12\x14\n\x10PICKED_BY_RANDOM\x10\x03\x12\x11\n\rPICKED_BY_ALL\x10\x04\x12\x12\n\x0ePICKED_BY_POOL\x10\x05\x12\x15\n\x11PICKED_BY_NEWLINE\x10\x06*\x80\x01\n\x05Place\x12\x15\n\x11PLACE_UNSPECIFIED\x10\x00\x12\x11\n\rPLACE_ENCODED\x10\x01\x12\x10\n\x0cPLACE_MEMORY\x10\x02\x12\x0f\n\x0bPLACE_REDIS\x10\x03\x12\x10\n\x0cPLACE_SHARED\x10\x04\x12\x18\n\x14PLACE_ENCODER_MEMORY\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cvscan/v1/visual_tokens.proto\x12\x08vscan.v1\x1a\x15vscan/v1/tensor.proto\"3\n\x05Image\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06sha256\x18\x02 \x01(\x0cH\x00\x42\x08\n\x06source\"H\n\rFrameSampling\x12\x10\n\x06\x66rames\x18\x01 \x01(\rH\x00\x12\x1b\n\x11\x66rames_per_second\x18\x02 \x01(\x01H\x00\x42\x08\n\x06\x61mount\"\x1d\n\x0bVideoFrames\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"\x87\x01\n\x05Video\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12\'\n\x06\x66rames\x18\x02 \x01(\x0b\x32\x15.vscan.v1.VideoFramesH\x00\x12\x10\n\x06sha256\x18\x03 \x01(\x0cH\x00\x12)\n\x08sampling\x18\x04 \x01(\x0b\x32\x17.vscan.v1.FrameSamplingB\x08\n\x06source\"p\n\x06\x42udget\x12\x19\n\x0ftokens_per_tile\x18\x01 \x01(\rH\x00\x12\x0f\n\x05ratio\x18\x02 \x01(\x01H\x00\x12\x18\n\x0etarget_average\x18\x03 \x01(\x01H\x00\x12\x16\n\x0ctotal_tokens\x18\x04 \x01(\rH\x00\x42\x08\n\x06\x61mount\"\xc0\x01\n\rReductionSpec\x12)\n\x06method\x18\x01 \x01(\x0e\x32\x19.vscan.v1.ReductionMethod\x12 \n\x06\x62udget\x18\x02 \x01(\x0b\x32\x10.vscan.v1.Budget\x12\x18\n\x0blocal_share\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05merge\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x02\x88\x01\x01\x42\x0e\n\x0c_local_shareB\x08\n\x06_mergeB\x07\n\x05_seed\"9\n\x04Tile\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x12\n\nkept_count\x18\x03 \x01(\r\"T\n\rSampledFrames\x12\x0f\n\x07seconds\x18\x01 \x03(\x01\x12\x18\n\x10\x64uration_seconds\x18\x02 \x01(\x01\x12\x18\n\x10interval_seconds\x18\x03 \x01(\x01\"\xe3\x01\n\x0cVisualTokens\x12 \n\x06tokens\x18\x01 \x01(\x0b\x32\x10.vscan.v1.Tensor\x12\x14\n\x0ckept_indices\x18\x02 \x03(\r\x12%\n\tpicked_by\x18\x03 \x03(\x0e\x32\x12.vscan.v1.PickedBy\x12\x13\n\x0bmerged_into\x18\x04 \x03(\r\x12\x1d\n\x05tiles\x18\x05 \x03(\x0b\x32\x0e.vscan.v1.Tile\x12\x17\n\x0funreduced_count\x18\x06 \x01(\r\x12\'\n\x06\x66rames\x18\x07 \x01(\x0b\x32\x17.vscan.v1.SampledFrames\"\xb9\x01\n\x0bImageReport\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x15\n\rtokens_before\x18\x02 \x01(\r\x12\x14\n\x0ctokens_after\x18\x03 \x01(\r\x12\x1e\n\x05place\x18\x04 \x01(\x0e\x32\x0f.vscan.v1.Place\x12$\n\x04kept\x18\x05 \x01(\x0b\x32\x16.vscan.v1.VisualTokens\x12\'\n\x06\x66rames\x18\x06 \x01(\x0b\x32\x17.vscan.v1.SampledFrames*\xdb\x01\n\x0fReductionMethod\x12 \n\x1cREDUCTION_METHOD_UNSPECIFIED\x10\x00\x12\x1a\n\x16REDUCTION_METHOD_VSCAN\x10\x01\x12\x1b\n\x17REDUCTION_METHOD_GLOBAL\x10\x02\x12\x1a\n\x16REDUCTION_METHOD_LOCAL\x10\x03\x12\x1b\n\x17REDUCTION_METHOD_RANDOM\x10\x04\x12\x19\n\x15REDUCTION_METHOD_POOL\x10\x05\x12\x19\n\x15REDUCTION_METHOD_NONE\x10\x06*\xb9\x01\n\x08PickedBy\x12\x19\n\x15PICKED_BY_UNSPECIFIED\x10\x00\x12\x13\n\x0fPICKED_BY_LOCAL\x10\x01\x12\x14\n\x10PICKED_BY_GLOBAL\x10\x02\x12\x14\n\x10PICKED_BY_RANDOM\x10\x03\x12\x11\n\rPICKED_BY_ALL\x10\x04\x12\x12\n\x0ePICKED_BY_POOL\x10\x05\x12\x15\n\x11PICKED_BY_NEWLINE\x10\x06\x12\x13\n\x0fPICKED_BY_CLASS\x10\x07*\x80\x01\n\x05Place\x12\x15\n\x11PLACE_UNSPECIFIED\x10\x00\x12\x11\n\rPLACE_ENCODED\x10\x01\x12\x10\n\x0cPLACE_MEMORY\x10\x02\x12\x0f\n\x0bPLACE_REDIS\x10\x03\x12\x10\n\x0cPLACE_SHARED\x10\x04\x12\x18\n\x14PLACE_ENCODER_MEMORY\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vscan.v1.visual_tokens_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REDUCTIONMETHOD']._serialized_start=799
-  _globals['_REDUCTIONMETHOD']._serialized_end=1018
-  _globals['_PICKEDBY']._serialized_start=1021
-  _globals['_PICKEDBY']._serialized_end=1185
-  _globals['_PLACE']._serialized_start=1188
-  _globals['_PLACE']._serialized_end=1316
+  _globals['_REDUCTIONMETHOD']._serialized_start=1234
+  _globals['_REDUCTIONMETHOD']._serialized_end=1453
+  _globals['_PICKEDBY']._serialized_start=1456
+  _globals['_PICKEDBY']._serialized_end=1641
+  _globals['_PLACE']._serialized_start=1644
+  _globals['_PLACE']._serialized_end=1772
   _globals['_IMAGE']._serialized_start=65
   _globals['_IMAGE']._serialized_end=116
-  _globals['_BUDGET']._serialized_start=118
-  _globals['_BUDGET']._serialized_end=206
-  _globals['_REDUCTIONSPEC']._serialized_start=209
-  _globals['_REDUCTIONSPEC']._serialized_end=401
-  _globals['_TILE']._serialized_start=403
-  _globals['_TILE']._serialized_end=460
-  _globals['_VISUALTOKENS']._serialized_start=463
-  _globals['_VISUALTOKENS']._serialized_end=649
-  _globals['_IMAGEREPORT']._serialized_start=652
-  _globals['_IMAGEREPORT']._serialized_end=796
+  _globals['_FRAMESAMPLING']._serialized_start=118
+  _globals['_FRAMESAMPLING']._serialized_end=190
+  _globals['_VIDEOFRAMES']._serialized_start=192
+  _globals['_VIDEOFRAMES']._serialized_end=221
+  _globals['_VIDEO']._serialized_start=224
+  _globals['_VIDEO']._serialized_end=359
+  _globals['_BUDGET']._serialized_start=361
+  _globals['_BUDGET']._serialized_end=473
+  _globals['_REDUCTIONSPEC']._serialized_start=476
+  _globals['_REDUCTIONSPEC']._serialized_end=668
+  _globals['_TILE']._serialized_start=670
+  _globals['_TILE']._serialized_end=727
+  _globals['_SAMPLEDFRAMES']._serialized_start=729
+  _globals['_SAMPLEDFRAMES']._serialized_end=813
+  _globals['_VISUALTOKENS']._serialized_start=816
+  _globals['_VISUALTOKENS']._serialized_end=1043
+  _globals['_IMAGEREPORT']._serialized_start=1046
+  _globals['_IMAGEREPORT']._serialized_end=1231
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,7 @@ class PickedBy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PICKED_BY_ALL: _ClassVar[PickedBy]
     PICKED_BY_POOL: _ClassVar[PickedBy]
     PICKED_BY_NEWLINE: _ClassVar[PickedBy]
+    PICKED_BY_CLASS: _ClassVar[PickedBy]
 
 class Place(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -50,6 +51,7 @@ PICKED_BY_RANDOM: PickedBy
 PICKED_BY_ALL: PickedBy
 PICKED_BY_POOL: PickedBy
 PICKED_BY_NEWLINE: PickedBy
+PICKED_BY_CLASS: PickedBy
 PLACE_UNSPECIFIED: Place
 PLACE_ENCODED: Place
 PLACE_MEMORY: Place
@@ -65,15 +67,43 @@ class Image(_message.Message):
     sha256: bytes
     def __init__(self, data: _Optional[bytes] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
+class FrameSampling(_message.Message):
+    __slots__ = ("frames", "frames_per_second")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    frames: int
+    frames_per_second: float
+    def __init__(self, frames: _Optional[int] = ..., frames_per_second: _Optional[float] = ...) -> None: ...
+
+class VideoFrames(_message.Message):
+    __slots__ = ("images",)
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    images: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, images: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Video(_message.Message):
+    __slots__ = ("data", "frames", "sha256", "sampling")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    frames: VideoFrames
+    sha256: bytes
+    sampling: FrameSampling
+    def __init__(self, data: _Optional[bytes] = ..., frames: _Optional[_Union[VideoFrames, _Mapping]] = ..., sha256: _Optional[bytes] = ..., sampling: _Optional[_Union[FrameSampling, _Mapping]] = ...) -> None: ...
+
 class Budget(_message.Message):
-    __slots__ = ("tokens_per_tile", "ratio", "target_average")
+    __slots__ = ("tokens_per_tile", "ratio", "target_average", "total_tokens")
     TOKENS_PER_TILE_FIELD_NUMBER: _ClassVar[int]
     RATIO_FIELD_NUMBER: _ClassVar[int]
     TARGET_AVERAGE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     tokens_per_tile: int
     ratio: float
     target_average: float
-    def __init__(self, tokens_per_tile: _Optional[int] = ..., ratio: _Optional[float] = ..., target_average: _Optional[float] = ...) -> None: ...
+    total_tokens: int
+    def __init__(self, tokens_per_tile: _Optional[int] = ..., ratio: _Optional[float] = ..., target_average: _Optional[float] = ..., total_tokens: _Optional[int] = ...) -> None: ...
 
 class ReductionSpec(_message.Message):
     __slots__ = ("method", "budget", "local_share", "merge", "seed")
@@ -99,32 +129,46 @@ class Tile(_message.Message):
     kept_count: int
     def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., kept_count: _Optional[int] = ...) -> None: ...
 
+class SampledFrames(_message.Message):
+    __slots__ = ("seconds", "duration_seconds", "interval_seconds")
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DURATION_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    seconds: _containers.RepeatedScalarFieldContainer[float]
+    duration_seconds: float
+    interval_seconds: float
+    def __init__(self, seconds: _Optional[_Iterable[float]] = ..., duration_seconds: _Optional[float] = ..., interval_seconds: _Optional[float] = ...) -> None: ...
+
 class VisualTokens(_message.Message):
-    __slots__ = ("tokens", "kept_indices", "picked_by", "merged_into", "tiles", "unreduced_count")
+    __slots__ = ("tokens", "kept_indices", "picked_by", "merged_into", "tiles", "unreduced_count", "frames")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     KEPT_INDICES_FIELD_NUMBER: _ClassVar[int]
     PICKED_BY_FIELD_NUMBER: _ClassVar[int]
     MERGED_INTO_FIELD_NUMBER: _ClassVar[int]
     TILES_FIELD_NUMBER: _ClassVar[int]
     UNREDUCED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
     tokens: _tensor_pb2.Tensor
     kept_indices: _containers.RepeatedScalarFieldContainer[int]
     picked_by: _containers.RepeatedScalarFieldContainer[PickedBy]
     merged_into: _containers.RepeatedScalarFieldContainer[int]
     tiles: _containers.RepeatedCompositeFieldContainer[Tile]
     unreduced_count: int
-    def __init__(self, tokens: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., kept_indices: _Optional[_Iterable[int]] = ..., picked_by: _Optional[_Iterable[_Union[PickedBy, str]]] = ..., merged_into: _Optional[_Iterable[int]] = ..., tiles: _Optional[_Iterable[_Union[Tile, _Mapping]]] = ..., unreduced_count: _Optional[int] = ...) -> None: ...
+    frames: SampledFrames
+    def __init__(self, tokens: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., kept_indices: _Optional[_Iterable[int]] = ..., picked_by: _Optional[_Iterable[_Union[PickedBy, str]]] = ..., merged_into: _Optional[_Iterable[int]] = ..., tiles: _Optional[_Iterable[_Union[Tile, _Mapping]]] = ..., unreduced_count: _Optional[int] = ..., frames: _Optional[_Union[SampledFrames, _Mapping]] = ...) -> None: ...
 
 class ImageReport(_message.Message):
-    __slots__ = ("sha256", "tokens_before", "tokens_after", "place", "kept")
+    __slots__ = ("sha256", "tokens_before", "tokens_after", "place", "kept", "frames")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     TOKENS_BEFORE_FIELD_NUMBER: _ClassVar[int]
     TOKENS_AFTER_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
     sha256: bytes
     tokens_before: int
     tokens_after: int
     place: Place
     kept: VisualTokens
-    def __init__(self, sha256: _Optional[bytes] = ..., tokens_before: _Optional[int] = ..., tokens_after: _Optional[int] = ..., place: _Optional[_Union[Place, str]] = ..., kept: _Optional[_Union[VisualTokens, _Mapping]] = ...) -> None: ...
+    frames: SampledFrames
+    def __init__(self, sha256: _Optional[bytes] = ..., tokens_before: _Optional[int] = ..., tokens_after: _Optional[int] = ..., place: _Optional[_Union[Place, str]] = ..., kept: _Optional[_Union[VisualTokens, _Mapping]] = ..., frames: _Optional[_Union[SampledFrames, _Mapping]] = ...) -> None: ...
