@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -12,7 +14,9 @@ from PIL import Image
 
 from encoder_service.reduction.budget import Grid, WindowShare
 from encoder_service.reduction.reduce import ReducedTiles, Scores
-from vscan.visual_tokens import Tile, VisualTokens
+from vscan.errors import InvalidArgument
+from vscan.specs import FrameCount, FrameSampling
+from vscan.visual_tokens import SampledFrames, Tile, VisualTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +32,15 @@ class ScanSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedImage:
-    """An image as its model wants it, on the CPU. A family may add what it needs to put the tiles together."""
+    """An image or video as its model wants it, on the CPU. A family may add what it needs to put the tiles together."""
 
     pixels: torch.Tensor  # in the family's own form
     grids: tuple[Grid, ...]  # one for each tile
     # For each tile which of its tokens are not padding, [N], bool; None for a tile, or for all of them, that has none.
     valid: tuple[torch.Tensor | None, ...] | None = None
+    # For each tile whether budgets count it; the others are kept whole. None: all are counted.
+    counted: tuple[bool, ...] | None = None
+    frames: SampledFrames | None = None  # None: an image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,10 +63,19 @@ class VisionModel(ABC):
     dtype: torch.dtype
     device: torch.device
     scan: ScanSettings
+    frame_sampling: FrameSampling | None = None  # of a video, where a request does not say; None: takes no videos
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> PreparedImage:
         """Resizes, cuts and normalises an RGB image. Safe to call from several threads."""
+
+    def frames_of(self, duration_seconds: Fraction, available: int, sampling: FrameSampling, max_frames: int) -> int:
+        """How many frames to take of a video that has `available`: at least one, at most `max_frames`, none twice."""
+        return max(1, min(frames_asked(duration_seconds, sampling), available, max_frames))
+
+    def preprocess_video(self, frames: Iterable[Image.Image], sampled: SampledFrames) -> PreparedImage:
+        """The same for the RGB frames of a video, all of one size, taken one by one; `sampled` says when each comes."""
+        raise InvalidArgument("video", f"{self.family} takes no videos")
 
     @abstractmethod
     def look(self, images: Sequence[PreparedImage]) -> Seen:
@@ -80,6 +96,13 @@ class VisionModel(ABC):
     @abstractmethod
     def configuration(self) -> Mapping[str, Any]:
         """Whatever else the visual tokens depend on, preprocessing included, in plain JSON values."""
+
+
+def frames_asked(duration_seconds: Fraction, sampling: FrameSampling) -> int:
+    """What a sampling asks for, rounded down. A rate is the decimal that it is written as: 10 seconds at 0.3 are 3 frames."""
+    if isinstance(sampling, FrameCount):
+        return sampling.count
+    return math.floor(duration_seconds * Fraction(repr(float(sampling.per_second))))
 
 
 def in_order(grids: Sequence[Grid], tiles: Sequence[ReducedTiles]) -> VisualTokens:
