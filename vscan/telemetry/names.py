@@ -54,6 +54,7 @@ PROVIDER = "vscan"
 ATTR_REQUEST_ID = "vscan.request_id"
 ATTR_TENANT = "vscan.tenant"
 ATTR_IMAGES = "vscan.images"  # images in the request
+ATTR_VIDEOS = "vscan.videos"  # videos in the request
 ATTR_IMAGE_DIGEST = "vscan.image.digest"  # first 8 hexadecimal digits of the SHA-256
 ATTR_IMAGE_BYTES = "vscan.image.size_bytes"
 ATTR_IMAGE_WIDTH = "vscan.image.width_pixels"
