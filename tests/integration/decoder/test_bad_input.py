@@ -83,7 +83,7 @@ INVALID: dict[str, tuple[pb.GenerateRequest, str, str]] = {
     "a decompression bomb": (chat(bomb(40_000), "w1"), IMAGE, "limit"),
     "an unsupported format": (chat(picture((64, 64), "PPM"), "w1"), IMAGE, ""),
     "an image without source": (with_part(pb.Part(image=visual_tokens_pb2.Image())), "messages[0].parts[1].image", "neither"),
-    "an empty part": (with_part(pb.Part()), "messages[0].parts[1]", "neither text nor image"),
+    "an empty part": (with_part(pb.Part()), "messages[0].parts[1]", "neither text, image nor video"),
     "100 images": (images(50, 50), "messages", "100 images, limit 16"),
     "100 images in one message": (images(100), "messages", "100 images, limit 16"),
     "a prompt over the context": (chat("w1 " * 4200, max_new_tokens=4), "messages", "limit 4096 tokens"),

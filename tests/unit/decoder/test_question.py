@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from decoder_service.chat import Chat, ImagePart, RawPrompt, Role, TextPart
+from decoder_service.chat import Chat, MediaPart, RawPrompt, Role, TextPart
 from decoder_service.limits import Limits, SamplingDefaults
 from decoder_service.question import Question, read_question
 from vscan.errors import InvalidArgument
@@ -17,7 +17,7 @@ from vscan.v1 import visual_tokens_pb2
 
 LIMITS = Limits(
     max_message_bytes=2**20, max_images=16, max_context_tokens=100, max_new_tokens=40, max_messages=4, max_parts=20,
-    max_text_chars=50, max_stop_strings=2, max_stop_chars=10, max_logprobs=5, max_queue=8, max_positions=100,
+    max_text_chars=50, max_stop_strings=2, max_stop_chars=10, max_logprobs=5, max_queue=8, max_positions=100, max_videos=2,
 )  # fmt: skip
 DIGEST = bytes(range(32))
 Image = visual_tokens_pb2.Image
@@ -63,11 +63,11 @@ def test_a_chat_is_read_with_its_paths() -> None:
     assert isinstance(question.prompt, Chat)
     assert [turn.role for turn in question.prompt.turns] == [Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.USER]
     assert question.prompt.turns[1].parts == (
-        ImagePart("messages[1].parts[0].image"),
+        MediaPart("messages[1].parts[0].image"),
         TextPart("messages[1].parts[1].text", "what?"),
-        ImagePart("messages[1].parts[2].image"),
+        MediaPart("messages[1].parts[2].image"),
     )
-    assert [(i.field, i.data, i.sha256) for i in question.images] == [
+    assert [(i.field, i.data, i.sha256) for i in question.media] == [
         ("messages[1].parts[0].image", b"png", None),
         ("messages[1].parts[2].image", None, DIGEST),
     ]
@@ -78,13 +78,13 @@ def test_a_chat_is_read_with_its_paths() -> None:
 
 
 def test_a_chat_needs_no_image() -> None:
-    assert read(chat(message(text("hello")))).images == ()
+    assert read(chat(message(text("hello")))).media == ()
 
 
 def test_a_raw_prompt_is_read() -> None:
     question = read(pb.GenerateRequest(raw=pb.RawPrompt(text="<image> x", images=[Image(data=b"png")])))
     assert question.prompt == RawPrompt("<image> x", 1)
-    assert [i.field for i in question.images] == ["raw.images[0]"]
+    assert [i.field for i in question.media] == ["raw.images[0]"]
 
 
 SYSTEM_LATER = chat(message(text("a")), message(text("b"), role=pb.ROLE_SYSTEM))
@@ -94,7 +94,7 @@ REFUSED: dict[str, tuple[pb.GenerateRequest, str]] = {
     "many messages": (chat(*[message(text("a"))] * 5), "messages: 5 messages, limit 1 to 4"),
     "no part": (chat(message()), "messages[0].parts: 0 parts, limit 1 to 20"),
     "many parts": (chat(message(*[text("a")] * 21)), "messages[0].parts: 21 parts, limit 1 to 20"),
-    "an empty part": (chat(message(text("a"), pb.Part())), "messages[0].parts[1]: neither text nor image"),
+    "an empty part": (chat(message(text("a"), pb.Part())), "messages[0].parts[1]: neither text, image nor video"),
     "more parts than are looked at": (chat(message(*[image()] * 81)), "messages[0].parts: 81 parts, limit 1 to 20"),
     "80 images in a message": (chat(message(*[image()] * 80)), "messages: 80 images, limit 16"),
     "80 images": (chat(*[message(*[image()] * 20)] * 4), "messages: 80 images, limit 16"),
