@@ -72,7 +72,7 @@ class Pipeline:
         self._limits = limits
         self._tracer = tracer
         self._metrics = metrics
-        self._device_pass = DevicePass(model)
+        self._device_pass = DevicePass(model, bounds.max_batch_tiles)
         self._max_batch_tiles = bounds.max_batch_tiles
         self._images = ThreadPoolExecutor(bounds.image_workers, thread_name_prefix="image")
         self._batcher: Batcher[TileJob, PassResult] = Batcher(

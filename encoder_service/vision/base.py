@@ -18,6 +18,9 @@ from vscan.errors import InvalidArgument
 from vscan.specs import FrameCount, FrameSampling
 from vscan.visual_tokens import SampledFrames, Tile, VisualTokens
 
+# A tile of 24 x 24 tokens, as CLIP ViT-L/14-336 has it.
+_TILE_TOKENS = 576
+
 
 @dataclass(frozen=True, slots=True)
 class ScanSettings:
@@ -53,6 +56,12 @@ class Seen:
     features: torch.Tensor  # [rows, vision hidden], as the projector reads them
     scores: Scores  # [rows]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Seen]) -> Seen:
+        """Parts after each other."""
+        scores = Scores(torch.cat([part.scores.shallow for part in parts]), torch.cat([part.scores.deep for part in parts]))
+        return cls(torch.cat([part.features for part in parts]), scores)
+
 
 class VisionModel(ABC):
     """A loaded vision half: transformer, projector and preprocessing. The tensors belong to the device's thread."""
@@ -78,8 +87,11 @@ class VisionModel(ABC):
         raise InvalidArgument("video", f"{self.family} takes no videos")
 
     @abstractmethod
-    def look(self, images: Sequence[PreparedImage]) -> Seen:
-        """Runs the transformer over the tiles of all images at once, up to the feature layer, and no further."""
+    def look(self, images: Sequence[PreparedImage], max_tiles: int | None = None) -> Seen:
+        """Runs the transformer over the tiles of all images, up to the feature layer, and no further.
+
+        All at once, or about `max_tiles` at a time: an image with more of them costs time, not memory.
+        """
 
     @abstractmethod
     def project(self, features: torch.Tensor) -> torch.Tensor:
@@ -87,7 +99,7 @@ class VisionModel(ABC):
 
     def assemble(self, image: PreparedImage, tiles: Sequence[ReducedTiles]) -> VisualTokens:
         """One image's tiles, each a batch of one on the CPU, as the language model receives them: here after each other."""
-        return in_order(image.grids, tiles)
+        return in_order(image.grids, tiles, image.frames)
 
     @abstractmethod
     def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -105,7 +117,12 @@ def frames_asked(duration_seconds: Fraction, sampling: FrameSampling) -> int:
     return math.floor(duration_seconds * Fraction(repr(float(sampling.per_second))))
 
 
-def in_order(grids: Sequence[Grid], tiles: Sequence[ReducedTiles]) -> VisualTokens:
+def tiles_worth(grid: Grid) -> int:
+    """For how many tiles one counts: a large one for as many as would have its tokens."""
+    return -(-grid.tokens // _TILE_TOKENS)
+
+
+def in_order(grids: Sequence[Grid], tiles: Sequence[ReducedTiles], frames: SampledFrames | None = None) -> VisualTokens:
     """Tiles after each other. Indices of later tiles are moved behind those of earlier ones:
 
     kept of two tiles of 6, T = 2      1 5 | 0 3     →    1 5 6 9
@@ -125,6 +142,7 @@ def in_order(grids: Sequence[Grid], tiles: Sequence[ReducedTiles]) -> VisualToke
         merged_into=torch.cat(merged) if len(merged) == len(tiles) else None,
         tiles=tuple(Tile(grid.rows, grid.columns, tile.kept.shape[1]) for grid, tile in zip(grids, tiles, strict=True)),
         unreduced_count=first_token,
+        frames=frames,
     )
 
 
