@@ -22,7 +22,7 @@ from vscan_client.cli.ask import (
 
 
 def encode(
-    files: Annotated[list[str] | None, typer.Argument(metavar="FILE...", help="Images and videos.")] = None,
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="Images and videos.")] = None,
     video: VideoOption = None,
     frames: FramesOption = None,
     fps: FpsOption = None,
