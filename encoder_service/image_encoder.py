@@ -99,7 +99,7 @@ class ImageEncoder:
             Unavailable: the service is stopping, or its worker has died.
         """
         began = time.perf_counter()
-        check_bytes(data, self.limits)
+        check_bytes(data, self.limits.max_bytes)
         filled = self.filled(reduction)
         with self._tracer.start_as_current_span(names.SPAN_ENCODE, record_exception=False) as span:
             sha256 = await off_loop_if_large(len(data), hashlib.sha256(data).digest)
