@@ -173,7 +173,7 @@ class _Decoder:
 
     def _decoded(self) -> Iterator[VideoFrame]:
         while self._next <= len(self._coded):
-            _check(self._stop)
+            check_awaited(self._stop)
             packet = self._coded[self._next].packet if self._next < len(self._coded) else None  # None: give all that is left
             self._next += 1
             for frame in self._context.decode(packet):
@@ -267,7 +267,7 @@ def _demuxed(container: InputContainer, stream: VideoStream, limits: VideoLimits
     most, total = _max_packets(limits), 0
     may_hide = stream.codec_context.codec.canonical_name == "vp8"
     for packet in container.demux(stream):
-        _check(stop)
+        check_awaited(stop)
         if not packet.size:
             continue
         total += packet.size
@@ -345,6 +345,7 @@ def _max_pixels(limits: VideoLimits) -> str:
     return str(2 * limits.frame.max_pixels)
 
 
-def _check(stop: Event) -> None:
+def check_awaited(stop: Event) -> None:
+    """Raises Cancelled once nobody waits for the work any more."""
     if stop.is_set():
         raise Cancelled("nobody waits for this video any more")
