@@ -45,6 +45,10 @@ class QwenLanguage(LanguageModel):
         super().__init__(model, **stated)
         self._places_per_frame_second = places_per_frame_second
 
+    def positions_taken(self, prompt: Prompt) -> int:
+        """Up to the last place on any axis: a video's time may run ahead of all text."""
+        return self._lay_out(prompt)[1]
+
     def prompt_positions(self, prompt: Prompt) -> Positions:
         """As in the prompt without any reduction: a dropped token leaves a gap. A 2 x 3 image of which 0, 4 and 5 are kept:
 
@@ -53,15 +57,18 @@ class QwenLanguage(LanguageModel):
         height    0 1 2 3 3 5 6
         width     0 1 2 3 4 5 6        next 7
 
-        A video of three 1 x 2 grids, 4 places apart in time. The text after it does not wait for its time to pass, but what is
-        generated does, as in transformers:
+        A video of three 1 x 2 grids, 4 places apart in time. Text does not wait for its time to pass, as transformers has it:
 
         rows      s v v v v v v q
         time      0 1 1 5 5 9 9 3
         height    0 1 1 1 1 1 1 3
-        width     0 1 2 1 2 1 2 3      next 10
+        width     0 1 2 1 2 1 2 3      next 4, taken 10
         """
-        parts, row, start, end = [], 0, 0, 0
+        return self._lay_out(prompt)[0]
+
+    def _lay_out(self, prompt: Prompt) -> tuple[Positions, int]:
+        """The prompt's positions, and how many it takes."""
+        parts, row, start, furthest = [], 0, 0, 0
         for span in prompt.spans:
             image = prompt.images[span.image]
             parts.append(_text_places(start, span.start - row))
@@ -70,11 +77,13 @@ class QwenLanguage(LanguageModel):
             grids = torch.arange(len(image.tiles), dtype=torch.float32)  # as transformers has it
             times = (grids * self._grid_interval(image)).long()
             parts.append(_kept_places(image, times, rows, columns) + start)
-            end = max(end, start + max(int(times[-1]) + 1, rows, columns))  # time may run ahead of the text that follows
+            furthest = max(furthest, start + int(times[-1]) + 1)
             start += max(rows, columns)
             row = span.start + span.count
-        parts.append(_text_places(start, prompt.rows - row))
-        return Positions(torch.cat(parts, dim=1), max(end, start + prompt.rows - row))
+        text = prompt.rows - row
+        parts.append(_text_places(start, text))
+        taken = max(furthest, start + text)
+        return Positions(torch.cat(parts, dim=1), start + text if text else taken), taken
 
     def _grid_interval(self, image: VisualTokens) -> float:
         """Places on the time axis from one grid to the next."""

@@ -85,13 +85,15 @@ def test_kept_columns_of_the_unreduced_prompt(first: int, following: list[tuple[
         ids += [7] * count
 
     expected, delta = rope_index(ids, [picture for picture, _ in following])
-    positions = language().prompt_positions(lay_out(ours, placeholder=IMAGE_PAD))
+    prompt = lay_out(ours, placeholder=IMAGE_PAD)
+    positions = language().prompt_positions(prompt)
     assert torch.equal(positions.places, expected[:, kept])
-    assert positions.next == len(ids) + delta
+    assert positions.next == int(expected[0, -1]) + 1  # where its `generate` goes on, and `delta` does not
+    assert language().positions_taken(prompt) == len(ids) + delta
 
 
 def rope_index(ids: list[int], images: list[Picture]) -> tuple[torch.Tensor, int]:
-    """transformers' positions [3, rows], and what it adds to the row count for the next one."""
+    """transformers' positions [3, rows], and what it adds to the row count for one more than the last on any axis."""
     model: Any = shared_qwen()[1].model
     prompt = torch.tensor([ids])
 
