@@ -155,7 +155,7 @@ class ImageEncoder:
     def filled_sampling(
         self, asked: FrameSampling | None, field: str = "video.sampling", *, sent_frames: bool = False
     ) -> FrameSampling:
-        """Which frames of a video are looked at, the default filled in. Raises InvalidArgument, for the video or below `field`."""
+        """Which frames of a video are looked at, the default filled in. Raises InvalidArgument, at or below `field`."""
         if self.frame_sampling is None:
             raise InvalidArgument(field.partition(".")[0], f"{self.identity.family} takes no videos")
         most = self.limits.video.max_frames

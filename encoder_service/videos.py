@@ -163,7 +163,7 @@ class _Decoder:
                 break
             self._shown, self._ahead = self._ahead, None
         if self._shown is None:
-            raise InvalidArgument(_FIELD, "a frame that cannot be decoded: truncated or damaged")
+            raise ValueError("a frame that cannot be decoded")
         return self._shown
 
     def _key_before(self, tick: int) -> int:
@@ -179,7 +179,7 @@ class _Decoder:
             for frame in self._context.decode(packet):
                 check_size((frame.width, frame.height), self._limits.frame, _FIELD)
                 if frame.is_corrupt:
-                    raise InvalidArgument(_FIELD, "a damaged frame")
+                    raise ValueError("a damaged frame")
                 yield frame
             self._pixels += self._context.width * self._context.height
             if self._pixels > self._limits.max_decoded_pixels:

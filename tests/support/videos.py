@@ -29,6 +29,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "webm vp9": ("webm", "libvpx-vp9"),
     "gif": ("gif", "gif"),
 }
+_SOUND: Mapping[str, str] = {"mp4": "aac", "mov": "pcm_s16le", "matroska": "libopus", "webm": "libopus"}
 _OPTIONS: Mapping[str, dict[str, str]] = {
     "libx264": {"preset": "ultrafast", "bf": "2", "g": "12", "threads": "1"},
     "libx265": {"preset": "ultrafast", "x265-params": "log-level=none:pools=none:frame-threads=1:keyint=12"},
@@ -80,9 +81,7 @@ def video(
         stream.width, stream.height = size
         stream.pix_fmt = pixel_format or {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
         stream.codec_context.time_base = ticks = time_base or 1 / Fraction(rate)
-        tone: Any = (
-            container.add_stream("aac" if container_format in ("mp4", "mov") else "libopus", rate=48_000) if sound else None
-        )
+        tone: Any = container.add_stream(_SOUND[container_format], rate=48_000, layout="mono") if sound else None
         pictures = (numbered(number, size) for number in range(frames)) if isinstance(frames, int) else frames
         for index, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(np.asarray(picture))
@@ -90,9 +89,7 @@ def video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if tone is not None:
-            samples = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.float32), format="fltp", layout="mono")
-            samples.sample_rate = 48_000
-            container.mux([*tone.encode(samples), *tone.encode(None)])
+            container.mux(_silence(tone))
     return file.getvalue()
 
 
@@ -100,8 +97,24 @@ def sound_alone() -> bytes:
     """An MP4 file without pictures."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        tone: Any = container.add_stream("aac", rate=48_000)
-        samples = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.float32), format="fltp", layout="mono")
-        samples.sample_rate = 48_000
-        container.mux([*tone.encode(samples), *tone.encode(None)])
+        container.mux(_silence(container.add_stream("aac", rate=48_000, layout="mono")))
     return file.getvalue()
+
+
+def full_decode(data: bytes) -> list[tuple[int, Image.Image]]:
+    """Time and picture of every frame, as PyAV gives them without further ado."""
+    with av.open(io.BytesIO(data), "r") as container:
+        return [(frame.pts or 0, Image.fromarray(frame.to_ndarray(format="rgb24"))) for frame in container.decode(video=0)]
+
+
+def changed(data: bytes, box: bytes, offset: int, value: bytes) -> bytes:
+    """An MP4 file with other bytes so far behind the beginning of the name of its first box of this kind."""
+    place = data.index(box) + offset
+    return data[:place] + value + data[place + len(value) :]
+
+
+def _silence(tone: Any) -> list[Any]:
+    """A second."""
+    samples = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.int16), format="s16", layout="mono")
+    samples.sample_rate = 48_000
+    return [*tone.encode(samples), *tone.encode(None)]
