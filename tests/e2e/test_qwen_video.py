@@ -50,8 +50,8 @@ def expected(turns: Turns) -> list[int]:
         pixels, grids = zip(*(of_pairs(list(clip.frames)) for clip in clips), strict=True)
         inputs |= {"pixel_values_videos": torch.cat(pixels), "video_grid_thw": torch.tensor(grids)}
         inputs["second_per_grid_ts"] = [PAIR / clip.per_second for clip in clips]
-    for pad, grids in (("<|image_pad|>", "image_grid_thw"), ("<|video_pad|>", "video_grid_thw")):
-        for grid in inputs.get(grids, ()):
+    for pad, name in (("<|image_pad|>", "image_grid_thw"), ("<|video_pad|>", "video_grid_thw")):
+        for grid in inputs.get(name, ()):
             text = text.replace(pad, PLACEHOLDER * (int(grid.prod()) // 4), 1)
         text = text.replace(PLACEHOLDER, pad)
     ids = tokenizer(text, add_special_tokens=False).input_ids

@@ -11,7 +11,13 @@ from tests.support.video_llava import frames_of_noise
 
 # Frames of each video, None for an image, `|` between turns.
 SHAPES: list[list[int | str | None]] = [
-    *[[count] for count in (1, 2, 3, 4, 5, 7, 8)],
+    [1],
+    [2],
+    [3],
+    [4],
+    [5],
+    [7],
+    [8],
     [None],
     [None, None],
     [None, 3],
