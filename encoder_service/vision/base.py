@@ -90,7 +90,7 @@ class VisionModel(ABC):
     def look(self, images: Sequence[PreparedImage], max_tiles: int | None = None) -> Seen:
         """Runs the transformer over the tiles of all images, up to the feature layer, and no further.
 
-        All at once, or about `max_tiles` at a time: an image with more of them costs time, not memory.
+        All at once, or about `max_tiles` at a time, so that what a pass holds does not grow with a video's length.
         """
 
     @abstractmethod

@@ -143,7 +143,8 @@ class QwenVision(VisionModel):
         channels = self._tower.config.in_channels
         by_moment = [rows.view(len(rows), channels, self._moments, -1) for rows in patches]
         chosen = [by_moment[min(moment, len(frames) - 1)][:, :, moment] for moment in range(self._moments)]
-        return torch.stack(chosen, dim=2).flatten(1), grids[0]
+        # The tower would round them to its own type anyway; a long video is smaller so.
+        return torch.stack(chosen, dim=2).flatten(1).to(self.dtype), grids[0]
 
     def _passes(self, images: Sequence[PreparedImage], max_tiles: int | None) -> Iterator[list[tuple[torch.Tensor, Grid]]]:
         """Tiles, pixels and grid, that go through the transformer together."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
 
 from encoder_service.device_pass import DevicePass, TileJob
-from encoder_service.reduction.budget import plan_reduction, spec_for
+from encoder_service.reduction.budget import plan_tiles
 from encoder_service.vision.base import PreparedImage, VisionModel
 from vscan.specs import DEFAULT_REDUCTION, Budget, ReductionMethod, ReductionSpec
 from vscan.visual_tokens import SampledFrames, VisualTokens
@@ -21,7 +21,7 @@ def reduced(
     spec = ReductionSpec(method=method, budget=budget).filled_from(DEFAULT_REDUCTION)
     jobs = []
     for image in prepared:
-        plans = tuple(plan_reduction(spec_for(spec, g), g, model.scan.window, model.scan.share) for g in image.grids)
+        plans = plan_tiles(spec, image.grids, model.scan.window, model.scan.share, image.counted)
         jobs.append(TileJob(image, plans, (0,) * len(plans), INVALID_SPAN_CONTEXT))
     return [result.value for result in DevicePass(model, max_tiles)(jobs)]
 

@@ -23,7 +23,7 @@ from tests.support.tile_jobs import one_a_second, reduced
 from tests.support.video_llava import FRAME_TOKENS, frames_of_noise, pixel_values, shared_video_llava, write_video_llava
 from tests.support.vision import load
 from vscan.errors import CheckpointError
-from vscan.specs import DEFAULT_REDUCTION, FrameCount, Ratio, ReductionSpec, TokensPerTile
+from vscan.specs import DEFAULT_REDUCTION, FrameCount, Ratio, ReductionSpec, TokensPerTile, TotalTokens
 from vscan.visual_tokens import PickedBy, Tile
 
 
@@ -131,6 +131,11 @@ def class_attention(layer: Any, hidden: torch.Tensor) -> list[float]:
     weights = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(dim=-1)
     scores: list[float] = weights[:, 0, 1:].mean(dim=0).tolist()
     return scores
+
+
+def test_a_total_is_shared_by_the_frames_alone() -> None:
+    (value,) = reduced(model(), [video(frames_of_noise(3))], TotalTokens(8))
+    assert [tile.kept_count for tile in value.tiles] == [1, 3, 1, 3, 1, 2]
 
 
 def test_class_tokens_make_no_tiles_of_a_batch() -> None:
