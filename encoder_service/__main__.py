@@ -96,6 +96,7 @@ def _load(settings: EncoderSettings, checkpoint: Checkpoint) -> VisionModel:
         shallow_layer=settings.shallow_layer,
         window=settings.window,
         skip_padding=settings.skip_padding,
+        video_max_tokens=settings.video_max_tokens,
     )
 
 

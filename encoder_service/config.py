@@ -89,6 +89,12 @@ class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettin
         description="Frames looked at of each second of a video whose request does not say which. Unset: the family's "
         "(Qwen2.5-VL 2).",
     )
+    video_max_tokens: int = Field(
+        default=24_576,
+        ge=1,
+        description="Most tokens of one video, before reduction. Qwen2.5-VL makes the frames of a long one smaller to keep to "
+        "it; a video that cannot is refused.",
+    )
 
     max_image_bytes: int = Field(default=20 * _MEBIBYTE, ge=1, description="Largest image file, in bytes.")
     max_image_pixels: int = Field(

@@ -73,6 +73,7 @@ class VisionModel(ABC):
     device: torch.device
     scan: ScanSettings
     frame_sampling: FrameSampling | None = None  # of a video, where a request does not say; None: takes no videos
+    video_max_tokens: int | None = None  # of a video, unreduced; None: as many as come
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> PreparedImage:
@@ -85,6 +86,12 @@ class VisionModel(ABC):
     def preprocess_video(self, frames: Iterable[Image.Image], sampled: SampledFrames) -> PreparedImage:
         """The same for the RGB frames of a video, all of one size, taken one by one; `sampled` says when each comes."""
         raise InvalidArgument("video", f"{self.family} takes no videos")
+
+    def check_video_tokens(self, tokens: int, frames: int) -> None:
+        """Raises InvalidArgument where they are too many; to be called before all frames are pixels."""
+        most = self.video_max_tokens
+        if most is not None and tokens > most:
+            raise InvalidArgument("video", f"{tokens:,} tokens of {frames} frames", limit=f"{most:,} tokens")
 
     @abstractmethod
     def look(self, images: Sequence[PreparedImage], max_tiles: int | None = None) -> Seen:
@@ -150,9 +157,9 @@ def in_order(grids: Sequence[Grid], tiles: Sequence[ReducedTiles], frames: Sampl
 class Family:
     """One file of this package: the `model_type` of config.json, and how to load its vision half.
 
-    `load(checkpoint, dtype=…, device=…, shallow_layer=…, window=…, skip_padding=…)` raises CheckpointError when the half is
-    missing or of a kind that is not served, and StartupError when the layer or the window does not fit; a layer or window of
-    `None` means the family's default.
+    `load(checkpoint, dtype=…, device=…, shallow_layer=…, window=…, skip_padding=…, video_max_tokens=…)` raises CheckpointError
+    when the half is missing or of a kind that is not served, and StartupError when the layer or the window does not fit; a
+    layer or window of `None` means the family's default.
     """
 
     model_type: str

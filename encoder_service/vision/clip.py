@@ -106,6 +106,7 @@ def load_clip_parts(
     shallow_layer: int | None,
     window: int | None,
     skip_padding: bool,
+    **_: Any,
 ) -> ClipParts:
     """Loads tower, projector and preprocessing; of the tower only the layers up to the feature layer.
 

@@ -69,8 +69,11 @@ class QwenVision(VisionModel):
     family = "qwen2_5_vl"
     frame_sampling = FrameRate(2.0)
 
-    def __init__(self, tower: Any, processor: Any, frame_processor: Any, *, scan: ScanSettings) -> None:
+    def __init__(
+        self, tower: Any, processor: Any, frame_processor: Any, *, scan: ScanSettings, video_max_tokens: int | None
+    ) -> None:
         self.scan = scan
+        self.video_max_tokens = video_max_tokens
         self.hidden_size: int = tower.config.out_hidden_size
         self.dtype: torch.dtype = tower.dtype
         self.device: torch.device = tower.device
@@ -81,6 +84,7 @@ class QwenVision(VisionModel):
         self._merge: int = tower.config.spatial_merge_size
         self._moments: int = tower.config.temporal_patch_size
         self._min_frames: int = frame_processor.min_frames
+        self._frame_pixels: tuple[int, int] = (frame_processor.size["shortest_edge"], frame_processor.size["longest_edge"])
 
     def preprocess(self, image: Image.Image) -> PreparedImage:
         """The checkpoint's own image processor, on the CPU; it resizes to whole tokens within the checkpoint's limits."""
@@ -97,10 +101,15 @@ class QwenVision(VisionModel):
 
     def preprocess_video(self, frames: Iterable[Image.Image], sampled: SampledFrames) -> PreparedImage:
         """Each frame by itself, as the checkpoint's video processor resizes it; an odd last one stands for two."""
+        count = len(sampled.seconds)
+        pairs = -(-count // self._moments)
+        size = self._frame_size(pairs)
         coming = iter(frames)
         tiles = []
         while together := list(islice(coming, self._moments)):
-            tiles.append(self._tile(together))
+            tile, grid = self._tile(together, size)
+            self.check_video_tokens(pairs * grid.tokens, count)
+            tiles.append((tile, grid))
         pixels, grids = zip(*tiles, strict=True)
         return PreparedImage(torch.cat(pixels), grids, frames=sampled)
 
@@ -121,23 +130,35 @@ class QwenVision(VisionModel):
         """What the shapes of the tensors do not say."""
         tower = {name: getattr(self._tower.config, name) for name in _TOWER_CONFIGURATION}
         processors = {"preprocessing": self._processor.to_dict(), "video_preprocessing": self._frame_processor.to_dict()}
-        return {"tower": tower, **processors}
+        return {"tower": tower, **processors, "video_max_tokens": self.video_max_tokens}
 
-    def _patches(self, processor: Any, image: Image.Image, field: str) -> tuple[torch.Tensor, Grid]:
+    def _frame_size(self, pairs: int) -> dict[str, int]:
+        """Least and most pixels of a frame. A video's most pixels are shared equally, so that a longer one has smaller frames.
+
+        As the authors' qwen-vl-utils and transformers' `cap_pixels_per_frame`: never less than 1.05 times a frame's least.
+        """
+        least, most = self._frame_pixels
+        if self.video_max_tokens is not None:
+            share = self.video_max_tokens * (self._merge * self._tower.config.patch_size) ** 2 // pairs
+            most = min(most, max(share, int(1.05 * least)))
+        return {"shortest_edge": least, "longest_edge": most}
+
+    def _patches(self, processor: Any, image: Image.Image, field: str, **options: Any) -> tuple[torch.Tensor, Grid]:
         """[patches, channels x moments x pixels of a patch], the same at each moment."""
         try:
-            made = processor(images=image, return_tensors="pt")
+            made = processor(images=image, return_tensors="pt", **options)
         except ValueError as error:  # its only complaint about a decoded image
             raise InvalidArgument(field, f"{image.width} x {image.height} pixels: {error}") from error
         _, rows, columns = made["image_grid_thw"][0].tolist()
         return made["pixel_values"], Grid(rows // self._merge, columns // self._merge)
 
-    def _tile(self, frames: Sequence[Image.Image]) -> tuple[torch.Tensor, Grid]:
+    def _tile(self, frames: Sequence[Image.Image], size: Mapping[str, int]) -> tuple[torch.Tensor, Grid]:
         """Of the patches of each frame its own moment; the last frame's are repeated for moments that have none.
 
         frames a, b     a a | a a | ...  and  b b | b b | ...     →     a b | a b | ...
         """
-        patches, grids = zip(*(self._patches(self._frame_processor, frame, "video") for frame in frames), strict=True)
+        made = (self._patches(self._frame_processor, frame, "video", size=dict(size)) for frame in frames)
+        patches, grids = zip(*made, strict=True)
         if len(set(grids)) > 1:
             raise InvalidArgument("video", "frames of different sizes")
         channels = self._tower.config.in_channels
@@ -204,6 +225,7 @@ def load(
     device: torch.device,
     shallow_layer: int | None,
     window: int | None,
+    video_max_tokens: int | None,
     **_: Any,
 ) -> QwenVision:
     """Loads the vision half: transformer, merger and preprocessing.
@@ -226,7 +248,7 @@ def load(
         device=device,
         attention=PACKED_ATTENTION,
     )
-    return QwenVision(tower, processor, frame_processor, scan=scan)
+    return QwenVision(tower, processor, frame_processor, scan=scan, video_max_tokens=video_max_tokens)
 
 
 def _watch(received: dict[int, torch.Tensor], index: int, sequences: PackedSequences) -> Any:

@@ -38,8 +38,9 @@ class VideoLlavaVision(ClipVision):
     family = "video_llava"
     frame_sampling = FrameCount(8)
 
-    def __init__(self, parts: ClipParts, *, video_tower: Any, frame_processor: Any) -> None:
+    def __init__(self, parts: ClipParts, *, video_tower: Any, frame_processor: Any, video_max_tokens: int | None) -> None:
         super().__init__(parts)
+        self.video_max_tokens = video_max_tokens
         self._video_tower = video_tower
         self._frame_processor = frame_processor
 
@@ -49,6 +50,8 @@ class VideoLlavaVision(ClipVision):
 
     def preprocess_video(self, frames: Iterable[Image.Image], sampled: SampledFrames) -> PreparedImage:
         """Each frame by itself, as the checkpoint's video processor does it."""
+        count = len(sampled.seconds)
+        self.check_video_tokens(count * (_CLASS_TOKEN.tokens + self.grid.tokens), count)
         pixels = torch.cat([_pixels(self._frame_processor, frame) for frame in frames])
         grids, counted = (_CLASS_TOKEN, self.grid) * len(pixels), (False, True) * len(pixels)
         return PreparedImage(pixels, grids, counted=counted, frames=sampled)
@@ -81,13 +84,16 @@ class VideoLlavaVision(ClipVision):
         return Seen(hidden.flatten(0, 1), Scores(shallow, deep))
 
 
-def load(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, **settings: Any) -> VideoLlavaVision:
+def load(
+    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, video_max_tokens: int | None, **settings: Any
+) -> VideoLlavaVision:
     """Loads the half; see `load_clip_parts` for settings and errors."""
     parts = load_clip_parts(checkpoint, processors=_PROCESSORS, tower="image_tower", dtype=dtype, device=device, **settings)
     model = VideoLlavaVision(
         parts,
         video_tower=load_tower(checkpoint, "video_tower", parts.scan, dtype=dtype, device=device),
         frame_processor=load_frame_processor(checkpoint, "VideoLlavaVideoProcessor", CLIPImageProcessorPil),
+        video_max_tokens=video_max_tokens,
     )
     check_preprocessing(checkpoint, model)
     return model

@@ -220,6 +220,19 @@ async def test_each_bad_video_is_refused_by_name_and_limit_and_the_next_one_work
         assert (await encoded(encoder, request(video())))[1].report.place == int(Place.ENCODED)
 
 
+@pytest.mark.parametrize("serving", [video_llava, qwen])
+async def test_more_tokens_than_a_video_may_have_never_reach_the_tower(serving: Callable[..., Any]) -> None:
+    watched = Watched()
+    async with serving(telemetry=watched.telemetry, video_max_tokens=2 * 17) as encoder:
+        sent = frames(*[(28, 28)] * 18)
+        error = await encoder.refusal(encoder.stub.Encode(request(frames=sent)))
+        tokens = 9 * 4 if serving is qwen else 18 * 17
+        assert str(error) == f"video: {tokens} tokens of 18 frames, limit 34 tokens"
+        assert not watched.spans("vit")
+        value, _ = await encoded(encoder, request(frames=frames(*[(28, 28)] * 2)))
+        assert value.unreduced_count <= 34
+
+
 async def test_a_family_without_videos_refuses_them() -> None:
     async with running_encoder() as encoder:
         for asked in (request(video()), request(frames=frames((32, 24))), request(sha256=bytes(32))):

@@ -72,6 +72,39 @@ def test_pixels_and_tokens_are_those_of_transformers(count: int, width: int, hei
     assert value.frames == one_a_second(count)
 
 
+# How many tokens a video may have; its frames, their width and height; their grid of tokens.
+TOTALS = [(24_576, 6, 250, 84, (3, 9)), (81, 6, 250, 84, (3, 9)), (80, 6, 250, 84, (2, 8)), (90, 4, 400, 300, (5, 7))]
+
+
+@pytest.mark.parametrize(("total", "count", "width", "height", "grid"), TOTALS)
+def test_frames_of_a_video_of_too_many_tokens_are_smaller(
+    total: int, count: int, width: int, height: int, grid: tuple[int, int]
+) -> None:
+    """Each has the pixels that transformers' `cap_pixels_per_frame` leaves it."""
+    frames = frames_of_noise(count, width, height)
+    encoder = load(shared_qwen()[0], shallow_layer=None, window=None, video_max_tokens=total)
+    most = max(min(28 * 28 * 1280, total * 28 * 28 * 2 // count), int(1.05 * 56 * 56))
+    prepared = video(frames, encoder)
+    torch.testing.assert_close(prepared.pixels, laid_out(frames, most=most)[0], rtol=1e-5, atol=1e-5)
+    assert prepared.grids == (Grid(*grid),) * (count // 2)
+    assert sum(tile.tokens for tile in prepared.grids) <= total
+    assert encoder.preprocess(frames[0]).grids == model().preprocess(frames[0]).grids, "an image is no part of a video"
+    assert fingerprint(encoder) != fingerprint(model())
+
+
+def test_the_repeated_frame_of_an_odd_video_is_counted() -> None:
+    encoder = load(shared_qwen()[0], shallow_layer=None, window=None, video_max_tokens=50)
+    assert video(frames_of_noise(3, 300, 300), encoder).grids == (Grid(5, 5),) * 2
+
+
+def test_a_video_whose_frames_cannot_be_small_enough_is_refused_before_all_are_taken() -> None:
+    encoder = load(shared_qwen()[0], shallow_layer=None, window=None, video_max_tokens=11)
+    frames = iter(frames_of_noise(6, 300, 300))
+    with pytest.raises(InvalidArgument, match=r"^video: 12 tokens of 6 frames, limit 11 tokens$"):
+        encoder.preprocess_video(frames, one_a_second(6))
+    assert len(list(frames)) == 4
+
+
 @pytest.mark.parametrize("max_tiles", [None, 1, 2])
 def test_each_tile_of_a_batch_is_reduced_by_itself(max_tiles: int | None) -> None:
     frames, others = frames_of_noise(5, 250, 140, seed=1), frames_of_noise(2, 84, 84, seed=2)
