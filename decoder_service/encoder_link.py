@@ -203,8 +203,13 @@ def _for_the_caller(error: VScanError, field: str, deadline: Deadline) -> VScanE
 
 
 def _in_request(encoder_field: str, field: str) -> str:
-    """`image.data` of the encoder's request is `messages[1].parts[0].image.data` of ours; `reduction` is at the top of both."""
+    """`image.data` of the encoder's request is `messages[1].parts[0].image.data` of ours; `reduction` is at the top of both.
+
+    A `reply` that is more than this side takes has too many tokens in it, which the reduction can change.
+    """
     first, dot, rest = encoder_field.partition(".")
     if first in ("image", "video"):
         return f"{field}{dot}{rest}"
-    return encoder_field if first == "reduction" else f"{field}.{encoder_field}"
+    if first in ("reduction", "reply"):
+        return f"reduction{dot}{rest}"
+    return f"{field}.{encoder_field}"

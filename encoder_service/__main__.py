@@ -64,7 +64,12 @@ async def build(settings: EncoderSettings, telemetry: Telemetry) -> EncoderServi
         metrics=metrics,
         token_metrics=TokenMetrics(telemetry.meter),
     )
-    servicer = EncoderServicer(encoder, max_lookup_digests=settings.max_lookup_digests, max_queue=settings.max_queue)
+    servicer = EncoderServicer(
+        encoder,
+        max_lookup_digests=settings.max_lookup_digests,
+        max_queue=settings.max_queue,
+        max_message_bytes=settings.max_message_bytes,
+    )
     encoder_pb2_grpc.add_VisionEncoderServicer_to_server(servicer, rpc.server)  # type: ignore[no-untyped-call]
     return EncoderService(rpc, encoder, pipeline, cache)
 

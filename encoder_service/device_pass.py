@@ -48,6 +48,12 @@ class TileJob:
         """Its size in a batch."""
         return sum(tiles_worth(grid) for grid in self._counted())
 
+    @property
+    def least_kept(self) -> int:
+        """Tokens that will be left for certain: of a tile with padding it may be fewer than its plan says."""
+        valid = self.image.valid or repeat(None)
+        return sum(plan.keep_tokens for plan, mask in zip(self.plans, valid, strict=False) if mask is None)
+
     def _counted(self) -> list[Grid]:
         return list(compress(self.image.grids, self.image.counted or repeat(True)))
 

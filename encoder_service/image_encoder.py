@@ -6,7 +6,7 @@ An entry is written only under a digest that was computed here from bytes. A dig
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from opentelemetry.trace import Span, Tracer
@@ -16,6 +16,7 @@ from encoder_service.identity import EncoderIdentity
 from encoder_service.media import Media, MediaLimits
 from encoder_service.pipeline import Pipeline
 from encoder_service.reduction.budget import Grid, plan_reduction
+from encoder_service.reply_size import TooLargeToSend, too_large_to_send
 from vscan.cache.place import Place
 from vscan.cache.tiers import CacheHit, TieredCache
 from vscan.content_key import content_key
@@ -94,8 +95,10 @@ class ImageEncoder:
         self._token_metrics = token_metrics
         self.filled(ReductionSpec())
 
-    async def encode(self, media: Media, reduction: ReductionSpec, tenant: str) -> Encoding:
+    async def encode(self, media: Media, reduction: ReductionSpec, tenant: str, max_bytes: int | None = None) -> Encoding:
         """The tokens of an image or video: from a cache, from another request's encoding, or encoded now.
+
+        Nothing is encoded of which it is certain that more than `max_bytes` of tokens would come.
 
         Raises:
             InvalidArgument: the image or video, or the spec; names the field and the limit.
@@ -109,7 +112,9 @@ class ImageEncoder:
             sha256 = await off_loop_if_large(media.size_bytes, media.sha256)
             key = self._key(sha256, filled, tenant, media.sampling)
             span.set_attribute(names.ATTR_IMAGE_BYTES, media.size_bytes)
-            found, shared = await self._flights.run(key, lambda: self._find_or_encode(key, sha256, media, filled))
+            found, shared = await self._flown(
+                key, lambda: self._find_or_encode(key, sha256, media, filled, max_bytes), max_bytes
+            )
             if shared:
                 self._metrics.shared()
                 found = _as_shared(found)
@@ -170,12 +175,23 @@ class ImageEncoder:
         """Stops all work under way; who waits for it gets Unavailable."""
         await self._flights.aclose()
 
-    async def _find_or_encode(self, key: bytes, sha256: bytes, media: Media, filled: ReductionSpec) -> _Found:
+    async def _flown(self, key: bytes, make: Callable[[], Awaitable[_Found]], max_bytes: int | None) -> tuple[_Found, bool]:
+        while True:
+            try:
+                return await self._flights.run(key, make)
+            except TooLargeToSend as error:
+                if max_bytes is not None:
+                    raise too_large_to_send(error.size_bytes, max_bytes) from error
+                # Another's flight, which ended for want of room in that one's message.
+
+    async def _find_or_encode(
+        self, key: bytes, sha256: bytes, media: Media, filled: ReductionSpec, max_bytes: int | None
+    ) -> _Found:
         # The look into the caches is part of the flight: else one that landed in between would be flown again.
         hit, get_ms = await self._get(key)
         if hit is not None:
             return _Found(hit.value, hit.place, Timings(cache_get_ms=get_ms))
-        encoded = await self._pipeline.encode(media, sha256, filled)
+        encoded = await self._pipeline.encode(media, sha256, filled, max_bytes)
         self._token_metrics.record("encoder", encoded.value.unreduced_count, encoded.value.kept_count)
         put_ms = await self._put(key, encoded.value)
         timings = Timings(

@@ -27,6 +27,7 @@ from encoder_service.device_pass import DevicePass, Interval, PassResult, TileJo
 from encoder_service.media import Media, MediaLimits
 from encoder_service.reduction.budget import plan_tiles
 from encoder_service.reduction.controls import tile_seed
+from encoder_service.reply_size import TooLargeToSend
 from encoder_service.vision.base import PreparedImage, VisionModel
 from vscan.errors import InvalidArgument
 from vscan.specs import ReductionSpec
@@ -96,10 +97,13 @@ class Pipeline:
         with self._batcher.admit() as admission:
             await self._batcher.submit(job, self._max_batch_tiles, admission)  # a full batch waits for no company
 
-    async def encode(self, media: Media, media_sha256: bytes, reduction: ReductionSpec) -> Encoded:
+    async def encode(
+        self, media: Media, media_sha256: bytes, reduction: ReductionSpec, max_bytes: int | None = None
+    ) -> Encoded:
         """Encodes one image or video as a filled spec says.
 
         Raises:
+            TooLargeToSend: it is certain that there will be more than `max_bytes` of tokens; found before the transformer runs.
             InvalidArgument: the image or video, or the spec for its tiles.
             ResourceExhausted: too many wait.
             Unavailable: the service is stopping, or its worker has died.
@@ -108,6 +112,9 @@ class Pipeline:
             admitted_ns = time.time_ns()
             prepared, decoded = await self._decoded(media)
             job = self._job(prepared, media_sha256, reduction)
+            least_bytes = job.least_kept * self._model.hidden_size * self._model.dtype.itemsize
+            if max_bytes is not None and least_bytes > max_bytes:
+                raise TooLargeToSend(least_bytes)
             result = await self._batcher.submit(job, job.size, admission)
         queued = Interval(decoded.end_ns, max(decoded.end_ns, result.vit.start_ns))
         queue_ms = Interval(admitted_ns, decoded.start_ns).ms + queued.ms

@@ -8,6 +8,7 @@ from typing import Any
 import vscan
 from encoder_service.image_encoder import Encoding, ImageEncoder
 from encoder_service.media import ImageFile, Media, SentFrames, VideoFile
+from encoder_service.reply_size import too_large_to_send
 from vscan.cache.place import Place
 from vscan.content_key import DIGEST_BYTES
 from vscan.errors import InvalidArgument
@@ -27,8 +28,9 @@ _FORMS = (pb.REPLY_FORM_UNSPECIFIED, pb.REPLY_FORM_INLINE, pb.REPLY_FORM_REFEREN
 class EncoderServicer(encoder_pb2_grpc.VisionEncoderServicer):
     """`vscan.v1.VisionEncoder`."""
 
-    def __init__(self, encoder: ImageEncoder, *, max_lookup_digests: int, max_queue: int) -> None:
+    def __init__(self, encoder: ImageEncoder, *, max_lookup_digests: int, max_queue: int, max_message_bytes: int) -> None:
         self._encoder = encoder
+        self._max_message_bytes = max_message_bytes
         self._max_lookup_digests = max_lookup_digests
         self._description = _description(encoder, max_lookup_digests, max_queue)
 
@@ -37,13 +39,14 @@ class EncoderServicer(encoder_pb2_grpc.VisionEncoderServicer):
         if request.reply_form not in _FORMS:
             raise InvalidArgument("reply_form", f"unknown value {int(request.reply_form)}")
         reduction = reduction_from_proto(request.reduction)
+        max_bytes = None if request.reply_form == pb.REPLY_FORM_REFERENCE else self._max_message_bytes
         if request.HasField("image") and request.HasField("video"):
             raise InvalidArgument("video", "set beside an image", limit="one of the two")
         if request.HasField("video"):
-            encoding = await self._encode_video(request.video, reduction)
+            encoding = await self._encode_video(request.video, reduction, max_bytes)
         else:
-            encoding = await self._encode_image(request.image, reduction)
-        return await self._response(encoding, inline=request.reply_form != pb.REPLY_FORM_REFERENCE)
+            encoding = await self._encode_image(request.image, reduction, max_bytes)
+        return await self._response(encoding, max_bytes)
 
     async def Lookup(self, request: pb.LookupRequest, context: Any) -> pb.LookupResponse:
         """Says where tokens of images are cached."""
@@ -61,17 +64,17 @@ class EncoderServicer(encoder_pb2_grpc.VisionEncoderServicer):
         """Describes the model, its limits and its defaults."""
         return self._description
 
-    async def _encode_image(self, image: visual_tokens_pb2.Image, reduction: ReductionSpec) -> Encoding:
+    async def _encode_image(self, image: visual_tokens_pb2.Image, reduction: ReductionSpec, max_bytes: int | None) -> Encoding:
         match image.WhichOneof("source"):
             case "data":
-                return await self._encoder.encode(ImageFile(image.data), reduction, current_tenant())
+                return await self._encoder.encode(ImageFile(image.data), reduction, current_tenant(), max_bytes)
             case "sha256":
                 _check_digest(image.sha256, "image.sha256")
                 return await self._encoder.find(image.sha256, reduction, current_tenant())
             case _:
                 raise InvalidArgument("image", "not set")
 
-    async def _encode_video(self, video: visual_tokens_pb2.Video, reduction: ReductionSpec) -> Encoding:
+    async def _encode_video(self, video: visual_tokens_pb2.Video, reduction: ReductionSpec, max_bytes: int | None) -> Encoding:
         source = video.WhichOneof("source")
         asked = frame_sampling_from_proto(video.sampling, "video.sampling")
         sampling = self._encoder.filled_sampling(asked, sent_frames=source == "frames")
@@ -86,7 +89,7 @@ class EncoderServicer(encoder_pb2_grpc.VisionEncoderServicer):
                 return await self._encoder.find(video.sha256, reduction, current_tenant(), sampling)
             case _:
                 raise InvalidArgument("video", "not set")
-        return await self._encoder.encode(media, reduction, current_tenant())
+        return await self._encoder.encode(media, reduction, current_tenant(), max_bytes)
 
     def _lookup_sampling(self, request: pb.LookupRequest) -> FrameSampling | None:
         if not request.HasField("video_sampling"):
@@ -94,10 +97,14 @@ class EncoderServicer(encoder_pb2_grpc.VisionEncoderServicer):
         asked = frame_sampling_from_proto(request.video_sampling, "video_sampling")
         return self._encoder.filled_sampling(asked, "video_sampling")
 
-    async def _response(self, encoding: Encoding, *, inline: bool) -> pb.EncodeResponse:
-        value = encoding.value
-        tokens = await off_loop_if_large(value.nbytes, value.to_proto) if inline else None
-        return pb.EncodeResponse(
+    async def _response(self, encoding: Encoding, max_bytes: int | None) -> pb.EncodeResponse:
+        """With the tokens, where they are to be sent, in at most `max_bytes`."""
+        value, tokens = encoding.value, None
+        if max_bytes is not None:
+            if value.tokens.nbytes > max_bytes:
+                raise too_large_to_send(value.tokens.nbytes, max_bytes)
+            tokens = await off_loop_if_large(value.nbytes, value.to_proto)
+        response = pb.EncodeResponse(
             report=visual_tokens_pb2.ImageReport(
                 sha256=encoding.sha256,
                 tokens_before=value.unreduced_count,
@@ -110,6 +117,9 @@ class EncoderServicer(encoder_pb2_grpc.VisionEncoderServicer):
             fingerprint=self._encoder.identity.fingerprint,
             timings=pb.EncodeTimings(**asdict(encoding.timings)),
         )
+        if max_bytes is not None and response.ByteSize() > max_bytes:
+            raise too_large_to_send(response.ByteSize(), max_bytes)
+        return response
 
 
 def _check_digest(digest: bytes, field: str) -> None:
