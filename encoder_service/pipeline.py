@@ -119,7 +119,7 @@ class Pipeline:
         queued = Interval(decoded.end_ns, max(decoded.end_ns, result.vit.start_ns))
         queue_ms = Interval(admitted_ns, decoded.start_ns).ms + queued.ms
         self._metrics.waited(queue_ms)
-        self._record_spans(queued, result)
+        self._record_spans(queued, job, result)
         return Encoded(
             value=result.value,
             queue_ms=queue_ms,
@@ -179,7 +179,7 @@ class Pipeline:
         self._metrics.batch(images=len(jobs), tiles=tiles, vit_ms=results[0].vit.ms)
         return [replace(result, batch_span=span.get_span_context()) for result in results]
 
-    def _record_spans(self, queued: Interval, result: PassResult) -> None:
+    def _record_spans(self, queued: Interval, job: TileJob, result: PassResult) -> None:
         """The request's share of a batch, as spans of its own trace."""
         links = [Link(result.batch_span)] if result.batch_span is not None and result.batch_span.is_valid else []
         counts = {
@@ -187,7 +187,7 @@ class Pipeline:
             names.ATTR_TOKENS_AFTER: result.value.kept_count,
         }
         self._record(names.SPAN_QUEUE, queued, {}, [])
-        self._record(names.SPAN_VIT, result.vit, {names.ATTR_TILES: len(result.value.tiles)}, links)
+        self._record(names.SPAN_VIT, result.vit, {names.ATTR_TILES: job.tiles}, links)
         self._record(names.SPAN_REDUCE, result.reduce, counts, links)
 
     def _record(self, name: str, when: Interval, attributes: dict[str, AttributeValue], links: list[Link]) -> None:

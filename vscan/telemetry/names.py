@@ -79,7 +79,7 @@ ATTR_CACHE_ENTRIES = "vscan.cache.entries"  # keys asked for at once
 # ── Attributes: the encoder.
 ATTR_BATCH_IMAGES = "vscan.batch.images"
 ATTR_BATCH_TILES = "vscan.batch.tiles"
-ATTR_TILES = "vscan.tiles"  # of one image
+ATTR_TILES = "vscan.tiles"  # of one image or video, as they go through the transformer
 ATTR_DEVICE = "vscan.device"
 
 # ── Attributes: the engine.

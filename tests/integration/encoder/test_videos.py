@@ -93,6 +93,8 @@ async def test_a_file_is_encoded_once_and_then_found_by_its_name_and_sampling() 
     assert decode.attributes[names.ATTR_VIDEO_FRAMES] == 8
     assert decode.attributes[names.ATTR_IMAGE_WIDTH] == 96
     assert {dict(span.attributes or {}).get(names.ATTR_VIDEO_FRAMES) for span in watched.spans("encode")[:3]} == {8}
+    (vit,) = watched.spans("vit")
+    assert dict(vit.attributes or {})[names.ATTR_TILES] == 8, "a [CLS] token is no tile of the transformer's"
 
 
 @pytest.mark.parametrize("serving", [video_llava, qwen])
