@@ -11,7 +11,7 @@ from threading import Event
 from opentelemetry.trace import get_current_span
 from PIL import Image
 
-from encoder_service.images import ImageLimits, bytes_text, check_bytes, decode_image
+from encoder_service.images import ImageLimits, check_bytes, decode_image, over_bytes
 from encoder_service.videos import VideoLimits, check_awaited, sample_video
 from encoder_service.vision.base import PreparedImage, VisionModel
 from vscan.content_key import frames_sha256
@@ -108,7 +108,7 @@ class SentFrames:
         if not 1 <= len(self.images) <= most:
             raise InvalidArgument(_FRAMES, f"{len(self.images)} frames", limit=f"1 to {most}")
         if self.size_bytes > limits.video.max_bytes:
-            raise InvalidArgument(_FRAMES, bytes_text(self.size_bytes), limit=bytes_text(limits.video.max_bytes))
+            raise over_bytes(_FRAMES, self.size_bytes, limits.video.max_bytes)
 
     def prepare(self, model: VisionModel, limits: MediaLimits, stop: Event) -> PreparedImage:
         """Decodes and resizes the frames. Raises InvalidArgument, and Cancelled once `stop` is set."""
