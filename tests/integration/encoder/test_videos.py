@@ -180,7 +180,7 @@ REFUSED: dict[str, tuple[Callable[[], pb.EncodeRequest], str]] = {
         "video: set beside an image, limit one of the two",
     ),
     "empty": (lambda: request(b""), "video: empty"),
-    "a text": (lambda: request(b"a text, clip.mp4"), "video: not a video of a known format, limit MP4, WebM, GIF"),
+    "a text": (lambda: request(b"a text, clip.mp4"), "video: not a video of a known format, limit MP4 or QuickTime, WebM or Matroska, GIF"),
     "truncated": (lambda: request(video()[:-90]), "video: not a readable MP4 file: truncated or damaged"),
     "many bytes": (lambda: request(bytes(20_001)), "video: 20,001 bytes, limit 20,000 bytes"),
     "long": (lambda: request(video(rate=5)), "video: 6.0 seconds, limit 5 seconds"),
