@@ -12,6 +12,7 @@ import pytest
 import torch
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_window_index
 
@@ -137,6 +138,17 @@ def test_half_a_checkpoint_is_refused(tmp_path: Path) -> None:
     make_qwen(tmp_path)
     rename_tensors(tmp_path, lambda key: "" if "merger" in key else key)
     with pytest.raises(CheckpointError, match="lacks 5 tensors of Qwen2_5_VisionTransformerPretrainedModel"):
+        load(tmp_path, shallow_layer=None, window=None)
+
+
+@pytest.mark.parametrize("style", ["old", "new"])
+def test_quantised_weights_are_refused(tmp_path: Path, style: str) -> None:
+    make_qwen(tmp_path, style=style)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("visual.blocks.1.attn.qkv.weight"))
+    save_file(tensors | {name: tensors[name].to(torch.float8_e4m3fn)}, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"{name} is stored as F8_E4M3; only weights that are not"):
         load(tmp_path, shallow_layer=None, window=None)
 
 
