@@ -21,6 +21,7 @@ from vscan.telemetry import names
 from vscan.visual_tokens import SampledFrames
 
 _FRAMES = "video.frames.images"
+_RATE = "video.sampling.frames_per_second"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,10 @@ class SentFrames:
             raise InvalidArgument(_FRAMES, f"{len(self.images)} frames", limit=f"1 to {most}")
         if self.size_bytes > limits.video.max_bytes:
             raise over_bytes(_FRAMES, self.size_bytes, limits.video.max_bytes)
+        rate, seconds = sent_frame_rate(self.sampling), limits.video.max_seconds
+        if len(self.images) > rate * seconds:
+            problem = f"{len(self.images)} frames at {rate:g} a second"
+            raise InvalidArgument(_RATE, problem, limit=f"{seconds:g} seconds of video")
 
     def prepare(self, model: VisionModel, limits: MediaLimits, stop: Event) -> PreparedImage:
         """Decodes and resizes the frames. Raises InvalidArgument, and Cancelled once `stop` is set."""
