@@ -124,11 +124,14 @@ def _frame_sampling(settings: EncoderSettings, model: VisionModel) -> FrameSampl
 
 
 def _bounds(settings: EncoderSettings) -> PipelineBounds:
+    image_workers = settings.image_workers or min(_MOST_DEFAULT_IMAGE_WORKERS, os.cpu_count() or 1)
     return PipelineBounds(
         max_queue=settings.max_queue,
+        max_queue_bytes=settings.max_queue_bytes,
         max_batch_tiles=settings.max_batch_tiles,
         batch_wait_ms=settings.batch_wait_ms,
-        image_workers=settings.image_workers or min(_MOST_DEFAULT_IMAGE_WORKERS, os.cpu_count() or 1),
+        image_workers=image_workers,
+        video_workers=settings.video_workers or max(1, image_workers // 2),
     )
 
 

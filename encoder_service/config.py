@@ -127,7 +127,14 @@ class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettin
     max_queue: int = Field(
         default=64,
         ge=1,
-        description="Images and videos that may wait to be encoded; one more gets RESOURCE_EXHAUSTED with a retry delay.",
+        description="Images that may wait to be encoded, and as many videos. "
+        "One more gets RESOURCE_EXHAUSTED with a retry delay.",
+    )
+    max_queue_bytes: int = Field(
+        default=1024 * _MEBIBYTE,
+        ge=1,
+        description="Most bytes that the images which wait may hold, files and prepared pixels together, and as many the "
+        "videos. One more gets RESOURCE_EXHAUSTED, and none is prepared meanwhile. A single one may have more.",
     )
     max_batch_tiles: int = Field(
         default=16, ge=1, description="Most tiles of one device pass. A tile of many tokens counts as one for each 576 of them."
@@ -139,7 +146,14 @@ class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettin
         default=None,
         ge=1,
         le=256,
-        description="Threads that decode and resize images and videos, one each. Unset: as many as there are cores, at most 4.",
+        description="Threads that decode and resize images, one each. Unset: as many as there are cores, at most 4.",
+    )
+    video_workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads that decode and resize videos, one each, so that images wait for no video. Unset: half as many as "
+        "for images, at least 1.",
     )
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from threading import Event
+from typing import ClassVar
 
 from opentelemetry.trace import get_current_span
 from PIL import Image
@@ -36,6 +37,7 @@ class MediaLimits:
 class ImageFile:
     """An image."""
 
+    is_video: ClassVar[bool] = False
     data: bytes
     sampling: FrameSampling | None = None
 
@@ -61,6 +63,7 @@ class ImageFile:
 class VideoFile:
     """A video, and which frames of it are looked at."""
 
+    is_video: ClassVar[bool] = True
     data: bytes
     sampling: FrameSampling
 
@@ -91,6 +94,7 @@ class VideoFile:
 class SentFrames:
     """Frames of a video, image files of one size, all looked at; `sampling` says at which rate they were taken."""
 
+    is_video: ClassVar[bool] = True
     images: tuple[bytes, ...]
     sampling: FrameSampling
 

@@ -1,10 +1,11 @@
 """From the bytes of images and videos to visual tokens.
 
     pre: decode, resize          core: transformer, reduction      post: cache, reply
-    thread pool           ──▶    one thread, batched        ──▶    the request's own task
+    thread pools          ──▶    one thread, batched        ──▶    the request's own task
 
-One bound covers what waits before the core: a request takes its place before its image is decoded and keeps it until its batch
-starts. Behind the core there is no more than the calls that the server admits at once. Decoding ends when nobody waits for it.
+Videos take long to decode: they have threads and a waiting room apart from those of images. A request takes its place before it
+is decoded and keeps it until its batch starts. Behind the core there is no more than the calls that the server admits at once.
+Decoding ends when nobody waits for it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from encoder_service.reduction.budget import plan_tiles
 from encoder_service.reduction.controls import tile_seed
 from encoder_service.reply_size import TooLargeToSend
 from encoder_service.vision.base import PreparedImage, VisionModel
+from encoder_service.waiting_room import Place, WaitingRoom
 from vscan.errors import InvalidArgument
 from vscan.specs import ReductionSpec
 from vscan.telemetry import names
@@ -42,10 +44,12 @@ _WARM_UP_SIDE_PIXELS = 64
 class PipelineBounds:
     """How much at once, and how long to wait for company."""
 
-    max_queue: int
+    max_queue: int  # images, and as many videos
+    max_queue_bytes: int  # the same
     max_batch_tiles: int
     batch_wait_ms: float
     image_workers: int
+    video_workers: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,15 @@ class Encoded:
     decode_image_ms: float
     vit_ms: float
     reduce_ms: float
+
+
+class _Lane:
+    """Where images wait and are decoded, or videos."""
+
+    def __init__(self, what: str, threads: int, bounds: PipelineBounds, on_change: Callable[[int], None]) -> None:
+        self.room = WaitingRoom(what, max_places=bounds.max_queue, max_bytes=bounds.max_queue_bytes, on_change=on_change)
+        self.threads = ThreadPoolExecutor(threads, thread_name_prefix=what)
+        self.turns = asyncio.Semaphore(threads)
 
 
 class Pipeline:
@@ -77,13 +90,12 @@ class Pipeline:
         self._metrics = metrics
         self._device_pass = DevicePass(model, bounds.max_batch_tiles)
         self._max_batch_tiles = bounds.max_batch_tiles
-        self._images = ThreadPoolExecutor(bounds.image_workers, thread_name_prefix="image")
+        self._images = _Lane("images", bounds.image_workers, bounds, metrics.waiting)
+        self._videos = _Lane("videos", bounds.video_workers, bounds, metrics.waiting)
         self._batcher: Batcher[TileJob, PassResult] = Batcher(
             self._run_batch,
             max_size=bounds.max_batch_tiles,
             max_wait_ms=bounds.batch_wait_ms,
-            max_waiting=bounds.max_queue,
-            on_waiting=metrics.waiting,
         )
 
     async def start(self, reduction: ReductionSpec, on_death: Callable[[str], None]) -> None:
@@ -94,8 +106,8 @@ class Pipeline:
         self._batcher.start(on_death)
         blank = Image.new("RGB", (_WARM_UP_SIDE_PIXELS, _WARM_UP_SIDE_PIXELS))
         job = self._job(self._model.preprocess(blank), bytes(32), reduction)
-        with self._batcher.admit() as admission:
-            await self._batcher.submit(job, self._max_batch_tiles, admission)  # a full batch waits for no company
+        with self._images.room.enter(0) as place:
+            await self._batcher.submit(job, self._max_batch_tiles, place)  # a full batch waits for no company
 
     async def encode(
         self, media: Media, media_sha256: bytes, reduction: ReductionSpec, max_bytes: int | None = None
@@ -108,14 +120,16 @@ class Pipeline:
             ResourceExhausted: too many wait.
             Unavailable: the service is stopping, or its worker has died.
         """
-        with self._batcher.admit() as admission:
+        self._batcher.refuse_if_ended()
+        lane = self._videos if media.is_video else self._images
+        with lane.room.enter(media.size_bytes) as place:
             admitted_ns = time.time_ns()
-            prepared, decoded = await self._decoded(media)
+            prepared, decoded = await self._decoded(media, lane, place)
             job = self._job(prepared, media_sha256, reduction)
             least_bytes = job.least_kept * self._model.hidden_size * self._model.dtype.itemsize
             if max_bytes is not None and least_bytes > max_bytes:
                 raise TooLargeToSend(least_bytes)
-            result = await self._batcher.submit(job, job.size, admission)
+            result = await self._batcher.submit(job, job.size, place)
         queued = Interval(decoded.end_ns, max(decoded.end_ns, result.vit.start_ns))
         queue_ms = Interval(admitted_ns, decoded.start_ns).ms + queued.ms
         self._metrics.waited(queue_ms)
@@ -131,16 +145,21 @@ class Pipeline:
     async def aclose(self) -> None:
         """Encodes nothing more; who waits gets Unavailable."""
         await self._batcher.aclose()
-        await asyncio.to_thread(self._images.shutdown, cancel_futures=True)
+        for lane in (self._images, self._videos):
+            await asyncio.to_thread(lane.threads.shutdown, cancel_futures=True)
 
-    async def _decoded(self, media: Media) -> tuple[PreparedImage, Interval]:
+    async def _decoded(self, media: Media, lane: _Lane, place: Place) -> tuple[PreparedImage, Interval]:
         stop = Event()
         context = copy_context()  # so that the span of the thread's work lies below the request's
-        work = asyncio.get_running_loop().run_in_executor(self._images, context.run, self._prepare, media, stop)
-        try:
-            return await work
-        finally:
-            stop.set()  # a cancelled wait leaves its thread behind
+        async with lane.turns:
+            await lane.room.may_decode()
+            work = asyncio.get_running_loop().run_in_executor(lane.threads, context.run, self._prepare, media, stop)
+            try:
+                prepared, when = await work
+            finally:
+                stop.set()  # a cancelled wait leaves its thread behind
+            place.prepared(prepared.pixels.nbytes)
+        return prepared, when
 
     def _prepare(self, media: Media, stop: Event) -> tuple[PreparedImage, Interval]:
         """Bytes to what the transformer takes; in a thread of the pool."""

@@ -42,9 +42,11 @@ OTHERS: Mapping[str, Any] = {
     "max_video_decoded_pixels": 10_000_000,
     "max_lookup_digests": 1,
     "max_queue": 1,
+    "max_queue_bytes": 1,
     "max_batch_tiles": 2,
     "batch_wait_ms": 0,
     "image_workers": 1,
+    "video_workers": 2,
 }
 VIDEO = video(frames=20, rate=2)
 SAMPLINGS = (None, tokens_pb.FrameSampling(frames_per_second=2))

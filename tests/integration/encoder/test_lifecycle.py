@@ -191,6 +191,6 @@ async def test_a_dead_worker_makes_the_service_not_ready_and_ends_it(monkeypatch
 async def test_stopping_answers_who_waits() -> None:
     async with running_encoder(max_batch_tiles=2, batch_wait_ms=3_600_000, drain_seconds=0) as encoder:
         call = asyncio.create_task(encoder.refusal(encoder.encode(png(1))))
-        await until(lambda: encoder.service._pipeline._batcher.waiting == 1)
+        await until(lambda: len(encoder.service._pipeline._images.room) == 1)
         await encoder.service.stop()
         assert isinstance(await call, Unavailable)

@@ -19,7 +19,7 @@ from tests.support.video_llava import FRAME_TOKENS, shared_video_llava
 from tests.support.videos import full_decode, numbered, video
 from vscan.cache.place import Place
 from vscan.content_key import content_key, frames_sha256
-from vscan.errors import InvalidArgument, MissingImages, StartupError
+from vscan.errors import InvalidArgument, MissingImages, ResourceExhausted, StartupError
 from vscan.specs import FrameCount, FrameRate
 from vscan.telemetry import names
 from vscan.v1 import encoder_pb2 as pb
@@ -269,17 +269,60 @@ async def test_a_gif_is_one_thing_as_an_image_and_another_as_a_video() -> None:
         assert len(as_video.tiles) == 6
 
 
-async def test_decoding_ends_with_the_call_that_it_was_for() -> None:
-    """A small file that takes a minute to decode; another caller needs the only thread."""
+def slow(number: int = 0) -> bytes:
+    """A small file that takes a minute to decode; another one for each number."""
     frame = b"\x21\xf9\x04\0\x02\0\0\0" + b"\x2c" + struct.pack("<4H", 0, 0, 1, 1) + b"\0" + b"\x02\x02\x44\x01\0"
-    slow = saved(Image.new("P", (2900, 2900)), "GIF")[:-1] + frame * 4500 + b";"
+    return saved(Image.new("P", (2900, 2900)), "GIF")[:-1] + frame * 4500 + b";" + bytes(number)
+
+
+def waiting(watched: Watched) -> int:
+    return sum(point.value for point in watched.metrics().get(names.METRIC_ENCODER_WAITING.name, []))
+
+
+async def test_decoding_ends_with_the_call_that_it_was_for() -> None:
+    """Another caller needs the only thread."""
     watched = Watched()
-    async with video_llava(telemetry=watched.telemetry, image_workers=1) as encoder:
+    async with video_llava(telemetry=watched.telemetry, video_workers=1) as encoder:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await encoder.stub.Encode(request(slow), timeout=0.5)
+            await encoder.stub.Encode(request(slow()), timeout=0.5)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert (await encoded(encoder, request(video())))[1].report.place == int(Place.ENCODED)
     stopped, done = watched.spans("decode_image")
     assert not stopped.status.is_ok
     assert "Cancelled" in str(stopped.status.description)
     assert done.end_time is not None
+
+
+async def test_images_wait_for_no_video() -> None:
+    watched = Watched()
+    image = pb.EncodeRequest(image=tokens_pb.Image(data=saved(numbered(1), "PNG")))
+    async with video_llava(telemetry=watched.telemetry, image_workers=1, video_workers=1, max_queue=3) as encoder:
+        videos = [encoder.stub.Encode(request(slow(number))) for number in range(3)]
+        await until(lambda: waiting(watched) == 3)
+        error = await encoder.refusal(encoder.stub.Encode(request(video()), timeout=60))
+        assert isinstance(error, ResourceExhausted)
+        assert str(error) == "3 videos wait to be encoded already"
+        assert error.retry_delay_ms >= 50
+        assert (await encoder.stub.Encode(image, timeout=60)).report.place == int(Place.ENCODED)
+        assert waiting(watched) == 3, "all this time"
+        for call in videos:
+            call.cancel()
+        assert (await encoded(encoder, request(video())))[1].report.place == int(Place.ENCODED)
+
+
+async def test_what_waits_is_bounded_in_bytes() -> None:
+    """A video waits for company with its pixels: 4 frames of the five tiles that make a full batch."""
+    watched = Watched()
+    settings = {"max_queue_bytes": 100_000, "max_batch_tiles": 5, "batch_wait_ms": 3_600_000}
+    async with video_llava(telemetry=watched.telemetry, **settings) as encoder:
+        first = encoder.stub.Encode(request(video(frames=4)), timeout=60)
+        await until(lambda: encoder.service._pipeline._videos.room.held_bytes > 100_000)
+        error = await encoder.refusal(encoder.stub.Encode(request(video(frames=5)), timeout=60))
+        assert isinstance(error, ResourceExhausted)
+        assert str(error).startswith("videos of ")
+        assert error.retry_delay_ms >= 50
+        image = pb.EncodeRequest(image=tokens_pb.Image(data=saved(numbered(1), "PNG")))
+        await encoder.stub.Encode(image, timeout=60)
+        assert (await first).report.place == int(Place.ENCODED)
+        assert (await encoded(encoder, request(video(frames=5))))[1].report.place == int(Place.ENCODED)
+    assert waiting(watched) == 0
