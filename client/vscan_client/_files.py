@@ -14,12 +14,15 @@ MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 _MATROSKA = b"\x1a\x45\xdf\xa3"  # how EBML begins: Matroska and WebM
 # MP4 and QuickTime begin with a box of this type and then their brand; so do HEIF and AVIF, which are images.
 _FILE_TYPE_BOX = b"ftyp"
+_OLD_QUICKTIME = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # from before there was that box
 _IMAGE_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"}
 
 
 def is_video_file(data: bytes) -> bool:
     """Whether a file is plainly a video: MP4, QuickTime, Matroska or WebM. A GIF may be meant as either, and is none here."""
-    return data.startswith(_MATROSKA) or (data[4:8] == _FILE_TYPE_BOX and data[8:12] not in _IMAGE_BRANDS)
+    if data.startswith(_MATROSKA) or data[4:8] in _OLD_QUICKTIME:
+        return True
+    return data[4:8] == _FILE_TYPE_BOX and data[8:12] not in _IMAGE_BRANDS
 
 
 def read_file(path: str | PathLike[str], field: str) -> bytes:

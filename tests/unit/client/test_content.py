@@ -14,6 +14,7 @@ from vscan_client.content import Visual, as_visuals
 
 MP4 = b"\x00\x00\x00\x20ftypisom" + bytes(20)
 QUICKTIME = b"\x00\x00\x00\x14ftypqt  " + bytes(8)
+OLD_QUICKTIME = b"\x00\x00\x00\x08wide\x00\x00\x00\x08mdat"
 WEBM = b"\x1a\x45\xdf\xa3" + bytes(20)
 GIF = b"GIF89a" + bytes(20)
 HEIC = b"\x00\x00\x00\x18ftypheic" + bytes(8)
@@ -53,7 +54,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert caught.value.field == "images[1]"
 
 
-@pytest.mark.parametrize("data", [MP4, QUICKTIME, WEBM])
+@pytest.mark.parametrize("data", [MP4, QUICKTIME, OLD_QUICKTIME, WEBM])
 def test_what_is_plainly_a_video_becomes_one(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "named.png"
     path.write_bytes(data)
