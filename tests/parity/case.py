@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from encoder_service.vision.registry import families
 from tests.parity.anyres import stitched_places
 from vscan.specs import Budget, KeepRatio, KeepTokens, PruneBudget, Ratio, TokensPerTile
-
-# The families that the services know, by `model_type`; a case of another kind is unknown.
-SERVED_MODEL_TYPES = {"llava", "llava_next", "qwen2_5_vl"}
 
 
 class UnknownCase(Exception):
@@ -89,7 +87,7 @@ def _check_served(name: str, checkpoint: Path) -> None:
     if not (checkpoint / "config.json").is_file():
         raise UnknownCase(f"{name}: no checkpoint {checkpoint}")
     model_type = json.loads((checkpoint / "config.json").read_text())["model_type"]
-    if model_type not in SERVED_MODEL_TYPES:
+    if model_type not in families():
         raise UnknownCase(f"{name}: the family {model_type} is not served")
 
 

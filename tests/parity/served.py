@@ -53,6 +53,7 @@ def ask(case: Case, addresses: Addresses) -> Served:
     top_ids, top_logprobs = _top(answer)
     return Served(
         tokens=_visual_tokens(addresses.encoder, case, reduction),
+        unreduced=_visual_tokens(addresses.encoder, case, ReductionSpec(method=ReductionMethod.NONE)).tokens,
         output_token_ids=tuple(token.token_id for token in answer.tokens),
         top_ids=top_ids,
         top_logprobs=top_logprobs,

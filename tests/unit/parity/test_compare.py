@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional
 
+from encoder_service.vision.registry import families
 from tests.parity.case import Case, UnknownCase
 from tests.parity.compare import TOP, Served, compare, dump
 from vscan.visual_tokens import PickedBy, Tile, VisualTokens
@@ -34,7 +37,8 @@ def served(case: Case) -> Served:
         tiles=(Tile(24, 24, len(kept)),),
         unreduced_count=576,
     )
-    return Served(tokens, case.output_token_ids, top.indices, top.values)
+    unreduced = torch.randn(576, 64, generator=torch.Generator().manual_seed(0))
+    return Served(tokens, unreduced, case.output_token_ids, top.indices, top.values)
 
 
 def test_an_exact_answer_agrees(case: Case, served: Served) -> None:
@@ -74,7 +78,28 @@ def test_a_visual_token_that_is_off_is_seen(case: Case, served: Served) -> None:
     tokens[95, 63] += 0.002
     verdict = compare(case, replace(served, tokens=replace(served.tokens, tokens=tokens)))
     assert verdict.visual_tokens_max_abs == pytest.approx(0.002, rel=0.01)
+    assert verdict.worst_row == 95
     assert not verdict.ok
+    assert not verdict.tie
+
+
+def test_a_tie_is_told_and_excuses_no_other_row(case: Case, served: Served) -> None:
+    unreduced, kept = served.unreduced.clone(), served.tokens.kept_indices
+    dropped = next(place for place in range(576) if place not in set(kept.tolist()))
+    unreduced[dropped] = functional.normalize(unreduced[kept[3]], dim=0) + functional.normalize(unreduced[kept[7]], dim=0)
+    for row, tie in ((3, True), (7, True), (4, False)):
+        tokens = served.tokens.tokens.clone()
+        tokens[row] += 1
+        verdict = compare(case, replace(served, tokens=replace(served.tokens, tokens=tokens), unreduced=unreduced))
+        assert (verdict.worst_row, verdict.tie, verdict.ok) == (row, tie, False)
+
+
+@pytest.mark.parametrize("family", sorted(families()))
+def test_a_case_of_every_served_family_is_taken(tmp_path: Path, family: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    (tmp_path / "case.json").write_text(json.dumps({"checkpoint": "."}))
+    with pytest.raises(UnknownCase, match=r"case\.safetensors is missing"):  # the next to be looked for
+        Case.load(tmp_path / "case.json", tmp_path)
 
 
 def test_one_other_id_is_seen(case: Case, served: Served) -> None:
