@@ -21,7 +21,7 @@ from tests.support.llava_next import LLAVA_NEXT
 FRAME_PIXELS = 56
 FRAME_TOKENS = 16  # and the [CLS] token
 IMAGE, VIDEO = 255, 254
-_SIZE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+_SIZE: dict[str, Any] = {"num_hidden_layers": 4, "num_attention_heads": 4}
 _TEXT: dict[str, Any] = {
     "model_type": "llama",
     "vocab_size": 256,
@@ -39,16 +39,23 @@ _kept_folders: list[TemporaryDirectory[str]] = []
 
 
 def write_video_llava(
-    directory: Path, *, style: str = "hub", shards: int = 1, dtype: torch.dtype = torch.float32, seed: int = 5
+    directory: Path,
+    *,
+    style: str = "hub",
+    shards: int = 1,
+    scale: int = 1,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 5,
 ) -> Any:
     """Writes a checkpoint; returns the model itself.
 
     `style`: of its tensors' names: "hub" as the family's checkpoint has them, "old" without the inner `vision_model`, "new"
-    below `model`, and "newest" without both.
+    below `model`, and "newest" without both. `scale`: how many times wider than usual.
     """
+    size = _SIZE | {"hidden_size": 32 * scale, "intermediate_size": 64 * scale}
     config = VideoLlavaConfig(
-        vision_config=CLIPVisionConfig(**_SIZE, image_size=FRAME_PIXELS, patch_size=14),
-        text_config=_TEXT | _SIZE,
+        vision_config=CLIPVisionConfig(**size, image_size=FRAME_PIXELS, patch_size=14),
+        text_config=_TEXT | size,
         image_token_index=IMAGE,
         video_token_index=VIDEO,
         image_seq_length=FRAME_TOKENS,
