@@ -5,8 +5,8 @@
 Without a folder the cases of this repository are run, each with its own settings; a pair of services is started for each set of
 settings that are fixed at start (checkpoint, scan layers, window, pruning layers). Kept sets and greedy ids must agree exactly,
 visual tokens and the top-5 log-probabilities to 1e-3. A case is called TIE that is off only where a dropped token is equally
-similar to two kept ones: float32 does not say into which it goes, and what follows differs. Exit codes: 0 all cases agree, 1 one
-does not (nor does a TIE), 2 no case or one that cannot be run.
+similar to two kept ones: float32 does not say into which it goes, and what follows differs. Exit codes: 0 all cases agree, 1
+one does not (nor does a TIE), 2 no case or one that cannot be run.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ class Verdict:
 def compare(case: Case, served: Served) -> Verdict:
     """Kept sets and ids exactly; visual tokens and top-5 log-probabilities to 1e-3 (largest absolute difference).
 
-    A tie is told, but does not agree: what is computed from such rows differs too. A case without reduction may leave out visual
-    tokens and kept set: then every token must be there.
+    A tie is told, but does not agree: what is computed from such rows differs too. A case without reduction may leave out
+    visual tokens and kept set: then every token must be there.
     """
     kept = _kept_agrees(case, served.tokens)
     stated = case.expected.get("visual_tokens")
