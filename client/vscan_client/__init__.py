@@ -11,6 +11,7 @@
 
 from vscan.errors import VScanError
 from vscan.specs import (
+    JsonSchema,
     KeepRatio,
     KeepTokens,
     PositionPolicy,
@@ -19,6 +20,7 @@ from vscan.specs import (
     Ratio,
     ReductionMethod,
     ReductionSpec,
+    Regex,
     SamplingSpec,
     TargetAverage,
     TokensPerTile,
@@ -69,6 +71,7 @@ __all__ = [
     "Image",
     "ImageLike",
     "ImageReport",
+    "JsonSchema",
     "KeepRatio",
     "KeepTokens",
     "Kept",
@@ -82,6 +85,7 @@ __all__ = [
     "Ratio",
     "ReductionMethod",
     "ReductionSpec",
+    "Regex",
     "Retry",
     "Role",
     "SamplingSpec",

@@ -4,7 +4,7 @@
     {"id": "b", "images": ["a.png", "b.png"], "question": "Which is larger?", "max_new_tokens": 8, "meta": {"truth": "a"}}
 
 `id`, `image` or `images`, and `question` are needed; the options are those of `QuestionOptions`; `meta` is passed on to
-the answer. Files are relative to the file of questions.
+the answer. Files are relative to the file of questions. `json_schema` is an object, or a text that holds one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,18 @@ from vscan_client.cli.questions import QuestionOptions
 Id: TypeAlias = str | int
 _OPTIONS = {field.name for field in fields(QuestionOptions)}
 _KNOWN = {"id", "image", "images", "question", "meta"} | _OPTIONS
-_TEXTS = {"reduction", "rater", "positions"}
+_TEXTS = {"reduction", "rater", "positions", "json_schema", "regex"}
 _BUDGETS = {"budget", "keep"}
 _INTEGERS = {"max_new_tokens", "top_k", "seed", "logprobs"}
-_NUMBERS = {"local_share", "temperature", "top_p"}
+_NUMBERS = {
+    "local_share",
+    "temperature",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+}
 _SWITCHES = {"merge", "ignore_eos", "report_kept"}
 
 
@@ -132,4 +140,8 @@ def _option(name: str, value: Any) -> Any:
         return value
     if name == "stop" and (isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))):
         return (value,) if isinstance(value, str) else tuple(value)
+    if name == "json_schema" and isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    if name == "stop_token_ids" and isinstance(value, list) and all(type(v) is int for v in value):
+        return tuple(value)
     raise InvalidArgument(name, f"{json.dumps(value)} is not a value for it")
