@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from decoder_service.constraint.grammar import Grammar
+from decoder_service.constraint.grammars import Grammars
 from decoder_service.engine_loop import EngineLoop, Submission
 from decoder_service.images import ImageResolver, ResolvedImage
 from decoder_service.limits import Limits, SamplingDefaults
@@ -57,6 +59,7 @@ class Answering:
         writer: PromptWriter,
         resolver: ImageResolver,
         engine: EngineLoop,
+        grammars: Grammars,
         limits: Limits,
         sampling: SamplingDefaults,
         stage2: Stage2,
@@ -73,6 +76,7 @@ class Answering:
         self.resolver = resolver
         self._writer = writer
         self._engine = engine
+        self._grammars = grammars
         self._positions = positions
 
     async def prepare(self, question: Question, *, tenant: str, deadline: Deadline, trace_context: Mapping[str, str]) -> Asked:
@@ -81,10 +85,11 @@ class Answering:
         Cheap refusals come first: no image is looked for where the text alone is too long.
 
         Raises:
-            VScanError: what `PromptWriter.ids`, `ImageResolver.resolve` and `plan_pruning` raise.
+            VScanError: what `PromptWriter.ids`, `Grammars.get`, `ImageResolver.resolve` and `plan_pruning` raise.
         """
         ids = await self._tokenise(question)
         self.limits.check_prompt(len(ids), question.sampling, field=question.prompt_field)
+        grammar = await self._grammar(question, tenant)
         started = time.perf_counter()
         images = await self._resolve(question, tenant, deadline)
         resolve_images_ms = (time.perf_counter() - started) * 1e3
@@ -96,6 +101,7 @@ class Answering:
             prompt=prompt,
             sampling=self.sampling.fill(question.sampling, rows=prompt.rows, positions=positions, limits=self.limits),
             pruning=self._plan(question, prompt),
+            grammar=grammar,
             tenant=tenant,
             trace_context=trace_context,
         )
@@ -109,6 +115,10 @@ class Answering:
         if question.text_chars <= _OFF_LOOP_CHARS:
             return self._writer.ids(question.prompt)
         return await asyncio.to_thread(self._writer.ids, question.prompt)
+
+    async def _grammar(self, question: Question, tenant: str) -> Grammar | None:
+        constraint = question.sampling.constraint
+        return None if constraint is None else await self._grammars.get(constraint, tenant=tenant)
 
     async def _resolve(self, question: Question, tenant: str, deadline: Deadline) -> tuple[ResolvedImage, ...]:
         if not question.images:
