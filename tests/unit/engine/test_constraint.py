@@ -112,6 +112,21 @@ def test_any_texts_can_be_asked_for(words: list[str]) -> None:
     assert written(tokenizer, grammar.walk(ignore_eos=False), random.Random(1)) in words
 
 
+@pytest.mark.parametrize("name", WRITES_JSON)
+def test_blanks_between_parts_of_a_value_come_to_an_end(name: str) -> None:
+    vocabulary = vocabulary_of(TOKENIZERS[name]())
+    walk = compile_grammar(JsonSchema.of(SCHEMA), vocabulary).walk(ignore_eos=False)
+    texts = [vocabulary.library.decode_bytes([token]) for token in range(vocabulary.library.vocab_size)]
+    brace, line_break = (texts.index(text) for text in (b"{", b"\n"))
+    walk.take(brace)
+    blanks = 0
+    while line_break in allowed(walk.mask):
+        walk.take(line_break)
+        blanks += 1
+        assert blanks <= 32
+    assert blanks
+
+
 def test_nothing_may_follow_a_whole_answer() -> None:
     tokenizer = TOKENIZERS["byte_level"]()
     walk = compile_grammar(Regex("yes"), vocabulary_of(tokenizer)).walk(ignore_eos=False)

@@ -38,7 +38,7 @@ def reference(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         processors.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
         processors.append(TopPLogitsWarper(sampling.top_p))
-    scores = processors(torch.zeros(1, 0, dtype=torch.int64), logits[None].clone())
+    scores: torch.Tensor = processors(torch.zeros(1, 0, dtype=torch.int64), logits[None].clone())
     return scores.softmax(dim=-1)[0]
 
 
