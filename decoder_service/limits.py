@@ -34,6 +34,7 @@ class Limits:
     max_logprobs: int
     max_queue: int
     max_positions: int
+    max_videos: int
     max_stop_token_ids: int
     max_constraint_chars: int
 

@@ -132,6 +132,10 @@ class TotalTokens:
             raise InvalidArgument("budget.total_tokens", f"{self.count}", limit=f"at least {tiles}, one for each tile")
         return [share + 1] * more + [share] * (tiles - more)
 
+    def tokens(self, tile_tokens: int) -> int:
+        """Tokens to keep of an image of one tile of `tile_tokens`; all, where it has fewer."""
+        return min(self.count, tile_tokens)
+
 
 Budget = TokensPerTile | Ratio | TargetAverage | TotalTokens
 
@@ -233,6 +237,25 @@ class FrameRate:
 
 
 FrameSampling = FrameCount | FrameRate
+
+
+# Of frames that are sent where neither the request nor the deployment says at which rate they were taken.
+SENT_FRAMES_PER_SECOND = 1.0
+
+
+def filled_sampling(asked: FrameSampling | None, default: FrameSampling, *, sent_frames: bool = False) -> FrameSampling:
+    """What a video's content key has: one rule for a file, for frames that are sent, and for the name of either.
+
+    Raises InvalidArgument for a number of frames where they are sent: all of those are looked at.
+    """
+    if sent_frames and isinstance(asked, FrameCount):
+        raise InvalidArgument("sampling.frames", "set for frames that are sent", limit="frames_per_second")
+    return asked or default
+
+
+def sent_frame_rate(filled: FrameSampling) -> float:
+    """Frames a second of a video that is sent as frames."""
+    return filled.per_second if isinstance(filled, FrameRate) else SENT_FRAMES_PER_SECOND
 
 
 def canonical_sampling(sampling: FrameSampling) -> bytes:
