@@ -142,7 +142,7 @@ def _load(settings: DecoderSettings) -> _Half:
         name=settings.model_alias or (checkpoint.name if settings.model else EMBEDDED_NAME),
         language=language,
         writer=PromptWriter.open(checkpoint, language.tokens),
-        vocabulary=read_vocabulary(directory, language.tokens),
+        vocabulary=read_vocabulary(directory, language.tokens, model_ids=language.shape.vocab_size),
         prune_layers=_prune_layers(settings, language.shape.layers),
         max_context_tokens=_max_context_tokens(settings, language.shape.max_context_tokens),
     )

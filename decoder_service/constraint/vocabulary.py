@@ -35,11 +35,13 @@ class Vocabulary:
         size: int,
         drops_first_space: bool,
         tokens: SpecialTokens,
+        model_ids: int,
         never_first: Iterable[int] = (),
     ) -> None:
         """
         Args:
             size: ids of the tokenizer; the library's may go on beyond them.
+            model_ids: ids that the model gives a logit; no other can come.
             never_first: tokens whose text is another where an answer begins.
         """
         self.library = library
@@ -47,7 +49,7 @@ class Vocabulary:
         self.end_ids = tokens.end_ids
         self._has_dead_ends = size < library.vocab_size
         self._ends = _mask(tokens.end_ids, size)
-        self._texts = _mask(set(range(size)) - tokens.control_ids - tokens.end_ids, size)
+        self._texts = _mask(set(range(min(size, model_ids))) - tokens.control_ids - tokens.end_ids, size)
         self._beginnings = ~_mask(never_first, size)
 
     def texts_after(self, matcher: LLMatcher) -> TokenMask:
@@ -84,7 +86,7 @@ class Vocabulary:
         return np.packbits(bits, bitorder="little")
 
 
-def read_vocabulary(directory: Path, tokens: SpecialTokens) -> Vocabulary:
+def read_vocabulary(directory: Path, tokens: SpecialTokens, *, model_ids: int) -> Vocabulary:
     """The vocabulary of a checkpoint's tokenizer.json.
 
     The library reads the tokenizers whose tokens are bytes (byte-level BPE, SentencePiece with byte fallback). For others each
@@ -97,11 +99,11 @@ def read_vocabulary(directory: Path, tokens: SpecialTokens) -> Vocabulary:
         tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     except Exception as error:  # the tokenizers library raises nothing narrower
         raise CheckpointError(f"{directory}: tokenizer.json cannot be read") from error
-    return make_vocabulary(tokenizer, tokens)
+    return make_vocabulary(tokenizer, tokens, model_ids=model_ids)
 
 
-def make_vocabulary(tokenizer: Tokenizer, tokens: SpecialTokens) -> Vocabulary:
-    """The vocabulary of a tokenizer; padding and truncation are of no concern here."""
+def make_vocabulary(tokenizer: Tokenizer, tokens: SpecialTokens, *, model_ids: int | None = None) -> Vocabulary:
+    """The vocabulary of a tokenizer; `model_ids`: how many of its ids the model gives a logit, all of them unless told."""
     tokenizer = Tokenizer.from_str(tokenizer.to_str())
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -115,7 +117,14 @@ def make_vocabulary(tokenizer: Tokenizer, tokens: SpecialTokens) -> Vocabulary:
         library = LLTokenizer(TokenizerWrapper(words), eos_token=ends)
         size, never_first = words.size, words.never_first
     drops = _drops_first_space(tokenizer, library)
-    return Vocabulary(library, size=size, drops_first_space=drops, tokens=tokens, never_first=never_first)
+    return Vocabulary(
+        library,
+        size=size,
+        drops_first_space=drops,
+        tokens=tokens,
+        model_ids=size if model_ids is None else model_ids,
+        never_first=never_first,
+    )
 
 
 class _Words:

@@ -237,10 +237,18 @@ def test_masks_become_rows_over_the_models_whole_vocabulary() -> None:
 
 def test_a_checkpoints_vocabulary_is_read_from_its_file(tmp_path: Any) -> None:
     tokens = SpecialTokens(255, frozenset({2}), frozenset({0, 1, 2, 255}), frozenset())
-    grammar = compile_grammar(Regex("w10 w1[12]"), read_vocabulary(PARITY / "llava15", tokens))
+    grammar = compile_grammar(Regex("w10 w1[12]"), read_vocabulary(PARITY / "llava15", tokens, model_ids=256))
     walk = grammar.walk(ignore_eos=False)
     assert allowed(walk.mask) == [10]
     walk.take(10)
     assert allowed(walk.mask) == [11, 12]
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
-        read_vocabulary(tmp_path, tokens)
+        read_vocabulary(tmp_path, tokens, model_ids=256)
+
+
+def test_tokens_that_the_model_has_no_logit_for_never_come() -> None:
+    tokens = SpecialTokens(IMAGE, frozenset({END}), frozenset(range(5)), frozenset())
+    tokenizer = TOKENIZERS["byte_level"]()
+    whole, cut = (make_vocabulary(tokenizer, tokens, model_ids=ids) for ids in (None, 200))
+    assert max(allowed(compile_grammar(Regex("(?s:.*)"), whole).walk(ignore_eos=True).mask)) >= 200
+    assert max(allowed(compile_grammar(Regex("(?s:.*)"), cut).walk(ignore_eos=True).mask)) == 199
