@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from decoder_service.request import EngineRequest, Prompt
+from decoder_service.request import EngineRequest, Prompt, Sampling
 from vscan.errors import InvalidArgument
 from vscan.specs import Rater
 
@@ -19,6 +19,7 @@ def check_request(request: EngineRequest, runner: Runner) -> None:
     _check_spans(request.prompt)
     _check_images(request.prompt, hidden_size=runner.model.shape.hidden_size)
     _check_ids(request.prompt, vocabulary=runner.model.shape.vocab_size)
+    _check_stop_ids(request.sampling, vocabulary=runner.model.shape.vocab_size)
     _check_pruning(request, prune_layers=tuple(segment.first_layer for segment in runner.segments[1:]))
 
 
@@ -57,6 +58,12 @@ def _check_ids(prompt: Prompt, *, vocabulary: int) -> None:
     for row, token_id in enumerate(prompt.token_ids):
         if not 0 <= token_id < vocabulary and row not in visual:
             raise InvalidArgument("prompt", f"token id {token_id}", limit=f"0 to {vocabulary - 1}")
+
+
+def _check_stop_ids(sampling: Sampling, *, vocabulary: int) -> None:
+    for index, token_id in enumerate(sampling.stop_token_ids):
+        if not 0 <= token_id < vocabulary:
+            raise InvalidArgument(f"sampling.stop_token_ids[{index}]", f"{token_id}", limit=f"0 to {vocabulary - 1}")
 
 
 def _check_pruning(request: EngineRequest, *, prune_layers: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""One answer as it grows: tokens become deltas, and it ends at a token, a stop string or a length."""
+"""One answer as it grows: tokens become deltas, and it ends at a token, a stop string or a length, or when it is whole."""
 
 from __future__ import annotations
 
@@ -18,14 +18,21 @@ class Answer:
         self.reason: FinishReason | None = None
         self._limit = sampling.max_new_tokens
         self._end_ids = frozenset() if sampling.ignore_eos else end_ids
+        self._stop_ids = frozenset(sampling.stop_token_ids)
         self._text = TextStream(decode)
         self._stop = StopFilter(sampling.stop)
 
     def push(self, token: SampledToken) -> Delta:
-        """Takes the next token. Sets `reason` if the answer ends with it; then the delta holds all text that is left."""
+        """Takes the next token. Sets `reason` if the answer ends with it; then the delta holds all text that is left.
+
+        Raises:
+            VScanError: the answer cannot go on (`SampledToken.problem`).
+        """
         self.tokens += 1
-        text = self._stop.push(self._text.push(token.token_id))
+        text = "" if token.token_id in self._stop_ids else self._stop.push(self._text.push(token.token_id))
         self.reason = self._ended(token)
+        if self.reason is None and token.problem is not None:
+            raise token.problem
         if self.reason is not None and not self._stop.stopped:
             text += self._rest()
         return Delta(text, (token,))
@@ -35,6 +42,10 @@ class Answer:
             return FinishReason.STOP_STRING
         if token.token_id in self._end_ids:
             return FinishReason.END_OF_SEQUENCE
+        if token.token_id in self._stop_ids:
+            return FinishReason.STOP_TOKEN
+        if token.complete:
+            return FinishReason.CONSTRAINT
         return FinishReason.LENGTH if self.tokens >= self._limit else None
 
     def _rest(self) -> str:

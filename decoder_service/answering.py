@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from decoder_service.constraint.grammar import Grammar
+from decoder_service.constraint.grammars import Grammars
 from decoder_service.engine_loop import EngineLoop, Submission
 from decoder_service.images import ImageResolver, ResolvedImage
 from decoder_service.limits import Limits, SamplingDefaults
@@ -58,6 +60,7 @@ class Answering:
         writer: PromptWriter,
         resolver: ImageResolver,
         engine: EngineLoop,
+        grammars: Grammars,
         limits: Limits,
         sampling: SamplingDefaults,
         stage2: Stage2,
@@ -74,6 +77,7 @@ class Answering:
         self.resolver = resolver
         self._writer = writer
         self._engine = engine
+        self._grammars = grammars
         self._positions = positions
 
     async def prepare(self, question: Question, *, tenant: str, deadline: Deadline, trace_context: Mapping[str, str]) -> Asked:
@@ -82,10 +86,11 @@ class Answering:
         Cheap refusals come first: no image is looked for where the text alone is too long.
 
         Raises:
-            VScanError: what `PromptWriter.ids`, `ImageResolver.resolve` and `plan_pruning` raise.
+            VScanError: what `PromptWriter.ids`, `Grammars.get`, `ImageResolver.resolve` and `plan_pruning` raise.
         """
         ids = await self._tokenise(question)
         self.limits.check_prompt(len(ids), question.sampling, field=question.prompt_field)
+        grammar = await self._grammar(question, tenant)
         started = time.perf_counter()
         images = await self._resolve(self._writer.in_prompt_order(ids, question.media), question.reduction, tenant, deadline)
         resolve_images_ms = (time.perf_counter() - started) * 1e3
@@ -97,6 +102,7 @@ class Answering:
             prompt=prompt,
             sampling=self.sampling.fill(question.sampling, rows=prompt.rows, positions=positions, limits=self.limits),
             pruning=self._plan(question, prompt),
+            grammar=grammar,
             tenant=tenant,
             trace_context=trace_context,
         )
@@ -110,6 +116,10 @@ class Answering:
         if question.text_chars <= _OFF_LOOP_CHARS:
             return self._writer.ids(question.prompt)
         return await asyncio.to_thread(self._writer.ids, question.prompt)
+
+    async def _grammar(self, question: Question, tenant: str) -> Grammar | None:
+        constraint = question.sampling.constraint
+        return None if constraint is None else await self._grammars.get(constraint, tenant=tenant)
 
     async def _resolve(
         self, media: Sequence[MediaInput], reduction: ReductionSpec, tenant: str, deadline: Deadline

@@ -92,7 +92,19 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
     max_text_chars: int = Field(default=131_072, ge=1, description="Most characters of all texts of one request.")
     max_stop_strings: int = Field(default=8, ge=0, description="Most stop strings of one request.")
     max_stop_chars: int = Field(default=128, ge=1, description="Most characters of one stop string.")
+    max_stop_token_ids: int = Field(default=64, ge=0, description="Most stop tokens of one request.")
     max_logprobs: int = Field(default=20, ge=0, description="Most log-probabilities at one step.")
+    max_constraint_chars: int = Field(
+        default=16_384, ge=1, description="Most characters of the JSON schema or the regular expression of one request."
+    )
+    max_constraint_compile_ms: int = Field(
+        default=2_000,
+        ge=1,
+        description="Longest wait for a constraint to be compiled, in milliseconds; beyond it RESOURCE_EXHAUSTED.",
+    )
+    max_constraints_remembered: int = Field(
+        default=64, ge=1, description="Compiled constraints that are kept for later requests."
+    )
 
     max_running: int = Field(default=4, ge=1, description="Most requests in one step of the engine.")
     max_queue: int = Field(

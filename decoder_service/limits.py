@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from dataclasses import dataclass
+from typing import TypeVar
 
 from decoder_service.request import Sampling
 from vscan.errors import InvalidArgument
-from vscan.specs import SamplingSpec
+from vscan.specs import JsonSchema, Regex, SamplingSpec
+
+T = TypeVar("T")
 
 MAX_TEMPERATURE = 2.0
+MAX_REPETITION_PENALTY = 2.0
+MAX_PENALTY = 2.0
 _DRAWN_SEED_BITS = 53  # whole in every language's numbers
 
 
@@ -31,18 +35,30 @@ class Limits:
     max_queue: int
     max_positions: int
     max_videos: int
+    max_stop_token_ids: int
+    max_constraint_chars: int
 
     def check_sampling(self, spec: SamplingSpec) -> None:
         """Raises InvalidArgument naming the field and the limit."""
         _check_whole("sampling.max_new_tokens", spec.max_new_tokens, 1, self.max_new_tokens)
-        _check_number("sampling.temperature", spec.temperature, 0 <= _or_nan(spec.temperature) <= MAX_TEMPERATURE, "0 to 2")
-        _check_number("sampling.top_p", spec.top_p, 0 < _or_nan(spec.top_p) <= 1, "over 0 to 1")
+        _check_number("sampling.temperature", spec.temperature, 0, MAX_TEMPERATURE)
+        _check_number("sampling.top_p", spec.top_p, 0, 1, over=True)
+        _check_number("sampling.min_p", spec.min_p, 0, 1)
+        _check_number("sampling.repetition_penalty", spec.repetition_penalty, 0, MAX_REPETITION_PENALTY, over=True)
+        _check_number("sampling.presence_penalty", spec.presence_penalty, -MAX_PENALTY, MAX_PENALTY)
+        _check_number("sampling.frequency_penalty", spec.frequency_penalty, -MAX_PENALTY, MAX_PENALTY)
         _check_whole("sampling.top_k", spec.top_k, 0, 2**32 - 1)
         _check_whole("sampling.seed", spec.seed, 0, 2**64 - 1)
         _check_whole("sampling.logprobs", spec.logprobs, 0, self.max_logprobs)
         check_count("sampling.stop", len(spec.stop), 0, self.max_stop_strings, "stop strings")
         for index, stop in enumerate(spec.stop):
             check_count(f"sampling.stop[{index}]", len(stop), 1, self.max_stop_chars, "characters")
+        check_count("sampling.stop_token_ids", len(spec.stop_token_ids), 0, self.max_stop_token_ids, "stop tokens")
+        match spec.constraint:
+            case JsonSchema(text):
+                check_count("sampling.json_schema", len(text), 1, self.max_constraint_chars, "characters")
+            case Regex(pattern):
+                check_count("sampling.regex", len(pattern), 1, self.max_constraint_chars, "characters")
 
     def check_prompt(self, rows: int, spec: SamplingSpec, *, field: str, positions: int | None = None) -> None:
         """Raises InvalidArgument if a prompt leaves no room for an answer, or for the one that was asked for.
@@ -66,6 +82,10 @@ class SamplingDefaults:
     top_p: float = 1.0
     top_k: int = 0
     logprobs: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
     def fill(self, spec: SamplingSpec, *, rows: int, positions: int, limits: Limits) -> Sampling:
         """Every field decided, for a prompt of so many rows and positions that passed `Limits.check_prompt`.
@@ -74,15 +94,24 @@ class SamplingDefaults:
         """
         room = min(limits.max_context_tokens - rows, limits.max_positions - positions)
         return Sampling(
-            max_new_tokens=min(self.max_new_tokens, room) if spec.max_new_tokens is None else spec.max_new_tokens,
-            temperature=self.temperature if spec.temperature is None else spec.temperature,
-            top_p=self.top_p if spec.top_p is None else spec.top_p,
-            top_k=self.top_k if spec.top_k is None else spec.top_k,
-            seed=secrets.randbits(_DRAWN_SEED_BITS) if spec.seed is None else spec.seed,
+            max_new_tokens=_first(spec.max_new_tokens, min(self.max_new_tokens, room)),
+            temperature=_first(spec.temperature, self.temperature),
+            top_p=_first(spec.top_p, self.top_p),
+            top_k=_first(spec.top_k, self.top_k),
+            seed=_first(spec.seed, secrets.randbits(_DRAWN_SEED_BITS)),
             stop=spec.stop,
             ignore_eos=spec.ignore_eos,
-            logprobs=self.logprobs if spec.logprobs is None else spec.logprobs,
+            logprobs=_first(spec.logprobs, self.logprobs),
+            min_p=_first(spec.min_p, self.min_p),
+            repetition_penalty=_first(spec.repetition_penalty, self.repetition_penalty),
+            presence_penalty=_first(spec.presence_penalty, self.presence_penalty),
+            frequency_penalty=_first(spec.frequency_penalty, self.frequency_penalty),
+            stop_token_ids=spec.stop_token_ids,
         )
+
+
+def _first(asked: T | None, default: T) -> T:
+    return default if asked is None else asked
 
 
 def check_count(field: str, count: int, least: int, most: int, what: str) -> None:
@@ -104,10 +133,7 @@ def _check_whole(field: str, value: int | None, least: int, most: int) -> None:
         raise InvalidArgument(field, f"{value}", limit=f"{least} to {most}")
 
 
-def _check_number(field: str, value: float | None, fits: bool, limit: str) -> None:
-    if value is not None and not fits:
-        raise InvalidArgument(field, f"{value:g}", limit=limit)
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+def _check_number(field: str, value: float | None, least: float, most: float, *, over: bool = False) -> None:
+    """`over`: the least is left out. NaN is outside of everything."""
+    if value is not None and not (least < value <= most or (value == least and not over)):
+        raise InvalidArgument(field, f"{value:g}", limit=f"{'over ' if over else ''}{least:g} to {most:g}")

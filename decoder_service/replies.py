@@ -12,6 +12,8 @@ _REASONS: dict[FinishReason, decoder_pb2.FinishReason] = {
     FinishReason.END_OF_SEQUENCE: decoder_pb2.FINISH_REASON_END_OF_SEQUENCE,
     FinishReason.STOP_STRING: decoder_pb2.FINISH_REASON_STOP_STRING,
     FinishReason.LENGTH: decoder_pb2.FINISH_REASON_LENGTH,
+    FinishReason.STOP_TOKEN: decoder_pb2.FINISH_REASON_STOP_TOKEN,
+    FinishReason.CONSTRAINT: decoder_pb2.FINISH_REASON_CONSTRAINT,
 }
 
 

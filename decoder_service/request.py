@@ -18,6 +18,7 @@ from vscan.errors import VScanError
 from vscan.specs import PositionPolicy, PruneBudget, Rater
 
 if TYPE_CHECKING:
+    from decoder_service.constraint.grammar import Grammar
     from vscan.visual_tokens import VisualTokens
 
 
@@ -64,6 +65,11 @@ class Sampling:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +94,7 @@ class EngineRequest:
     prompt: Prompt
     sampling: Sampling
     pruning: Pruning = field(default_factory=Pruning)
+    grammar: Grammar | None = None  # what the answer must look like
     tenant: str = "default"
     trace_context: Mapping[str, str] = field(default_factory=dict)  # W3C headers of the span that asked
 
@@ -133,15 +140,22 @@ class FinishReason(Enum):
     END_OF_SEQUENCE = "end_of_sequence"
     STOP_STRING = "stop_string"
     LENGTH = "length"
+    STOP_TOKEN = "stop_token"
+    CONSTRAINT = "constraint"
 
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
-    """A generated token. `top` holds (token id, log-probability), most likely first, where log-probabilities were asked for."""
+    """A generated token. `top` holds (token id, log-probability), most likely first, where log-probabilities were asked for.
+
+    Of a constrained answer: `complete` when it is whole with this token, `problem` when it cannot be brought to its end.
+    """
 
     token_id: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    complete: bool = False
+    problem: VScanError | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ import torch
 import embedded_model
 from decoder_service.answering import Answering, Stage2
 from decoder_service.config import DecoderSettings
+from decoder_service.constraint.grammars import Grammars
+from decoder_service.constraint.vocabulary import Vocabulary, read_vocabulary
 from decoder_service.detokenize import read_decoder
 from decoder_service.encoder_link import EncoderLink
 from decoder_service.engine import Engine
@@ -101,8 +103,12 @@ async def running_decoder(settings: DecoderSettings, telemetry: Telemetry) -> As
         stack.push_async_callback(cache.aclose)
         resolver = _resolver(settings, telemetry, half, readiness, channel, cache)
         stack.push_async_callback(resolver.aclose)
+        grammars = _grammars(settings, half)
+        stack.callback(grammars.close)
         servicer.open(
-            _answering(settings, half, resolver, engine), Observer(telemetry, model=half.name), _identity(settings, half)
+            _answering(settings, half, resolver, engine, grammars),
+            Observer(telemetry, model=half.name),
+            _identity(settings, half),
         )
         _keep_reporting(stack, EngineReport(engine, DecoderMetrics(telemetry.meter)))
         stack.push_async_callback(server.stop)  # first of all: what still runs needs everything else
@@ -119,6 +125,7 @@ class _Half:
     name: str
     language: LanguageModel
     writer: PromptWriter
+    vocabulary: Vocabulary
     prune_layers: tuple[int, ...]
     max_context_tokens: int
 
@@ -135,6 +142,7 @@ def _load(settings: DecoderSettings) -> _Half:
         name=settings.model_alias or (checkpoint.name if settings.model else EMBEDDED_NAME),
         language=language,
         writer=PromptWriter.open(checkpoint, language.tokens),
+        vocabulary=read_vocabulary(directory, language.tokens, model_ids=language.shape.vocab_size),
         prune_layers=_prune_layers(settings, language.shape.layers),
         max_context_tokens=_max_context_tokens(settings, language.shape.max_context_tokens),
     )
@@ -227,11 +235,22 @@ def _resolver(
     return ImageResolver(link, cache, tracer=telemetry.tracer)
 
 
-def _answering(settings: DecoderSettings, half: _Half, resolver: ImageResolver, engine: EngineLoop) -> Answering:
+def _grammars(settings: DecoderSettings, half: _Half) -> Grammars:
+    return Grammars(
+        half.vocabulary,
+        max_compile_ms=settings.max_constraint_compile_ms,
+        max_remembered=settings.max_constraints_remembered,
+    )
+
+
+def _answering(
+    settings: DecoderSettings, half: _Half, resolver: ImageResolver, engine: EngineLoop, grammars: Grammars
+) -> Answering:
     return Answering(
         writer=half.writer,
         resolver=resolver,
         engine=engine,
+        grammars=grammars,
         limits=_limits(settings, half),
         sampling=SamplingDefaults(max_new_tokens=min(settings.default_max_new_tokens, settings.max_new_tokens)),
         stage2=Stage2(layers=half.language.shape.layers, prune_layers=half.prune_layers, defaults=_prune(settings, half)),

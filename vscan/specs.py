@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vscan.errors import InvalidArgument
 
@@ -328,6 +328,31 @@ class PruneSpec:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class JsonSchema:
+    """The answer is one JSON value that fits this schema."""
+
+    text: str  # the schema, as JSON
+
+    @classmethod
+    def of(cls, schema: Mapping[str, Any]) -> JsonSchema:
+        """A schema as Python has it. Raises InvalidArgument where JSON has no such value."""
+        try:
+            return cls(json.dumps(schema, ensure_ascii=False, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument("sampling.json_schema", f"not JSON: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """The whole answer matches this regular expression."""
+
+    pattern: str
+
+
+Constraint = JsonSchema | Regex
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSpec:
     """How tokens are chosen; the fields of `SamplingParams`. `None`: the deployment's default."""
@@ -340,3 +365,9 @@ class SamplingSpec:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    constraint: Constraint | None = None

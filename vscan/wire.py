@@ -8,9 +8,11 @@ from typing import TypeVar
 from vscan.errors import InvalidArgument
 from vscan.specs import (
     Budget,
+    Constraint,
     FrameCount,
     FrameRate,
     FrameSampling,
+    JsonSchema,
     KeepRatio,
     KeepTokens,
     PositionPolicy,
@@ -20,6 +22,7 @@ from vscan.specs import (
     Ratio,
     ReductionMethod,
     ReductionSpec,
+    Regex,
     SamplingSpec,
     TargetAverage,
     TokensPerTile,
@@ -49,6 +52,18 @@ _POSITIONS: dict[decoder_pb2.PositionPolicy, PositionPolicy] = {
     decoder_pb2.POSITION_POLICY_RENUMBER: PositionPolicy.RENUMBER,
     decoder_pb2.POSITION_POLICY_KEEP: PositionPolicy.KEEP,
 }
+_OPTIONAL_SAMPLING = (
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "logprobs",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
 _METHODS_TO_PROTO = {value: key for key, value in _METHODS.items()}
 _RATERS_TO_PROTO = {value: key for key, value in _RATERS.items()}
 _POSITIONS_TO_PROTO = {value: key for key, value in _POSITIONS.items()}
@@ -104,9 +119,14 @@ def prune_to_proto(spec: PruneSpec) -> decoder_pb2.PruneSpec:
 
 def sampling_from_proto(message: decoder_pb2.SamplingParams) -> SamplingSpec:
     """What a request asks of the sampler; unset fields stay `None`. Limits are the decoder's to check."""
-    optional = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "logprobs")
-    given = {name: getattr(message, name) for name in optional if message.HasField(name)}
-    return SamplingSpec(**given, stop=tuple(message.stop), ignore_eos=message.ignore_eos)
+    given = {name: getattr(message, name) for name in _OPTIONAL_SAMPLING if message.HasField(name)}
+    return SamplingSpec(
+        **given,
+        stop=tuple(message.stop),
+        ignore_eos=message.ignore_eos,
+        stop_token_ids=tuple(message.stop_token_ids),
+        constraint=_constraint(message),
+    )
 
 
 def sampling_to_proto(spec: SamplingSpec) -> decoder_pb2.SamplingParams:
@@ -120,6 +140,15 @@ def sampling_to_proto(spec: SamplingSpec) -> decoder_pb2.SamplingParams:
         stop=spec.stop,
         ignore_eos=spec.ignore_eos,
         logprobs=_unsigned(spec.logprobs, "sampling.logprobs"),
+        min_p=spec.min_p,
+        repetition_penalty=spec.repetition_penalty,
+        presence_penalty=spec.presence_penalty,
+        frequency_penalty=spec.frequency_penalty,
+        stop_token_ids=[
+            _in_bits(token, f"sampling.stop_token_ids[{index}]") for index, token in enumerate(spec.stop_token_ids)
+        ],
+        json_schema=spec.constraint.text if isinstance(spec.constraint, JsonSchema) else None,
+        regex=spec.constraint.pattern if isinstance(spec.constraint, Regex) else None,
     )
 
 
@@ -158,9 +187,23 @@ def _known(names: Mapping[K, E], number: K, field: str) -> E | None:
 
 def _unsigned(value: int | None, field: str, *, bits: int = 32) -> int | None:
     """The value, where the wire's unsigned integer can hold it."""
-    if value is not None and not 0 <= value < 2**bits:
+    return None if value is None else _in_bits(value, field, bits=bits)
+
+
+def _in_bits(value: int, field: str, *, bits: int = 32) -> int:
+    if not 0 <= value < 2**bits:
         raise InvalidArgument(field, f"{value}", limit=f"0 to 2^{bits} - 1")
     return value
+
+
+def _constraint(message: decoder_pb2.SamplingParams) -> Constraint | None:
+    match message.WhichOneof("constraint"):
+        case "json_schema":
+            return JsonSchema(message.json_schema)
+        case "regex":
+            return Regex(message.regex)
+        case _:
+            return None
 
 
 def _budget_from_proto(message: visual_tokens_pb2.Budget) -> Budget | None:

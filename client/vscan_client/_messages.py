@@ -43,6 +43,8 @@ _REASONS = {
     decoder_pb2.FINISH_REASON_END_OF_SEQUENCE: FinishReason.END_OF_SEQUENCE,
     decoder_pb2.FINISH_REASON_STOP_STRING: FinishReason.STOP_STRING,
     decoder_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+    decoder_pb2.FINISH_REASON_STOP_TOKEN: FinishReason.STOP_TOKEN,
+    decoder_pb2.FINISH_REASON_CONSTRAINT: FinishReason.CONSTRAINT,
 }
 _PLACES = {
     visual_tokens_pb2.PLACE_ENCODED: Place.ENCODED,

@@ -16,6 +16,8 @@ class FinishReason(StrEnum):
     END_OF_SEQUENCE = "end_of_sequence"
     STOP_STRING = "stop_string"
     LENGTH = "length"
+    STOP_TOKEN = "stop_token"
+    CONSTRAINT = "constraint"
 
 
 class Place(StrEnum):

@@ -13,7 +13,7 @@ from decoder_service.request import EngineRequest, LayerPruning, SampledToken
 from decoder_service.runner.batch import Batch
 from decoder_service.runner.boundary import cross_boundary
 from decoder_service.runner.clock import DeviceClock
-from decoder_service.runner.sampler import sample
+from decoder_service.runner.sampler import Sampler
 from decoder_service.runner.sequence import DeviceSequence
 from vscan.errors import ResourceExhausted
 
@@ -67,6 +67,7 @@ class Runner:
         self.segments = split_layers(model.shape.layers, prune_layers)
         self._sequences: dict[str, DeviceSequence] = {}
         self._clock = DeviceClock(model.device)
+        self._sampler = Sampler()
 
     def open(self, request: EngineRequest) -> None:
         """Makes a sequence known; takes no memory on the device yet."""
@@ -112,7 +113,7 @@ class Runner:
                 if cross_boundary(batch, segment, self.model):
                     crossings.append((segment.first_layer, before, self._clock.mark()))
             batch.walk(segment)
-        tokens = sample(self.model.logits(batch.last_rows()), [sequence.sampler for sequence in sequences])
+        tokens = self._sampler.sample(self.model.logits(batch.last_rows()), [sequence.sampling for sequence in sequences])
         for sequence, token in zip(sequences, tokens, strict=True):
             sequence.last_token = token.token_id
         times = [

@@ -10,7 +10,7 @@ from decoder_service.kv_cache.segments import Segment
 from decoder_service.kv_cache.storage import SegmentKv
 from decoder_service.language.base import LanguageModel
 from decoder_service.request import EngineRequest, LayerPruning
-from decoder_service.runner.sampler import Sampler
+from decoder_service.runner.sampling_state import SamplingState
 
 
 class DeviceSequence:
@@ -21,7 +21,7 @@ class DeviceSequence:
 
     def __init__(self, request: EngineRequest, segments: Sequence[Segment], model: LanguageModel) -> None:
         self.request = request
-        self.sampler = Sampler(request.sampling)
+        self.sampling = SamplingState(request)
         self.kv = [
             SegmentKv(
                 segment,

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from vscan.specs import (
     Budget,
+    JsonSchema,
     KeepRatio,
     KeepTokens,
     PositionPolicy,
@@ -15,6 +16,7 @@ from vscan.specs import (
     Ratio,
     ReductionMethod,
     ReductionSpec,
+    Regex,
     SamplingSpec,
     TargetAverage,
     TokensPerTile,
@@ -73,4 +75,10 @@ def samplings() -> st.SearchStrategy[SamplingSpec]:
         stop=st.lists(st.text(max_size=8), max_size=3).map(tuple),
         ignore_eos=st.booleans(),
         logprobs=st.none() | UINT32,
+        min_p=st.none() | st.floats(allow_nan=False),
+        repetition_penalty=st.none() | st.floats(allow_nan=False),
+        presence_penalty=st.none() | st.floats(allow_nan=False),
+        frequency_penalty=st.none() | st.floats(allow_nan=False),
+        stop_token_ids=st.lists(UINT32, max_size=3).map(tuple),
+        constraint=st.none() | st.builds(JsonSchema, st.text(max_size=8)) | st.builds(Regex, st.text(max_size=8)),
     )

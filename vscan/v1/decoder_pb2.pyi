@@ -36,6 +36,8 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_END_OF_SEQUENCE: _ClassVar[FinishReason]
     FINISH_REASON_STOP_STRING: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+    FINISH_REASON_STOP_TOKEN: _ClassVar[FinishReason]
+    FINISH_REASON_CONSTRAINT: _ClassVar[FinishReason]
 ROLE_UNSPECIFIED: Role
 ROLE_SYSTEM: Role
 ROLE_USER: Role
@@ -53,6 +55,8 @@ FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_END_OF_SEQUENCE: FinishReason
 FINISH_REASON_STOP_STRING: FinishReason
 FINISH_REASON_LENGTH: FinishReason
+FINISH_REASON_STOP_TOKEN: FinishReason
+FINISH_REASON_CONSTRAINT: FinishReason
 
 class Part(_message.Message):
     __slots__ = ("text", "image", "video")
@@ -109,7 +113,7 @@ class PruneSpec(_message.Message):
     def __init__(self, rater: _Optional[_Union[Rater, str]] = ..., budgets: _Optional[_Iterable[_Union[PruneBudget, _Mapping]]] = ..., seed: _Optional[int] = ..., positions: _Optional[_Union[PositionPolicy, str]] = ...) -> None: ...
 
 class SamplingParams(_message.Message):
-    __slots__ = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop", "ignore_eos", "logprobs")
+    __slots__ = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop", "ignore_eos", "logprobs", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "stop_token_ids", "json_schema", "regex")
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_P_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +122,13 @@ class SamplingParams(_message.Message):
     STOP_FIELD_NUMBER: _ClassVar[int]
     IGNORE_EOS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    MIN_P_FIELD_NUMBER: _ClassVar[int]
+    REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    FREQUENCY_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    STOP_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    REGEX_FIELD_NUMBER: _ClassVar[int]
     max_new_tokens: int
     temperature: float
     top_p: float
@@ -126,7 +137,14 @@ class SamplingParams(_message.Message):
     stop: _containers.RepeatedScalarFieldContainer[str]
     ignore_eos: bool
     logprobs: int
-    def __init__(self, max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: bool = ..., logprobs: _Optional[int] = ...) -> None: ...
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    stop_token_ids: _containers.RepeatedScalarFieldContainer[int]
+    json_schema: str
+    regex: str
+    def __init__(self, max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: bool = ..., logprobs: _Optional[int] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., json_schema: _Optional[str] = ..., regex: _Optional[str] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("chat", "raw", "reduction", "prune", "sampling", "report_kept")
@@ -259,7 +277,7 @@ class DescribeDecoderRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DecoderLimits(_message.Message):
-    __slots__ = ("max_message_bytes", "max_images", "max_context_tokens", "max_new_tokens", "max_messages", "max_parts", "max_text_chars", "max_stop_strings", "max_stop_chars", "max_logprobs", "max_queue", "max_positions", "max_videos")
+    __slots__ = ("max_message_bytes", "max_images", "max_context_tokens", "max_new_tokens", "max_messages", "max_parts", "max_text_chars", "max_stop_strings", "max_stop_chars", "max_logprobs", "max_queue", "max_positions", "max_videos", "max_stop_token_ids", "max_constraint_chars")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGES_FIELD_NUMBER: _ClassVar[int]
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -273,6 +291,8 @@ class DecoderLimits(_message.Message):
     MAX_QUEUE_FIELD_NUMBER: _ClassVar[int]
     MAX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_VIDEOS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STOP_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONSTRAINT_CHARS_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     max_images: int
     max_context_tokens: int
@@ -286,7 +306,9 @@ class DecoderLimits(_message.Message):
     max_queue: int
     max_positions: int
     max_videos: int
-    def __init__(self, max_message_bytes: _Optional[int] = ..., max_images: _Optional[int] = ..., max_context_tokens: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_messages: _Optional[int] = ..., max_parts: _Optional[int] = ..., max_text_chars: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_chars: _Optional[int] = ..., max_logprobs: _Optional[int] = ..., max_queue: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_videos: _Optional[int] = ...) -> None: ...
+    max_stop_token_ids: int
+    max_constraint_chars: int
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_images: _Optional[int] = ..., max_context_tokens: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_messages: _Optional[int] = ..., max_parts: _Optional[int] = ..., max_text_chars: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_chars: _Optional[int] = ..., max_logprobs: _Optional[int] = ..., max_queue: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_videos: _Optional[int] = ..., max_stop_token_ids: _Optional[int] = ..., max_constraint_chars: _Optional[int] = ...) -> None: ...
 
 class DecoderDefaults(_message.Message):
     __slots__ = ("prune", "prune_layers", "sampling", "reduction")

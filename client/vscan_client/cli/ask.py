@@ -60,6 +60,25 @@ IgnoreEosOption = Annotated[
 LogprobsOption = Annotated[
     int | None, typer.Option("--logprobs", help="With --json: log-probabilities of the k most likely tokens at each step.")
 ]
+MinPOption = Annotated[
+    float | None, typer.Option("--min-p", help="Sample from tokens with this fraction of the most likely one's probability.")
+]
+RepetitionPenaltyOption = Annotated[
+    float | None, typer.Option("--repetition-penalty", help="Over 1: less of what the prompt or the answer said; 1 is none.")
+]
+PresencePenaltyOption = Annotated[
+    float | None, typer.Option("--presence-penalty", help="Taken from the logit of what the answer said already; -2 to 2.")
+]
+FrequencyPenaltyOption = Annotated[
+    float | None, typer.Option("--frequency-penalty", help="Taken from it once for each time it was said; -2 to 2.")
+]
+StopTokenIdOption = Annotated[
+    list[int] | None, typer.Option("--stop-token-id", help="A token that ends the answer; may be given again.")
+]
+JsonSchemaOption = Annotated[
+    str | None, typer.Option("--json-schema", help="The answer is JSON that fits this schema: its text, or @FILE.")
+]
+RegexOption = Annotated[str | None, typer.Option("--regex", help="The whole answer matches this regular expression.")]
 
 
 def ask(
@@ -89,6 +108,13 @@ def ask(
     stop: StopOption = None,
     ignore_eos: IgnoreEosOption = False,
     logprobs: LogprobsOption = None,
+    min_p: MinPOption = None,
+    repetition_penalty: RepetitionPenaltyOption = None,
+    presence_penalty: PresencePenaltyOption = None,
+    frequency_penalty: FrequencyPenaltyOption = None,
+    stop_token_id: StopTokenIdOption = None,
+    json_schema: JsonSchemaOption = None,
+    regex: RegexOption = None,
     server: shared.ServerOption = shared.DEFAULT_SERVER,
     tls_ca: shared.TlsCaOption = None,
     insecure: shared.InsecureOption = False,
@@ -124,6 +150,13 @@ def ask(
         stop=tuple(stop or ()),
         ignore_eos=ignore_eos,
         logprobs=logprobs,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        stop_token_ids=tuple(stop_token_id or ()),
+        json_schema=None if json_schema is None else text_or_file(json_schema, "json_schema"),
+        regex=regex,
         report_kept=report_kept,
         frames=frames,
         fps=fps,
@@ -147,6 +180,17 @@ def files_and_question(arguments: list[str], videos: list[str]) -> tuple[list[st
     if Path(question).is_file():
         raise InvalidArgument("question", f"the last argument is the question, but {question} is a file")
     return files, question
+
+
+def text_or_file(text: str, field: str) -> str:
+    """`@FILE` is what the file says. Raises InvalidArgument where it cannot be read."""
+    if not text.startswith("@"):
+        return text
+    path = Path(text.removeprefix("@"))
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(field, f"{path}: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}") from error
 
 
 def summary(answer: Answer) -> str:

@@ -6,7 +6,8 @@
 
 `id`, `question` and files are needed: `image` or `images`, `video` or `videos`, or one of each pair; then the videos come after
 the images. A file that plainly is a video may be an `image` too; a GIF is a video as a `video` only. The options are those of
-`QuestionOptions`; `meta` is passed on to the answer. Files are relative to the file of questions.
+`QuestionOptions`; `meta` is passed on to the answer. Files are relative to the file of questions. `json_schema`
+is an object, or a text that holds one.
 """
 
 from __future__ import annotations
@@ -23,10 +24,19 @@ from vscan_client.cli.questions import QuestionOptions
 Id: TypeAlias = str | int
 _OPTIONS = {field.name for field in fields(QuestionOptions)}
 _KNOWN = {"id", "image", "images", "video", "videos", "question", "meta"} | _OPTIONS
-_TEXTS = {"reduction", "rater", "positions"}
+_TEXTS = {"reduction", "rater", "positions", "json_schema", "regex"}
 _BUDGETS = {"budget", "keep"}
 _INTEGERS = {"max_new_tokens", "top_k", "seed", "logprobs", "frames"}
-_NUMBERS = {"local_share", "temperature", "top_p", "fps"}
+_NUMBERS = {
+    "local_share",
+    "temperature",
+    "top_p",
+    "fps",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+}
 _SWITCHES = {"merge", "ignore_eos", "report_kept"}
 
 
@@ -139,4 +149,8 @@ def _option(name: str, value: Any) -> Any:
         return value
     if name == "stop" and (isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))):
         return (value,) if isinstance(value, str) else tuple(value)
+    if name == "json_schema" and isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    if name == "stop_token_ids" and isinstance(value, list) and all(type(v) is int for v in value):
+        return tuple(value)
     raise InvalidArgument(name, f"{json.dumps(value)} is not a value for it")

@@ -11,7 +11,9 @@ from typing import ParamSpec, TypeVar
 from vscan.errors import InvalidArgument
 from vscan.specs import (
     Budget,
+    Constraint,
     FrameSampling,
+    JsonSchema,
     KeepRatio,
     KeepTokens,
     PositionPolicy,
@@ -21,6 +23,7 @@ from vscan.specs import (
     Ratio,
     ReductionMethod,
     ReductionSpec,
+    Regex,
     SamplingSpec,
     TargetAverage,
     TokensPerTile,
@@ -56,6 +59,13 @@ class QuestionOptions:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    json_schema: str | None = None
+    regex: str | None = None
     report_kept: bool = False
     frames: int | None = None
     fps: float | None = None
@@ -111,7 +121,20 @@ class QuestionOptions:
             stop=self.stop,
             ignore_eos=self.ignore_eos,
             logprobs=self.logprobs,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            stop_token_ids=self.stop_token_ids,
+            constraint=self._constraint(),
         )
+
+    def _constraint(self) -> Constraint | None:
+        if self.json_schema is not None and self.regex is not None:
+            raise InvalidArgument("sampling.regex", "beside a json_schema", limit="one of the two")
+        if self.json_schema is not None:
+            return JsonSchema(self.json_schema)
+        return None if self.regex is None else Regex(self.regex)
 
 
 def parse_budget(text: str) -> Budget:

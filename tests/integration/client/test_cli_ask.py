@@ -11,7 +11,17 @@ import vscan as project
 from tests.support.client_cli import in_a_process, vscan
 from tests.support.client_decoder import ScriptedDeployment, serving
 from vscan.errors import DeadlineExceeded, InternalError, InvalidArgument, VScanError
-from vscan.specs import KeepTokens, PositionPolicy, PruneSpec, Rater, ReductionMethod, ReductionSpec, TargetAverage
+from vscan.specs import (
+    JsonSchema,
+    KeepTokens,
+    PositionPolicy,
+    PruneSpec,
+    Rater,
+    ReductionMethod,
+    ReductionSpec,
+    Regex,
+    TargetAverage,
+)
 from vscan.wire import prune_from_proto, reduction_from_proto, sampling_from_proto
 from vscan_client import Image, Video
 
@@ -63,7 +73,9 @@ def test_every_option_reaches_the_server(deployment: ScriptedDeployment, address
     more = (
         "--top-p 0.9 --top-k 5 --seed 3 --timeout 50 --local-share 0.25 --no-merge --positions keep --logprobs 2 --ignore-eos"
     )
-    ran = vscan("ask", cat, "what?", "--server", address, *options.split(), *more.split(), "--stop", "a b", "--stop", "c")
+    penalties = "--min-p 0.1 --repetition-penalty 1.25 --presence-penalty -0.5 --frequency-penalty 0.5 --stop-token-id 7"
+    arguments = [*options.split(), *more.split(), *penalties.split(), "--stop", "a b", "--stop", "c", "--regex", "a|b c"]
+    ran = vscan("ask", cat, "what?", "--server", address, *arguments)
     assert ran.out == "1 image(s):\n"
     (request,) = deployment.requests
     assert reduction_from_proto(request.reduction) == ReductionSpec(
@@ -76,9 +88,23 @@ def test_every_option_reaches_the_server(deployment: ScriptedDeployment, address
     assert (sampling.max_new_tokens, sampling.temperature, sampling.top_p, sampling.top_k) == (2, 0.5, 0.9, 5)
     assert (sampling.seed, sampling.stop) == (3, ("a b", "c"))
     assert (sampling.logprobs, sampling.ignore_eos) == (2, True)
+    assert (sampling.min_p, sampling.repetition_penalty) == (0.1, 1.25)
+    assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.stop_token_ids) == (-0.5, 0.5, (7,))
+    assert sampling.constraint == Regex("a|b c")
     (left,) = deployment.time_left
     assert left is not None
     assert 0 < left < 60
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_schema_is_a_text_or_a_file(
+    deployment: ScriptedDeployment, address: str, cat: Path, tmp_path: Path, as_file: bool
+) -> None:
+    schema = '{"enum": ["yes", "no"]}'
+    (tmp_path / "schema.json").write_text(schema)
+    given = f"@{tmp_path / 'schema.json'}" if as_file else schema
+    assert vscan("ask", cat, "what?", "--server", address, "--json-schema", given).code == 0
+    assert sampling_from_proto(deployment.requests[0].sampling).constraint == JsonSchema(schema)
 
 
 def test_the_server_may_be_named_by_the_environment(address: str, cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +161,9 @@ def test_a_server_that_is_not_there_is_one_line_too(cat: Path) -> None:
         (["CAT", "what?", "--positions", "best"], "positions"),
         (["CAT", "what?", "--rater", "best"], "rater"),
         (["sha256:12", "what?"], "sha256"),
+        (["CAT", "what?", "--json-schema", "@gone.json"], "json_schema: gone.json: No such file"),
+        (["CAT", "what?", "--json-schema", "{}", "--regex", "a"], "sampling.regex: beside a json_schema"),
+        (["CAT", "what?", "--stop-token-id", "-1"], "sampling.stop_token_ids[0]: -1"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(cat: Path, arguments: list[str], named: str) -> None:

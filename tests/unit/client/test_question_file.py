@@ -33,6 +33,12 @@ def test_lines_become_questions(tmp_path: Path) -> None:
             "positions": "keep",
             "logprobs": 2,
             "ignore_eos": True,
+            "min_p": 0.1,
+            "repetition_penalty": 1.5,
+            "presence_penalty": -1,
+            "frequency_penalty": 2,
+            "stop_token_ids": [3, 4],
+            "json_schema": {"enum": ["ja", "é"]},
             "meta": [1],
         },
         {"id": 3, "video": "c.gif", "image": "a.png", "question": "then?", "frames": 4},
@@ -47,6 +53,12 @@ def test_lines_become_questions(tmp_path: Path) -> None:
         positions="keep",
         logprobs=2,
         ignore_eos=True,
+        min_p=0.1,
+        repetition_penalty=1.5,
+        presence_penalty=-1.0,
+        frequency_penalty=2.0,
+        stop_token_ids=(3, 4),
+        json_schema='{"enum": ["ja", "é"]}',
     )
     assert read_questions(path) == [
         QuestionLine(1, ("a.png",), "what?", QuestionOptions()),
@@ -85,6 +97,11 @@ GOOD = {"id": 1, "image": "a.png", "question": "what?"}
         ({**GOOD, "logprobs": 0.5}, 1, "logprobs"),
         ({**GOOD, "stop": [1]}, 1, "stop"),
         ({**GOOD, "report_kept": 1}, 1, "report_kept"),
+        ({**GOOD, "min_p": "0.1"}, 1, "min_p"),
+        ({**GOOD, "stop_token_ids": [True]}, 1, "stop_token_ids"),
+        ({**GOOD, "stop_token_ids": 3}, 1, "stop_token_ids"),
+        ({**GOOD, "json_schema": ["x"]}, 1, "json_schema"),
+        ({**GOOD, "regex": 3}, 1, "regex"),
     ],
 )
 def test_a_line_that_is_no_question_says_why(tmp_path: Path, line: object, identity: object, field: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from vscan.errors import InvalidArgument
 from vscan.specs import (
     Budget,
+    JsonSchema,
     KeepRatio,
     KeepTokens,
     PositionPolicy,
@@ -17,6 +18,7 @@ from vscan.specs import (
     Ratio,
     ReductionMethod,
     ReductionSpec,
+    Regex,
     SamplingSpec,
     TargetAverage,
     TokensPerTile,
@@ -128,6 +130,30 @@ def test_everything_that_the_contract_takes_can_be_asked_for() -> None:
     assert options["reduction"] == ReductionSpec(local_share=0.25, merge=False)
     assert options["prune"] == PruneSpec(positions=PositionPolicy.KEEP)
     assert options["sampling"] == SamplingSpec(ignore_eos=True, logprobs=2)
+    more = QuestionOptions(
+        min_p=0.1, repetition_penalty=1.5, presence_penalty=1.0, frequency_penalty=-1.0, stop_token_ids=(3,), regex="a|b"
+    )
+    assert more.ask_options()["sampling"] == SamplingSpec(
+        min_p=0.1,
+        repetition_penalty=1.5,
+        presence_penalty=1.0,
+        frequency_penalty=-1.0,
+        stop_token_ids=(3,),
+        constraint=Regex("a|b"),
+    )
+    schema = QuestionOptions(json_schema='{"type": "object"}').ask_options()["sampling"]
+    assert schema == SamplingSpec(constraint=JsonSchema('{"type": "object"}'))
+    assert schema == SamplingSpec(constraint=JsonSchema.of({"type": "object"}))
+
+
+def test_a_schema_beside_an_expression_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"^sampling\.regex: beside a json_schema"):
+        QuestionOptions(json_schema="{}", regex="a").ask_options()
+
+
+def test_a_schema_must_be_json() -> None:
+    with pytest.raises(InvalidArgument, match=r"^sampling\.json_schema: not JSON"):
+        JsonSchema.of({"enum": [object()]})
 
 
 def test_a_budget_alone_leaves_the_method_to_the_deployment() -> None:

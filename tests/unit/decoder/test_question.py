@@ -21,6 +21,7 @@ from vscan.v1.visual_tokens_pb2 import Image, Video, VideoFrames
 LIMITS = Limits(
     max_message_bytes=2**20, max_images=16, max_context_tokens=100, max_new_tokens=40, max_messages=4, max_parts=20,
     max_text_chars=50, max_stop_strings=2, max_stop_chars=10, max_logprobs=5, max_queue=8, max_positions=100, max_videos=2,
+    max_stop_token_ids=3, max_constraint_chars=30,
 )  # fmt: skip
 DIGEST = bytes(range(32))
 
@@ -195,6 +196,19 @@ REFUSED: dict[str, tuple[pb.GenerateRequest, str]] = {
     "no new tokens": (sampled(max_new_tokens=0), "sampling.max_new_tokens: 0, limit 1 to 40"),
     "many new tokens": (sampled(max_new_tokens=41), "sampling.max_new_tokens: 41, limit 1 to 40"),
     "many logprobs": (sampled(logprobs=6), "sampling.logprobs: 6, limit 0 to 5"),
+    "min_p 1.1": (sampled(min_p=1.1), "sampling.min_p: 1.1, limit 0 to 1"),
+    "min_p NaN": (sampled(min_p=float("nan")), "sampling.min_p: nan, limit 0 to 1"),
+    "repetition 0": (sampled(repetition_penalty=0), "sampling.repetition_penalty: 0, limit over 0 to 2"),
+    "repetition NaN": (sampled(repetition_penalty=float("nan")), "sampling.repetition_penalty: nan, limit over 0 to 2"),
+    "repetition 2.5": (sampled(repetition_penalty=2.5), "sampling.repetition_penalty: 2.5, limit over 0 to 2"),
+    "presence 3": (sampled(presence_penalty=3), "sampling.presence_penalty: 3, limit -2 to 2"),
+    "presence NaN": (sampled(presence_penalty=float("nan")), "sampling.presence_penalty: nan, limit -2 to 2"),
+    "frequency -3": (sampled(frequency_penalty=-3), "sampling.frequency_penalty: -3, limit -2 to 2"),
+    "frequency inf": (sampled(frequency_penalty=float("inf")), "sampling.frequency_penalty: inf, limit -2 to 2"),
+    "many stop tokens": (sampled(stop_token_ids=[1, 2, 3, 4]), "sampling.stop_token_ids: 4 stop tokens, limit 3"),
+    "an empty schema": (sampled(json_schema=""), "sampling.json_schema: 0 characters, limit 1 to 30"),
+    "a long schema": (sampled(json_schema="a" * 31), "sampling.json_schema: 31 characters, limit 1 to 30"),
+    "a long expression": (sampled(regex="a" * 31), "sampling.regex: 31 characters, limit 1 to 30"),
     "many stops": (sampled(stop=["a", "b", "c"]), "sampling.stop: 3 stop strings, limit 2"),
     "an empty stop": (sampled(stop=["a", ""]), "sampling.stop[1]: 0 characters, limit 1 to 10"),
     "a long stop": (sampled(stop=["a" * 11]), "sampling.stop[0]: 11 characters, limit 1 to 10"),
@@ -232,6 +246,8 @@ def test_the_edges_of_the_limits_are_taken() -> None:
     read(chat(*[message(*[image()] * 4, text("a" * 12))] * 4))
     read(sampled(temperature=2, top_p=1, top_k=0, logprobs=5, max_new_tokens=40, stop=["a" * 10, "b"], seed=2**64 - 1))
     read(sampled(temperature=0, max_new_tokens=1, logprobs=0))
+    read(sampled(min_p=0, repetition_penalty=2, presence_penalty=-2, frequency_penalty=2, stop_token_ids=[0, 1, 2**32 - 1]))
+    read(sampled(min_p=1, repetition_penalty=1e-9, presence_penalty=2, frequency_penalty=-2, regex="a" * 30))
 
 
 def test_a_prompt_must_leave_room_for_its_answer() -> None:
@@ -256,10 +272,13 @@ def test_unset_sampling_is_filled_in() -> None:
     defaults = SamplingDefaults(max_new_tokens=16)
     filled = defaults.fill(SamplingSpec(), rows=10, positions=10, limits=LIMITS)
     assert (filled.max_new_tokens, filled.temperature, filled.top_p, filled.top_k, filled.logprobs) == (16, 0.0, 1.0, 0, 0)
+    assert (filled.min_p, filled.repetition_penalty, filled.presence_penalty, filled.frequency_penalty) == (0.0, 1.0, 0.0, 0.0)
     assert defaults.fill(SamplingSpec(), rows=95, positions=95, limits=LIMITS).max_new_tokens == 5
     seeds = {defaults.fill(SamplingSpec(), rows=10, positions=10, limits=LIMITS).seed for _ in range(8)}
     assert len(seeds) == 8
     given = SamplingSpec(
-        max_new_tokens=3, temperature=0.5, top_p=0.9, top_k=4, seed=0, stop=("x",), ignore_eos=True, logprobs=2
-    )
-    assert dataclasses.asdict(defaults.fill(given, rows=10, positions=10, limits=LIMITS)) == dataclasses.asdict(given)
+        max_new_tokens=3, temperature=0.5, top_p=0.9, top_k=4, seed=0, stop=("x",), ignore_eos=True, logprobs=2, min_p=0.1,
+        repetition_penalty=1.5, presence_penalty=-1.0, frequency_penalty=0.5, stop_token_ids=(7,),
+    )  # fmt: skip
+    decided = dataclasses.asdict(defaults.fill(given, rows=10, positions=10, limits=LIMITS))
+    assert decided | {"constraint": None} == dataclasses.asdict(given)

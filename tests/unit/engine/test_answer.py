@@ -1,7 +1,13 @@
 from typing import Any
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from decoder_service.answer import Answer
 from decoder_service.request import FinishReason, SampledToken, Sampling
+from tests.support import tokenizers as kinds
+from vscan.errors import InvalidArgument
 
 WORDS = ["</s>", "yes", " no", " maybe", "\n", "st", "op"]
 
@@ -44,3 +50,63 @@ def test_what_might_have_become_a_stop_string_comes_out_at_the_end() -> None:
 
 def test_a_stop_string_on_the_last_token_wins_over_the_length() -> None:
     assert run([1, 5, 6], stop=("stop",), max_new_tokens=3) == ("yes", FinishReason.STOP_STRING, 3)
+
+
+def test_a_stop_token_ends_the_answer_and_its_text_is_not_part_of_it() -> None:
+    assert run([1, 2, 3], stop_token_ids=(3, 5)) == ("yes no", FinishReason.STOP_TOKEN, 3)
+    assert run([1, 3], stop_token_ids=(3,), ignore_eos=True) == ("yes", FinishReason.STOP_TOKEN, 2)
+    assert run([1, 0], stop_token_ids=(0,), ignore_eos=True) == ("yes", FinishReason.STOP_TOKEN, 2)
+
+
+def test_what_a_stop_string_held_comes_out_before_a_stop_token() -> None:
+    assert run([1, 5, 3], stop=("stop",), stop_token_ids=(3,)) == ("yesst", FinishReason.STOP_TOKEN, 3)
+
+
+def test_a_whole_answer_ends() -> None:
+    own = answer()
+    own.push(SampledToken(1))
+    assert own.push(SampledToken(2, complete=True)).text == " no"
+    assert own.reason is FinishReason.CONSTRAINT
+
+
+def test_the_last_token_of_a_whole_answer_is_not_cut_off_by_its_length() -> None:
+    own = answer(max_new_tokens=1)
+    own.push(SampledToken(2, complete=True))
+    assert own.reason is FinishReason.CONSTRAINT
+
+
+def test_an_answer_that_cannot_go_on_fails_unless_it_ends_anyhow() -> None:
+    problem = InvalidArgument("sampling.regex", "no way on")
+    with pytest.raises(InvalidArgument, match="no way on"):
+        answer().push(SampledToken(1, problem=problem))
+    ended = answer(max_new_tokens=1)
+    ended.push(SampledToken(1, problem=problem))
+    assert ended.reason is FinishReason.LENGTH
+
+
+BYTES = kinds.byte_level().backend_tokenizer
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd") | st.sampled_from("ab🙂é"), max_size=12)
+
+
+@settings(deadline=None)
+@given(text=TEXTS, stops=st.lists(TEXTS.filter(bool), max_size=3))
+def test_an_answer_of_any_tokens_is_cut_right_before_a_stop_string(text: str, stops: list[str]) -> None:
+    """Nothing of the stop string that ends it comes out, no character comes in halves, and nothing else is lost."""
+    ids = BYTES.encode(text, add_special_tokens=False).ids
+    whole = BYTES.decode(ids)
+    own = Answer(
+        Sampling(max_new_tokens=100, stop=tuple(stops)), decode=lambda some: BYTES.decode(list(some)), end_ids=frozenset({2})
+    )
+    pieces: list[str] = []
+    for token in [*ids, 2]:
+        pieces.append(own.push(SampledToken(token)).text)
+        if own.reason is not None:
+            break
+    out = "".join(pieces)
+    assert not any("\ufffd" in piece for piece in pieces)
+    if own.reason is FinishReason.STOP_STRING:
+        assert any((out + stop) == whole[: len(out) + len(stop)] for stop in stops)
+    else:
+        assert out == whole
+    assert not any(stop in out for stop in stops)
+    assert (own.reason is FinishReason.STOP_STRING) == any(stop in whole for stop in stops)

@@ -112,6 +112,7 @@ def test_the_path_begins_where_the_caller_says() -> None:
         (lambda: wire.sampling_to_proto(SamplingSpec(top_k=2**32)), "sampling.top_k"),
         (lambda: wire.sampling_to_proto(SamplingSpec(seed=-1)), "sampling.seed"),
         (lambda: wire.sampling_to_proto(SamplingSpec(logprobs=-1)), "sampling.logprobs"),
+        (lambda: wire.sampling_to_proto(SamplingSpec(stop_token_ids=(1, 2**32))), "sampling.stop_token_ids[1]"),
     ],
 )
 def test_a_number_that_the_wire_cannot_hold_is_named(write: Callable[[], object], field: str) -> None:

@@ -1,0 +1,77 @@
+"""The grammars of a decoder: compiled away from the event loop and from the engine's thread, and remembered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+
+from decoder_service.constraint.grammar import Grammar, compile_grammar, field_of
+from decoder_service.constraint.vocabulary import Vocabulary
+from vscan.errors import ResourceExhausted
+from vscan.specs import Constraint
+
+_THREADS = 2
+_MAX_BEING_MADE = 16
+_RETRY_MS = 500
+
+# The tenant, and what it asks for: how long an answer takes tells nobody what others have asked for.
+_Key = tuple[str, Constraint]
+
+
+class Grammars:
+    """Belongs to one event loop.
+
+    Args:
+        max_compile_ms: longest wait for one; who comes again later finds it made.
+        max_remembered: the least recently used are forgotten first.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, max_compile_ms: int, max_remembered: int) -> None:
+        self._vocabulary = vocabulary
+        self._max_compile_ms = max_compile_ms
+        self._max_remembered = max_remembered
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="grammar")
+        self._made: OrderedDict[_Key, Grammar] = OrderedDict()
+        self._being_made: dict[_Key, asyncio.Future[Grammar]] = {}
+
+    async def get(self, constraint: Constraint, *, tenant: str) -> Grammar:
+        """The grammar; whoever asks for the same at the same time shares the work.
+
+        Raises:
+            InvalidArgument: what `compile_grammar` raises.
+            ResourceExhausted: it takes too long, or too many are being made.
+        """
+        key = (tenant, constraint)
+        if key in self._made:
+            self._made.move_to_end(key)
+            return self._made[key]
+        making = self._being_made.get(key) or self._begin(key)
+        try:
+            return await asyncio.wait_for(asyncio.shield(making), self._max_compile_ms / 1e3)
+        except TimeoutError:
+            reason = f"{field_of(constraint)}: not compiled within {self._max_compile_ms} ms"
+            raise ResourceExhausted(reason, retry_delay_ms=_RETRY_MS) from None
+
+    def close(self) -> None:
+        """Compiles no more; does not wait for what is under way."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, key: _Key) -> asyncio.Future[Grammar]:
+        if len(self._being_made) >= _MAX_BEING_MADE:
+            reason = f"{_MAX_BEING_MADE} constraints are being compiled"
+            raise ResourceExhausted(reason, retry_delay_ms=_RETRY_MS)
+        _, constraint = key
+        loop = asyncio.get_running_loop()
+        making = loop.run_in_executor(self._threads, compile_grammar, constraint, self._vocabulary)
+        self._being_made[key] = making
+        making.add_done_callback(lambda made: self._keep(key, made))
+        return making
+
+    def _keep(self, key: _Key, made: asyncio.Future[Grammar]) -> None:
+        del self._being_made[key]
+        if made.cancelled() or made.exception() is not None:
+            return
+        self._made[key] = made.result()
+        while len(self._made) > self._max_remembered:
+            self._made.popitem(last=False)

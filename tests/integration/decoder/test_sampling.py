@@ -1,0 +1,98 @@
+"""Sampling over real gRPC: seeds in company, penalties, stop tokens, and what the service says of its defaults."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.support.asking import PICTURE, ask, chat, decoder_stub, refusal
+from tests.support.stack import in_process_stack
+from vscan.errors import InvalidArgument
+from vscan.v1 import decoder_pb2 as pb
+from vscan.v1 import decoder_pb2_grpc
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+Stub = decoder_pb2_grpc.DecoderStub
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stub() -> AsyncIterator[Stub]:
+    async with in_process_stack() as stack, decoder_stub(stack.decoder_address) as stub:
+        yield stub
+
+
+def random_fields(generator: random.Random) -> dict[str, Any]:
+    return {
+        "temperature": generator.choice([0.0, 0.8, 1.6]),
+        "top_k": generator.choice([0, 5]),
+        "top_p": generator.choice([1.0, 0.8]),
+        "min_p": generator.choice([0.0, 0.1]),
+        "repetition_penalty": generator.choice([1.0, 1.3]),
+        "presence_penalty": generator.choice([0.0, 0.7]),
+        "frequency_penalty": generator.choice([0.0, 0.4]),
+        "seed": generator.getrandbits(64),
+        "max_new_tokens": generator.randrange(3, 15),
+    }
+
+
+async def test_the_same_seed_gives_the_same_answer_in_any_company(stub: Stub) -> None:
+    generator = random.Random(5)
+    asked = [chat(PICTURE, f"w{number}", **random_fields(generator)) for number in range(10)]
+    alone = [(await ask(stub, request)).ids for request in asked]
+    for _ in range(3):
+        order = generator.sample(range(10), 10)
+        together = await asyncio.gather(*[ask(stub, asked[number]) for number in order])
+        assert [reply.ids for reply in together] == [alone[number] for number in order]
+
+
+async def test_penalties_make_an_answer_more_varied(stub: Stub) -> None:
+    plain = await ask(stub, chat("w1", max_new_tokens=60))
+    varied = await ask(stub, chat("w1", max_new_tokens=60, frequency_penalty=2.0, presence_penalty=2.0))
+    assert max(Counter(varied.ids).values()) < max(Counter(plain.ids).values())
+
+
+async def test_a_prompt_counts_for_repetition_alone(stub: Stub) -> None:
+    first = (await ask(stub, chat(PICTURE, "w1", max_new_tokens=1))).ids[0]
+    question = chat(PICTURE, f"w{first} w1", max_new_tokens=1, presence_penalty=2.0, frequency_penalty=2.0)
+    plain = await ask(stub, chat(PICTURE, f"w{first} w1", max_new_tokens=1))
+    assert (await ask(stub, question)).ids == plain.ids
+
+
+async def test_a_stop_token_ends_the_answer_and_has_no_text(stub: Stub) -> None:
+    whole = await ask(stub, chat(PICTURE, "w5", max_new_tokens=8))
+    stop = whole.ids[3]
+    place = whole.ids.index(stop)
+    stopped = await ask(stub, chat(PICTURE, "w5", max_new_tokens=8, stop_token_ids=[7, stop]))
+    assert stopped.finished.reason == pb.FINISH_REASON_STOP_TOKEN
+    assert stopped.ids == whole.ids[: place + 1]
+    assert stopped.finished.usage.completion_tokens == place + 1
+    assert stopped.text.split() == whole.text.split()[:place]
+
+
+async def test_what_these_words_cannot_write_is_refused(stub: Stub) -> None:
+    """This model's tokens are whole words; the constraint may use them."""
+    error = await refusal(stub, chat("w1", json_schema='{"type": "object"}'))
+    assert isinstance(error, InvalidArgument)
+    assert (error.field, "vocabulary" in error.message) == ("sampling.json_schema", True)
+    reply = await ask(stub, chat(PICTURE, "w1", regex="w1[0-9]( w2[0-9]){2}", max_new_tokens=8))
+    assert reply.finished.reason == pb.FINISH_REASON_CONSTRAINT
+    words = reply.text.split()
+    assert [word[:2] for word in words] == ["w1", "w2", "w2"]
+
+
+async def test_describe_has_the_defaults_and_the_limits(stub: Stub) -> None:
+    described = await stub.Describe(pb.DescribeDecoderRequest())
+    sampling, limits = described.defaults.sampling, described.limits
+    assert (sampling.min_p, sampling.repetition_penalty) == (0.0, 1.0)
+    assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.0, 0.0)
+    assert all(
+        sampling.HasField(name) for name in ("min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "top_p")
+    )
+    assert sampling.WhichOneof("constraint") is None
+    assert (limits.max_stop_token_ids, limits.max_constraint_chars) == (64, 16_384)
