@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,9 +20,13 @@ CODE_REVISION = 1
 _NOT_CONFIGURATION = {"transformers_version", "processor_class", "_processor_class"}
 
 
-def fingerprint(model: VisionModel) -> bytes:
-    """SHA-256 over weights, configuration, scan settings, dtype and code revision, 32 bytes. One tensor is copied at a time."""
-    return framed_sha256(_fields(model))
+def fingerprint(model: VisionModel, rounded_to: str | None = None) -> bytes:
+    """SHA-256 over weights, configuration, scan settings, dtype and code revision, 32 bytes. One tensor is copied at a time.
+
+    `rounded_to`: the type that tokens are rounded to before anybody sees them, if they are.
+    """
+    rounding = () if rounded_to is None else (b"rounded to", rounded_to.encode())
+    return framed_sha256(chain(_fields(model), rounding))
 
 
 def _fields(model: VisionModel) -> Iterator[bytes]:

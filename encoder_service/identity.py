@@ -25,12 +25,12 @@ class EncoderIdentity:
     scan: ScanSettings
 
 
-def identify(checkpoint: Checkpoint, model: VisionModel, name: str) -> EncoderIdentity:
-    """The identity of a loaded model, to be called `name`. Reads every weight once."""
+def identify(checkpoint: Checkpoint, model: VisionModel, name: str, *, rounded_to: str | None = None) -> EncoderIdentity:
+    """The identity of a loaded model, to be called `name`, its tokens perhaps rounded. Reads every weight once."""
     return EncoderIdentity(
         model=name,
         family=model.family,
-        fingerprint=fingerprint(model),
+        fingerprint=fingerprint(model, rounded_to),
         pair_fingerprint=checkpoint.pair_fingerprint(),
         hidden_size=model.hidden_size,
         dtype=model.dtype,
