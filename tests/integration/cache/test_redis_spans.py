@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from tests.support.caches import raw_client, redis_cache
 from tests.support.redis_server import RedisServer
-from tests.support.visual_values import key, make_tokens
+from tests.support.visual_values import body_of, key, make_tokens
 from vscan.cache.redis import KEY_PREFIX
 from vscan.telemetry import names
 
@@ -27,7 +27,7 @@ async def spans_of_some_operations(server: RedisServer) -> tuple[ReadableSpan, .
     async with redis_cache(server, tracer=tracer) as (cache, _), raw_client(server) as client:
         with tracer.start_as_current_span("caller"):
             await cache.get(key("span"))
-            await cache.put(key("span"), make_tokens().to_bytes())
+            await cache.put(key("span"), body_of(make_tokens()))
             await cache.get_many([key("span"), key("no span")])
             await client.set(KEY_PREFIX + key("bad span").hex(), b"junk")
             await cache.get(key("bad span"))
