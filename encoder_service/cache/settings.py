@@ -18,8 +18,8 @@ class CacheWriteSettings(BaseModel):
         default=5.0,
         ge=0,
         allow_inf_nan=False,
-        description="How long replicas wait for one that has died while it encoded an image that they want too, in seconds; one "
-        "that lives renews its lease. 0: replicas do not wait for each other.",
+        description="How long replicas wait for one that has died while it encoded an image that they want too, in seconds; "
+        "one that lives renews its lease. 0: replicas do not wait for each other.",
     )
     cache_compression: Literal["none", "zstd"] = Field(
         default="none", description="Whether entries in Redis are compressed. Readers need no setting."

@@ -39,10 +39,9 @@ class WatchedRedis:
     """Master, replica and Sentinel."""
 
     def __init__(self, folder: Path) -> None:
-        self.master = RedisServer()
-        self.replica = RedisServer(
-            options=["--replicaof", "127.0.0.1", str(self.master.port), "--repl-diskless-sync-delay", "0"]
-        )
+        options = ["--dir", str(folder), "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"]
+        self.master = RedisServer(options=options)
+        self.replica = RedisServer(options=[*options, "--replicaof", "127.0.0.1", str(self.master.port)])
         self.sentinel = SentinelServer(folder, self.master)
 
     @property
