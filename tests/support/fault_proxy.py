@@ -33,6 +33,7 @@ class FaultProxy:
         self._fault = Fault.NONE
         self._delay_seconds = 0.0
         self._keep_bytes = 0
+        self._only_answer: int | None = None
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -50,9 +51,13 @@ class FaultProxy:
         """Redis through it."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def inject(self, fault: Fault, *, delay_ms: float = 0, keep_bytes: int = 64) -> None:
-        """From now on: `delay_ms` for SLOW, for each packet of an answer; `keep_bytes` of a packet still come for DROP."""
+    def inject(self, fault: Fault, *, delay_ms: float = 0, keep_bytes: int = 64, only_answer: int | None = None) -> None:
+        """From now on: `delay_ms` for SLOW, for each packet of an answer; `keep_bytes` of a packet still come for DROP.
+
+        `only_answer`: just this packet of those that come now, counted from 1, is dropped; then all is well again.
+        """
         self._fault = fault
+        self._only_answer = only_answer
         self._delay_seconds = delay_ms / 1000
         self._keep_bytes = keep_bytes
         if fault is Fault.REFUSE:
@@ -74,6 +79,15 @@ class FaultProxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _its_turn(self) -> bool:
+        if self._only_answer is None:
+            return True
+        self._only_answer -= 1
+        if self._only_answer == 0:
+            self._fault, self._only_answer = Fault.NONE, None
+            return True
+        return False
 
     def _break_all(self) -> None:
         for writer in self._writers:
@@ -123,7 +137,7 @@ class FaultProxy:
     async def _answered(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         if self._fault is Fault.SLOW:
             await asyncio.sleep(self._delay_seconds)
-        if self._fault is Fault.DROP and len(data) > self._keep_bytes:
+        if self._fault is Fault.DROP and len(data) > self._keep_bytes and self._its_turn():
             writer.write(data[: self._keep_bytes])
             await writer.drain()
             writer.transport.abort()
