@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,15 +77,24 @@ class WatchedRedis:
 
 
 class RedisClusterServers:
-    """Three masters with a third of the slots each."""
+    """Three masters with a third of the slots each. With `tls` (options of redis-server) they speak it among themselves too."""
 
-    def __init__(self, folder: Path, *, options: tuple[str, ...] = (), program: str | None = None) -> None:
-        self.nodes = [_cluster_node(folder, options, program) for _ in range(3)]
+    def __init__(self, folder: Path, *, tls: Sequence[str] = (), program: str | None = None) -> None:
+        self.nodes = [_cluster_node(folder, program) for _ in range(3)]
+        self._ports = [_port_with_a_bus() for _ in self.nodes] if tls else [node.port for node in self.nodes]
+        self._scheme = "rediss" if tls else "redis"
+        for node, port in zip(self.nodes, self._ports, strict=True):
+            node.options += ["--tls-port", str(port), "--tls-cluster", "yes", *tls] if tls else []
+
+    @property
+    def places(self) -> str:
+        """The nodes but the first: whoever knows some finds all."""
+        return ",".join(f"127.0.0.1:{port}" for port in self._ports[1:])
 
     @property
     def url(self) -> str:
-        """By way of any node but the first."""
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[1:])
+        """Without a user."""
+        return f"{self._scheme}+cluster://{self.places}"
 
     def start(self) -> None:
         """Starts the nodes, deals the slots and waits until each node knows all."""
@@ -95,8 +104,8 @@ class RedisClusterServers:
         for number, client in enumerate(clients):
             first, end = (_SLOTS * edge // len(clients) for edge in (number, number + 1))
             client.execute_command("CLUSTER ADDSLOTS", *range(first, end))
-        for node in self.nodes[1:]:
-            clients[0].execute_command("CLUSTER MEET", "127.0.0.1", node.port)
+        for port in self._ports[1:]:
+            clients[0].execute_command("CLUSTER MEET", "127.0.0.1", port)
         for client in clients:
             _until(lambda client=client: _is_whole(client), "the Cluster is whole")  # type: ignore[misc]
             client.close()
@@ -117,15 +126,20 @@ def running(servers: WatchedRedis | RedisClusterServers) -> Iterator[None]:
         servers.stop()
 
 
-def _cluster_node(folder: Path, options: tuple[str, ...], program: str | None) -> RedisServer:
+def _cluster_node(folder: Path, program: str | None) -> RedisServer:
     server = RedisServer(program=program)
-    while not _can_have_a_bus(server.port):
-        server.port = free_port()
+    server.port = _port_with_a_bus()
     own = folder / str(server.port)
     own.mkdir()
     server.options += ["--cluster-enabled", "yes", "--dir", str(own), "--cluster-node-timeout", "2000"]
-    server.options += ["--cluster-require-full-coverage", "no", *options]
+    server.options += ["--cluster-require-full-coverage", "no"]
     return server
+
+
+def _port_with_a_bus() -> int:
+    while not _can_have_a_bus(port := free_port()):
+        pass
+    return port
 
 
 def _can_have_a_bus(port: int) -> bool:
