@@ -151,12 +151,17 @@ def gauge(reader: InMemoryMetricReader) -> dict[str, int]:
         if metric.name == names.METRIC_REDIS_LEFT_ALONE.name
         for point in metric.data.data_points
     ]
-    return {str((point.attributes or {})[names.ATTR_REDIS_ACCESS]): int(point.value) for point in points}  # type: ignore[union-attr]
+    return {str((point.attributes or {})[names.ATTR_REDIS_ACCESS]): int(point.value) for point in points}
 
 
 async def test_an_encoder_answers_through_every_fault_and_shares_its_work_again_after_it(redis_server: RedisServer) -> None:
     async with FaultProxy(redis_server.port) as proxy:
-        settings = {"redis_url": proxy.url, "redis_timeout_ms": SHORT_MS, "redis_breaker_pause_ms": 20, "cache_memory_bytes": 0}
+        settings: dict[str, Any] = {
+            "redis_url": proxy.url,
+            "redis_timeout_ms": SHORT_MS,
+            "redis_breaker_pause_ms": 20,
+            "cache_memory_bytes": 0,
+        }
         async with running_encoder(**settings) as encoder:
             for number, fault in enumerate(FAULTS):
                 proxy.inject(fault, delay_ms=SLOW_MS)
@@ -175,7 +180,12 @@ async def test_an_encoder_answers_through_every_fault_and_shares_its_work_again_
 async def test_a_lease_whose_grant_was_lost_on_the_way_is_not_in_the_way(redis_server: RedisServer) -> None:
     """Redis gave the lease and the answer broke off: asked again, it gives it again."""
     async with FaultProxy(redis_server.port) as proxy, raw_client(redis_server) as client:
-        settings = {"redis_url": proxy.url, "redis_timeout_ms": PATIENT_MS, "cache_memory_bytes": 0, "lease_seconds": 600}
+        settings: dict[str, Any] = {
+            "redis_url": proxy.url,
+            "redis_timeout_ms": PATIENT_MS,
+            "cache_memory_bytes": 0,
+            "lease_seconds": 600,
+        }
         async with running_encoder(**settings) as encoder:
             await encoder.encode(png(2000))  # connects
             proxy.inject(Fault.DROP, keep_bytes=0, only_answer=2)  # the first one says that there is no entry
