@@ -1,10 +1,10 @@
-"""From image bytes to visual tokens.
+"""From the bytes of images and videos to visual tokens.
 
     pre: decode, resize          core: transformer, reduction      post: cache, reply
     thread pool           ──▶    one thread, batched        ──▶    the request's own task
 
 One bound covers what waits before the core: a request takes its place before its image is decoded and keeps it until its batch
-starts. Behind the core there is no more than the calls that the server admits at once.
+starts. Behind the core there is no more than the calls that the server admits at once. Decoding ends when nobody waits for it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from threading import Event
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Tracer, get_current_span
@@ -23,10 +24,12 @@ from PIL import Image
 
 from encoder_service.batcher import Batcher
 from encoder_service.device_pass import DevicePass, Interval, PassResult, TileJob
-from encoder_service.images import ImageLimits, decode_image
-from encoder_service.reduction.budget import plan_reduction, spec_for
+from encoder_service.media import Media, MediaLimits
+from encoder_service.reduction.budget import plan_tiles
 from encoder_service.reduction.controls import tile_seed
+from encoder_service.reply_size import TooLargeToSend
 from encoder_service.vision.base import PreparedImage, VisionModel
+from vscan.errors import InvalidArgument
 from vscan.specs import ReductionSpec
 from vscan.telemetry import names
 from vscan.telemetry.metrics import EncoderMetrics
@@ -47,7 +50,7 @@ class PipelineBounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """One image's tokens, and the milliseconds that each part took."""
+    """One image's or video's tokens, and the milliseconds that each part took."""
 
     value: VisualTokens
     queue_ms: float
@@ -57,12 +60,12 @@ class Encoded:
 
 
 class Pipeline:
-    """Encodes images, many at once. Belongs to one event loop."""
+    """Encodes images and videos, many at once. Belongs to one event loop."""
 
     def __init__(
         self,
         model: VisionModel,
-        limits: ImageLimits,
+        limits: MediaLimits,
         bounds: PipelineBounds,
         *,
         tracer: Tracer,
@@ -72,7 +75,7 @@ class Pipeline:
         self._limits = limits
         self._tracer = tracer
         self._metrics = metrics
-        self._device_pass = DevicePass(model)
+        self._device_pass = DevicePass(model, bounds.max_batch_tiles)
         self._max_batch_tiles = bounds.max_batch_tiles
         self._images = ThreadPoolExecutor(bounds.image_workers, thread_name_prefix="image")
         self._batcher: Batcher[TileJob, PassResult] = Batcher(
@@ -94,24 +97,29 @@ class Pipeline:
         with self._batcher.admit() as admission:
             await self._batcher.submit(job, self._max_batch_tiles, admission)  # a full batch waits for no company
 
-    async def encode(self, data: bytes, media_sha256: bytes, reduction: ReductionSpec) -> Encoded:
-        """Encodes one image file as a filled spec says.
+    async def encode(
+        self, media: Media, media_sha256: bytes, reduction: ReductionSpec, max_bytes: int | None = None
+    ) -> Encoded:
+        """Encodes one image or video as a filled spec says.
 
         Raises:
-            InvalidArgument: the image, or the spec for its grid.
+            TooLargeToSend: it is certain that there will be more than `max_bytes` of tokens; found before the transformer runs.
+            InvalidArgument: the image or video, or the spec for its tiles.
             ResourceExhausted: too many wait.
             Unavailable: the service is stopping, or its worker has died.
         """
         with self._batcher.admit() as admission:
             admitted_ns = time.time_ns()
-            context = copy_context()  # so that the span of the thread's work lies below the request's
-            prepared, decoded = await asyncio.get_running_loop().run_in_executor(self._images, context.run, self._prepare, data)
+            prepared, decoded = await self._decoded(media)
             job = self._job(prepared, media_sha256, reduction)
+            least_bytes = job.least_kept * self._model.hidden_size * self._model.dtype.itemsize
+            if max_bytes is not None and least_bytes > max_bytes:
+                raise TooLargeToSend(least_bytes)
             result = await self._batcher.submit(job, job.size, admission)
         queued = Interval(decoded.end_ns, max(decoded.end_ns, result.vit.start_ns))
         queue_ms = Interval(admitted_ns, decoded.start_ns).ms + queued.ms
         self._metrics.waited(queue_ms)
-        self._record_spans(queued, result)
+        self._record_spans(queued, job, result)
         return Encoded(
             value=result.value,
             queue_ms=queue_ms,
@@ -125,20 +133,31 @@ class Pipeline:
         await self._batcher.aclose()
         await asyncio.to_thread(self._images.shutdown, cancel_futures=True)
 
-    def _prepare(self, data: bytes) -> tuple[PreparedImage, Interval]:
+    async def _decoded(self, media: Media) -> tuple[PreparedImage, Interval]:
+        stop = Event()
+        context = copy_context()  # so that the span of the thread's work lies below the request's
+        work = asyncio.get_running_loop().run_in_executor(self._images, context.run, self._prepare, media, stop)
+        try:
+            return await work
+        finally:
+            stop.set()  # a cancelled wait leaves its thread behind
+
+    def _prepare(self, media: Media, stop: Event) -> tuple[PreparedImage, Interval]:
         """Bytes to what the transformer takes; in a thread of the pool."""
         start = time.time_ns()
-        with self._tracer.start_as_current_span(names.SPAN_DECODE_IMAGE, record_exception=False) as span:
-            image = decode_image(data, self._limits)
-            span.set_attributes({names.ATTR_IMAGE_WIDTH: image.width, names.ATTR_IMAGE_HEIGHT: image.height})
-            prepared = self._model.preprocess(image)
+        with self._tracer.start_as_current_span(names.SPAN_DECODE_IMAGE, record_exception=False):
+            prepared = media.prepare(self._model, self._limits, stop)
         return prepared, Interval(start, time.time_ns())
 
     def _job(self, prepared: PreparedImage, media_sha256: bytes, reduction: ReductionSpec) -> TileJob:
         tiles, scan = range(len(prepared.grids)), self._model.scan
+        try:
+            plans = plan_tiles(reduction, prepared.grids, scan.window, scan.share, prepared.counted)
+        except InvalidArgument as error:
+            raise error.below("reduction") from error
         return TileJob(
             image=prepared,
-            plans=tuple(plan_reduction(spec_for(reduction, grid), grid, scan.window, scan.share) for grid in prepared.grids),
+            plans=plans,
             tile_seeds=tuple(tile_seed(reduction.seed or 0, media_sha256, tile) for tile in tiles),
             span=get_current_span().get_span_context(),
         )
@@ -160,7 +179,7 @@ class Pipeline:
         self._metrics.batch(images=len(jobs), tiles=tiles, vit_ms=results[0].vit.ms)
         return [replace(result, batch_span=span.get_span_context()) for result in results]
 
-    def _record_spans(self, queued: Interval, result: PassResult) -> None:
+    def _record_spans(self, queued: Interval, job: TileJob, result: PassResult) -> None:
         """The request's share of a batch, as spans of its own trace."""
         links = [Link(result.batch_span)] if result.batch_span is not None and result.batch_span.is_valid else []
         counts = {
@@ -168,7 +187,7 @@ class Pipeline:
             names.ATTR_TOKENS_AFTER: result.value.kept_count,
         }
         self._record(names.SPAN_QUEUE, queued, {}, [])
-        self._record(names.SPAN_VIT, result.vit, {names.ATTR_TILES: len(result.value.tiles)}, links)
+        self._record(names.SPAN_VIT, result.vit, {names.ATTR_TILES: job.tiles}, links)
         self._record(names.SPAN_REDUCE, result.reduce, counts, links)
 
     def _record(self, name: str, when: Interval, attributes: dict[str, AttributeValue], links: list[Link]) -> None:

@@ -131,6 +131,10 @@ class TotalTokens:
             raise InvalidArgument("budget.total_tokens", f"{self.count}", limit=f"at least {tiles}, one for each tile")
         return [share + 1] * more + [share] * (tiles - more)
 
+    def tokens(self, tile_tokens: int) -> int:
+        """Tokens to keep of an image of one tile of `tile_tokens`; all, where it has fewer."""
+        return min(self.count, tile_tokens)
+
 
 Budget = TokensPerTile | Ratio | TargetAverage | TotalTokens
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from vscan.specs import ReductionMethod, ReductionSpec, TokensPerTile, round_down
+from vscan.specs import Budget, ReductionMethod, ReductionSpec, TokensPerTile, TotalTokens, round_down
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,27 @@ def plan_reduction(spec: ReductionSpec, grid: Grid, window: int, share: WindowSh
         local_tokens=_local_tokens(spec, keep),
         merge=bool(spec.merge) and method is not ReductionMethod.POOL,
     )
+
+
+def plan_tiles(
+    spec: ReductionSpec,
+    grids: Sequence[Grid],
+    window: int,
+    share: WindowShare = WindowShare.EQUAL,
+    counted: Sequence[bool] | None = None,
+) -> tuple[ReductionPlan, ...]:
+    """Decides a filled spec for every tile of an image or video; tiles that are not `counted` are kept whole.
+
+    Raises:
+        InvalidArgument: a total that does not give each counted tile a token.
+    """
+    counted = counted or [True] * len(grids)
+    budgets: list[Budget | None] = [spec.budget] * sum(counted)
+    if isinstance(spec.budget, TotalTokens):
+        budgets = [TokensPerTile(tokens) for tokens in spec.budget.shares(len(budgets))]
+    left = iter(budgets)
+    specs = [replace(spec, budget=next(left) if counts else None) for counts in counted]
+    return tuple(plan_reduction(spec_for(own, grid), grid, window, share) for own, grid in zip(specs, grids, strict=True))
 
 
 def spec_for(spec: ReductionSpec, grid: Grid) -> ReductionSpec:

@@ -28,6 +28,7 @@ def load_vision(
     shallow_layer: int | None = None,
     window: int | None = None,
     skip_padding: bool = True,
+    video_max_tokens: int | None = None,
 ) -> VisionModel:
     """Loads a checkpoint's vision half.
 
@@ -40,5 +41,11 @@ def load_vision(
         served = ", ".join(sorted(known))
         raise CheckpointError(f"{checkpoint.directory}: model family {checkpoint.model_type} is not served, only {served}")
     return known[checkpoint.model_type].load(
-        checkpoint, dtype=dtype, device=device, shallow_layer=shallow_layer, window=window, skip_padding=skip_padding
+        checkpoint,
+        dtype=dtype,
+        device=device,
+        shallow_layer=shallow_layer,
+        window=window,
+        skip_padding=skip_padding,
+        video_max_tokens=video_max_tokens,
     )

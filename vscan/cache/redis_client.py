@@ -75,6 +75,12 @@ class ClusterClient(RedisClient):
         """See RedisClient; what lies on a node that is away counts as none, unless that is all."""
         return list(await self._for_each("GET", names))
 
+    async def aclose(self) -> None:
+        """Closes the connections, also those that the library forgets when it is closed after a fault."""
+        await self.redis.aclose()
+        for nodes in ("nodes_cache", "startup_nodes"):
+            await self.redis.nodes_manager.aclose(nodes)
+
     async def _for_each(self, command: str, names: Sequence[str]) -> list[Any]:
         answers = [] if len(names) == 1 else await self._pipelined(command, names)
         # After a failed pipeline the library learns the Cluster anew through the node that is away, and fails for good;

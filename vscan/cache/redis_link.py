@@ -132,7 +132,10 @@ class RedisLink:
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        await self.client.aclose()
+        try:
+            await self.client.aclose()
+        except Exception as error:  # of a Redis that is broken as it is left
+            log.debug("closing the connections to Redis: %s", type(error).__name__)
 
     def _failed(self, operation: Operation, error: Exception) -> None:
         self.recorder.failed(operation, type(error).__name__)

@@ -23,7 +23,7 @@ SPAN_REDIS_DELETE = "redis.delete"  #     removing entries that are not to be tr
 SPAN_REDIS_LEASE = "redis.lease"  #       a replica's turn at encoding an image, the wait for another's included
 SPAN_ENCODE = "encode"  #     encoder: one Encode call
 SPAN_QUEUE = "queue"  #       waiting: for room in the encoder's batch, or for the decoder's engine
-SPAN_DECODE_IMAGE = "decode_image"  #       file bytes to pixels
+SPAN_DECODE_IMAGE = "decode_image"  #       file bytes to pixels, of an image or of a video's frames
 SPAN_VIT = "vit"  #       the vision transformer
 SPAN_REDUCE = "reduce"  #       scans, projector, merging
 SPAN_CACHE_PUT = "cache_put"  #       writing the caches
@@ -60,6 +60,7 @@ ATTR_IMAGE_DIGEST = "vscan.image.digest"  # first 8 hexadecimal digits of the SH
 ATTR_IMAGE_BYTES = "vscan.image.size_bytes"
 ATTR_IMAGE_WIDTH = "vscan.image.width_pixels"
 ATTR_IMAGE_HEIGHT = "vscan.image.height_pixels"
+ATTR_VIDEO_FRAMES = "vscan.video.frames"  # frames of a video that are looked at
 ATTR_PLACE = "vscan.place"  # where an image's tokens were found: "encoded", "memory", "redis", "shared", "encoder_memory"
 ATTR_PLACES = "vscan.places"  # a list: one such place for each image of a request
 ATTR_TOKENS_BEFORE = "vscan.visual_tokens.before_tokens"  # visual tokens before a stage
@@ -82,7 +83,7 @@ ATTR_CACHE_ENTRIES = "vscan.cache.entries"  # keys asked for at once
 # ── Attributes: the encoder.
 ATTR_BATCH_IMAGES = "vscan.batch.images"
 ATTR_BATCH_TILES = "vscan.batch.tiles"
-ATTR_TILES = "vscan.tiles"  # of one image
+ATTR_TILES = "vscan.tiles"  # of one image or video, as they go through the transformer
 ATTR_DEVICE = "vscan.device"
 
 # ── Attributes: the engine.

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from encoder_service.media import ImageFile
 from tests.support.caches import raw_client, redis_cache, secret_file
 from tests.support.encoder import RunningEncoder, png, running_encoder
 from tests.support.redis_server import RedisServer
@@ -158,12 +159,12 @@ async def test_another_tenants_digest_cannot_be_told_from_an_unknown_one(fresh_r
     digest = hashlib.sha256(data).digest()
     async with running_encoder(redis_url=fresh_redis.url, cache_memory_bytes=memory_bytes) as encoder:
         service = encoder.service.encoder
-        await service.encode(data, ReductionSpec(), "a")
+        await service.encode(ImageFile(data), ReductionSpec(), "a")
         assert (await service.lookup([digest], ReductionSpec(), "a"))[0] is not None
         await commands(fresh_redis)
         theirs, asked = await as_other_tenant(encoder, digest), await commands(fresh_redis)
         unknown, asked_too = await as_other_tenant(encoder, key("nobody has this")), await commands(fresh_redis)
         assert theirs == unknown
         assert asked == asked_too != {}  # nor is Redis asked anything more, or less
-        mine = await service.encode(data, ReductionSpec(), "b")
+        mine = await service.encode(ImageFile(data), ReductionSpec(), "b")
         assert mine.place is Place.ENCODED  # and having the bytes, one pays for them oneself
