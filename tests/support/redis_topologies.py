@@ -14,6 +14,8 @@ from tests.support.redis_server import START_SECONDS, RedisServer, free_port
 
 SERVICE = "vscan"
 _SLOTS = 16_384
+_MASTERS = 3
+_AT_ONCE = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")  # a replica is served without a file or a wait
 _BUS_OFFSET = 10_000  # a Cluster's node listens there too
 
 
@@ -39,7 +41,7 @@ class WatchedRedis:
     """Master, replica and Sentinel."""
 
     def __init__(self, folder: Path) -> None:
-        options = ["--dir", str(folder), "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"]
+        options = ["--dir", str(folder), *_AT_ONCE]
         self.master = RedisServer(options=options)
         self.replica = RedisServer(options=[*options, "--replicaof", "127.0.0.1", str(self.master.port)])
         self.sentinel = SentinelServer(folder, self.master)
@@ -72,19 +74,21 @@ class WatchedRedis:
     def promoted(self) -> bool:
         """Whether the Sentinel names the former replica as master."""
         with redis.Redis(port=self.sentinel.port) as sentinel:
-            _, port = sentinel.sentinel_get_master_addr_by_name(SERVICE)
-            return int(port) == self.replica.port
+            return int(sentinel.sentinel_masters()[SERVICE]["port"]) == self.replica.port
 
 
 class RedisClusterServers:
-    """Three masters with a third of the slots each. With `tls` (options of redis-server) they speak it among themselves too."""
+    """Three masters with a third of the slots each, and a replica of the first.
+
+    With `tls` (options of redis-server) they speak it among themselves too.
+    """
 
     def __init__(self, folder: Path, *, tls: Sequence[str] = (), program: str | None = None) -> None:
-        self.nodes = [_cluster_node(folder, program) for _ in range(3)]
+        self.nodes = [_cluster_node(folder, program) for _ in range(_MASTERS + 1)]
         self._ports = [_port_with_a_bus() for _ in self.nodes] if tls else [node.port for node in self.nodes]
         self._scheme = "rediss" if tls else "redis"
         for node, port in zip(self.nodes, self._ports, strict=True):
-            node.options += ["--tls-port", str(port), "--tls-cluster", "yes", *tls] if tls else []
+            node.options += ["--tls-port", str(port), "--tls-cluster", "yes", "--tls-replication", "yes", *tls] if tls else []
 
     @property
     def places(self) -> str:
@@ -101,14 +105,22 @@ class RedisClusterServers:
         for node in self.nodes:
             node.start()
         clients = [redis.Redis(port=node.port) for node in self.nodes]
-        for number, client in enumerate(clients):
-            first, end = (_SLOTS * edge // len(clients) for edge in (number, number + 1))
+        for number, client in enumerate(clients[:_MASTERS]):
+            first, end = (_SLOTS * edge // _MASTERS for edge in (number, number + 1))
             client.execute_command("CLUSTER ADDSLOTS", *range(first, end))
         for port in self._ports[1:]:
             clients[0].execute_command("CLUSTER MEET", "127.0.0.1", port)
         for client in clients:
             _until(lambda client=client: _is_whole(client), "the Cluster is whole")  # type: ignore[misc]
+        clients[-1].execute_command("CLUSTER REPLICATE", clients[0].execute_command("CLUSTER MYID"))
+        _until(lambda: clients[-1].info("replication").get("master_link_status") == "up", "the replica follows")
+        for client in clients:
             client.close()
+
+    def replicated(self) -> bool:
+        """Whether the replica has all of what the first master has."""
+        with redis.Redis(port=self.nodes[0].port) as master, redis.Redis(port=self.nodes[-1].port) as replica:
+            return bool(master.dbsize() == replica.dbsize())
 
     def stop(self) -> None:
         """Ends the nodes."""
@@ -132,7 +144,7 @@ def _cluster_node(folder: Path, program: str | None) -> RedisServer:
     own = folder / str(server.port)
     own.mkdir()
     server.options += ["--cluster-enabled", "yes", "--dir", str(own), "--cluster-node-timeout", "2000"]
-    server.options += ["--cluster-require-full-coverage", "no"]
+    server.options += ["--cluster-require-full-coverage", "no", *_AT_ONCE]
     return server
 
 
@@ -154,7 +166,8 @@ def _can_have_a_bus(port: int) -> bool:
 def _is_whole(client: redis.Redis) -> bool:
     info = client.execute_command("CLUSTER INFO")
     text = info if isinstance(info, dict) else dict(line.split(":") for line in info.decode().split())
-    return bool(text["cluster_state"] == "ok" and text["cluster_known_nodes"] == "3" and text["cluster_size"] == "3")
+    known, masters = int(text["cluster_known_nodes"]), int(text["cluster_size"])
+    return bool(text["cluster_state"] == "ok" and (known, masters) == (_MASTERS + 1, _MASTERS))
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:

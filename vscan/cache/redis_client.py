@@ -57,8 +57,8 @@ class RedisClient:
     async def aclose(self) -> None:
         """Closes the connections."""
         await self.redis.aclose()
-        if self._sentinel is not None:
-            await self._sentinel.aclose()
+        for sentinel in self._sentinel.sentinels if self._sentinel is not None else ():
+            await sentinel.aclose()
 
     async def _for_each(self, command: str, names: Sequence[str]) -> list[Any]:
         """A command's answer for each name, from one pipeline."""

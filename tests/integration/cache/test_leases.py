@@ -14,6 +14,7 @@ from opentelemetry.trace import INVALID_SPAN
 from encoder_service.cache.replica_turns import ReplicaTurns, Turn
 from tests.support.caches import raw_client, redis_cache, tiered_cache
 from tests.support.redis_server import RedisServer
+from tests.support.redis_stats import until_polled
 from tests.support.until import until
 from tests.support.visual_values import body_of, key, make_tokens, same
 from vscan.cache.lease import Lease, RedisLeases, Standing, entry_name, lease_name
@@ -56,23 +57,6 @@ async def replicas(
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(tiered_cache(server, **changes)) for _ in range(count)]
         yield [Replica(cache, counts, lease_seconds) for cache, counts in opened]
-
-
-async def polls(server: RedisServer) -> int:
-    """Scripts that Redis has run."""
-    async with raw_client(server) as client:
-        stats = await client.info("commandstats")
-    return int(stats.get("cmdstat_eval", {"calls": 0})["calls"])
-
-
-async def until_polled(server: RedisServer, more: int = 4) -> None:
-    """Until others have asked whose turn it is, several times."""
-    enough = await polls(server) + more
-
-    async def polled() -> bool:
-        return await polls(server) >= enough
-
-    await until(polled, what="asked again")
 
 
 def outcomes(some: list[Replica]) -> Counter[str]:
@@ -197,6 +181,21 @@ async def test_a_lease_that_redis_forgot_loses_no_work(redis_server: RedisServer
         await client.delete(lease_name(name))
         assert await cache.put(name, body_of(VALUE), lease)
         assert same(await cache.get(name), VALUE)
+
+
+async def test_a_leader_notices_that_its_lease_is_gone_and_goes_on(fresh_redis: RedisServer) -> None:
+    name = key("gone")
+    async with replicas(fresh_redis, 1, lease_seconds=0.3) as (leader,), raw_client(fresh_redis) as client:
+        leader.go.clear()
+        task = asyncio.create_task(leader.find_or_make(name))
+        await leader.making.wait()
+        await client.set(lease_name(name), "another's")
+        await until(lambda: leader.counts.leases[LeaseOutcome.LOST] == 1, what="noticed")
+        leader.go.set()
+        await task
+        assert leader.made == 1
+        assert leader.counts.writes == {(Tier.MEMORY, Outcome.OK): 1, (Tier.REDIS, Outcome.REFUSED): 1}
+        assert await client.get(lease_name(name)) == b"another's"
 
 
 async def test_who_asks_again_leads_still(redis_server: RedisServer) -> None:

@@ -15,8 +15,8 @@ from vscan.cache.lease import entry_name
 from vscan.cache.place import Place
 from vscan.visual_tokens import VisualTokens
 
-COMPRESSED = {"cache_compression": "zstd"}
-ROUNDED = {"cache_tokens": "float8"}
+COMPRESSED: dict[str, Any] = {"cache_compression": "zstd"}
+ROUNDED: dict[str, Any] = {"cache_tokens": "float8"}
 
 
 @pytest.mark.parametrize("settings", [{}, COMPRESSED, ROUNDED, COMPRESSED | ROUNDED], ids=["plain", "zstd", "float8", "both"])

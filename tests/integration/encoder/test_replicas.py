@@ -16,6 +16,7 @@ import pytest
 from tests.support.caches import raw_client
 from tests.support.encoder import EncoderProcess, encode_request, encoder_channel, encoder_stub, png
 from tests.support.redis_server import RedisServer
+from tests.support.redis_stats import until_polled
 from tests.support.until import until
 from vscan.cache.place import Place
 from vscan.v1 import encoder_pb2
@@ -36,21 +37,6 @@ class Fleet:
         """Whether some image is being encoded."""
         async with raw_client(self.redis) as client:
             return bool(await client.keys(LEASES))
-
-    async def polls(self) -> int:
-        """Scripts that Redis has run."""
-        async with raw_client(self.redis) as client:
-            stats = await client.info("commandstats")
-        return int(stats["cmdstat_eval"]["calls"])
-
-    async def until_polled(self, more: int) -> None:
-        """Until replicas have asked again whose turn it is."""
-        enough = await self.polls() + more
-
-        async def polled() -> bool:
-            return await self.polls() >= enough
-
-        await until(polled, what="asked again")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +118,7 @@ async def test_a_killed_leader_is_replaced_and_nobody_else_fails(fleet: Fleet) -
         lost = ask(holder, png(4))
         await until(fleet.leased, what="the lease taken")
         waiting = [ask(stub, png(4)) for _ in range(8) for stub in encoders]
-        await fleet.until_polled(12)
+        await until_polled(fleet.redis, 12)
         assert not any(task.done() for task in waiting)
         fleet.holder.kill()
         replies = await asyncio.gather(*waiting)
