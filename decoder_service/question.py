@@ -173,7 +173,7 @@ def _video(video: visual_tokens_pb2.Video, field: str) -> VideoInput:
             return VideoInput(field, data=_some(video.data, field), sampling=sampling)
         case "frames":
             if not video.frames.images:
-                raise InvalidArgument(f"{field}.frames", "0 images")
+                raise InvalidArgument(f"{field}.frames.images", "0 frames")
             return VideoInput(field, frames=tuple(video.frames.images), sampling=sampling)
         case "sha256":
             return VideoInput(field, sha256=_digest(video.sha256, field), sampling=sampling)

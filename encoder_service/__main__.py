@@ -54,7 +54,13 @@ async def build(settings: EncoderSettings, telemetry: Telemetry) -> EncoderServi
     pipeline = Pipeline(model, settings.media_limits, _bounds(settings), tracer=telemetry.tracer, metrics=metrics)
     cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
     encoder = ImageEncoder(
-        identify(checkpoint, model, _name(settings, checkpoint), rounded_to=_rounded_to(settings)),
+        identify(
+            checkpoint,
+            model,
+            _name(settings, checkpoint),
+            max_video_frames=settings.max_video_frames,
+            rounded_to=_rounded_to(settings),
+        ),
         pipeline,
         cache,
         grid=model.grid,

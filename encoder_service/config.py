@@ -50,8 +50,8 @@ class EncoderSettings(ModelSettings, CacheSettings, CacheWriteSettings, RpcSetti
     )
     skip_padding: bool = Field(
         default=True,
-        description="Whether tokens of padding are neither kept nor merged. `false`: as the paper's authors' release, which "
-        "spends budget on them.",
+        description="Whether tokens of padding are neither kept nor merged, nor counted by budgets. `false`: as the paper's "
+        "authors' release, which spends budget on them.",
     )
     reduction_method: ReductionMethod = Field(
         default=ReductionMethod.VSCAN, description="Method of requests that name none: `vscan`, `global`, `local`, …"

@@ -1,4 +1,4 @@
-"""What an encoder is, in 256 bits: two with one fingerprint make the same visual tokens of the same image."""
+"""What an encoder is, in 256 bits: two with one fingerprint make the same visual tokens of the same image or video."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ CODE_REVISION = 1
 _NOT_CONFIGURATION = {"transformers_version", "processor_class", "_processor_class"}
 
 
-def fingerprint(model: VisionModel, rounded_to: str | None = None) -> bytes:
+def fingerprint(model: VisionModel, *, max_video_frames: int | None = None, rounded_to: str | None = None) -> bytes:
     """SHA-256 over weights, configuration, scan settings, dtype and code revision, 32 bytes. One tensor is copied at a time.
 
-    `rounded_to`: the type that tokens are rounded to before anybody sees them, if they are.
+    `max_video_frames` bounds what a rate of frames gives, so it is one of a family that takes videos. `rounded_to` is the type
+    that tokens are rounded to before anybody sees them, if they are.
     """
     rounding = () if rounded_to is None else (b"rounded to", rounded_to.encode())
-    return framed_sha256(chain(_fields(model), rounding))
+    return framed_sha256(chain(_fields(model, max_video_frames), rounding))
 
 
-def _fields(model: VisionModel) -> Iterator[bytes]:
+def _fields(model: VisionModel, max_video_frames: int | None) -> Iterator[bytes]:
     yield b"vscan encoder"
     yield str(CODE_REVISION).encode()
     yield model.family.encode()
     yield DTYPE_NAMES[model.dtype].encode()
     yield json.dumps(asdict(model.scan), sort_keys=True).encode()
     yield json.dumps(_identity(model.configuration()), sort_keys=True).encode()
+    if model.frame_sampling is not None:
+        yield f"{max_video_frames} frames".encode()
     for name, tensor in sorted(model.named_tensors(), key=lambda entry: entry[0]):
         yield name.encode()
         yield f"{tensor.dtype} {tuple(tensor.shape)}".encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -74,7 +74,7 @@ def check_bytes(data: bytes, max_bytes: int, field: str = _FIELD) -> None:
     if not data:
         raise InvalidArgument(field, "empty")
     if len(data) > max_bytes:
-        raise InvalidArgument(field, bytes_text(len(data)), limit=bytes_text(max_bytes))
+        raise over_bytes(field, len(data), max_bytes)
 
 
 def check_size(size: tuple[int, int], limits: ImageLimits, field: str = _FIELD) -> None:
@@ -82,7 +82,7 @@ def check_size(size: tuple[int, int], limits: ImageLimits, field: str = _FIELD) 
     width, height = size
     shape = f"{width} x {height} pixels"
     if width * height > limits.max_pixels:
-        raise InvalidArgument(field, pixels_text(width * height), limit=pixels_text(limits.max_pixels))
+        raise _over(field, width * height, limits.max_pixels, pixels_text, "pixels")
     if min(size) < limits.min_side:
         raise InvalidArgument(field, shape, limit=f"at least {limits.min_side} pixels a side")
     if max(size) > limits.max_aspect_ratio * min(size):
@@ -112,6 +112,19 @@ def pixels_text(count: int) -> str:
     if count < _MEGAPIXEL:
         return f"{count:,} pixels"
     return f"{count / _MEGAPIXEL:,.1f}".removesuffix(".0") + " MP"
+
+
+def over_bytes(field: str, count: int, most: int) -> InvalidArgument:
+    """What is refused for its size."""
+    return _over(field, count, most, bytes_text, "bytes")
+
+
+def _over(field: str, count: int, most: int, text: Callable[[int], str], unit: str) -> InvalidArgument:
+    """Both as people read them, or exactly where that reads alike."""
+    shown, limit = text(count), text(most)
+    if shown == limit:
+        shown, limit = f"{count:,} {unit}", f"{most:,} {unit}"
+    return InvalidArgument(field, shown, limit=limit)
 
 
 def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:

@@ -11,7 +11,7 @@ from threading import Event
 from opentelemetry.trace import get_current_span
 from PIL import Image
 
-from encoder_service.images import ImageLimits, bytes_text, check_bytes, decode_image
+from encoder_service.images import ImageLimits, check_bytes, decode_image, over_bytes
 from encoder_service.videos import VideoLimits, check_awaited, sample_video
 from encoder_service.vision.base import PreparedImage, VisionModel
 from vscan.content_key import frames_sha256
@@ -21,6 +21,7 @@ from vscan.telemetry import names
 from vscan.visual_tokens import SampledFrames
 
 _FRAMES = "video.frames.images"
+_RATE = "video.sampling.frames_per_second"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,11 @@ class SentFrames:
         if not 1 <= len(self.images) <= most:
             raise InvalidArgument(_FRAMES, f"{len(self.images)} frames", limit=f"1 to {most}")
         if self.size_bytes > limits.video.max_bytes:
-            raise InvalidArgument(_FRAMES, bytes_text(self.size_bytes), limit=bytes_text(limits.video.max_bytes))
+            raise over_bytes(_FRAMES, self.size_bytes, limits.video.max_bytes)
+        rate, seconds = sent_frame_rate(self.sampling), limits.video.max_seconds
+        if len(self.images) > rate * seconds:
+            problem = f"{len(self.images)} frames at {rate:g} a second"
+            raise InvalidArgument(_RATE, problem, limit=f"{seconds:g} seconds of video")
 
     def prepare(self, model: VisionModel, limits: MediaLimits, stop: Event) -> PreparedImage:
         """Decodes and resizes the frames. Raises InvalidArgument, and Cancelled once `stop` is set."""

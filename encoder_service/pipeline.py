@@ -152,7 +152,8 @@ class Pipeline:
     def _job(self, prepared: PreparedImage, media_sha256: bytes, reduction: ReductionSpec) -> TileJob:
         tiles, scan = range(len(prepared.grids)), self._model.scan
         try:
-            plans = plan_tiles(reduction, prepared.grids, scan.window, scan.share, prepared.counted)
+            valid = prepared.valid if scan.skip_padding else None
+            plans = plan_tiles(reduction, prepared.grids, scan.window, scan.share, counted=prepared.counted, valid=valid)
         except InvalidArgument as error:
             raise error.below("reduction") from error
         return TileJob(

@@ -44,8 +44,10 @@ class EncoderServicer(encoder_pb2_grpc.VisionEncoderServicer):
             raise InvalidArgument("video", "set beside an image", limit="one of the two")
         if request.HasField("video"):
             encoding = await self._encode_video(request.video, reduction, max_bytes)
-        else:
+        elif request.HasField("image"):
             encoding = await self._encode_image(request.image, reduction, max_bytes)
+        else:
+            raise InvalidArgument("image", "neither image nor video is set")
         return await self._response(encoding, max_bytes)
 
     async def Lookup(self, request: pb.LookupRequest, context: Any) -> pb.LookupResponse:

@@ -27,6 +27,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
+from encoder_service.gif_blocks import up_to_trailer
 from encoder_service.images import ImageLimits, check_bytes, check_size, pixels_text, to_rgb
 from encoder_service.mp4_boxes import without_sound
 from vscan.errors import Cancelled, InvalidArgument
@@ -34,13 +35,14 @@ from vscan.visual_tokens import SampledFrames
 
 _FIELD = "video"
 _GIF, _MP4, _WEBM = "GIF", "MP4", "WebM"
+# The type of the first box; QuickTime files before MP4 do not say what they are.
+_MP4_BEGINS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _DEMUXERS = {_MP4: "mov", _WEBM: "matroska", _GIF: "gif"}
-FORMATS = tuple(_DEMUXERS)
+FORMATS = "MP4 or QuickTime, WebM or Matroska, GIF"
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "gif")
 # No camera takes more, for as long as limits allow: a bound on what a file of a few bytes a frame can cost.
 _MAX_FRAMES_PER_SECOND = 240
 _MAX_STREAMS = 64
-_GIF_END = b";"
 _SEGMENT = b"\x18\x53\x80\x67"
 _VP8_SHOWN = 0x10
 # Of the display matrix's a, b, c, d (x' = ax + cy, y' = bx + dy, y downwards) the signs: how a picture is to be turned.
@@ -192,11 +194,11 @@ def _recognised(data: bytes, limits: VideoLimits) -> str:
     check_bytes(data, limits.max_bytes, _FIELD)
     if data[:6] in (b"GIF87a", b"GIF89a"):
         return _GIF
-    if data[4:8] == b"ftyp":
+    if data[4:8] in _MP4_BEGINS:
         return _MP4
     if data.startswith(b"\x1a\x45\xdf\xa3"):
         return _WEBM
-    raise InvalidArgument(_FIELD, "not a video of a known format", limit=", ".join(FORMATS))
+    raise InvalidArgument(_FIELD, "not a video of a known format", limit=FORMATS)
 
 
 @contextmanager
@@ -220,9 +222,13 @@ def _unreadable(kind: str) -> InvalidArgument:
 
 def _opened(data: bytes, kind: str, limits: VideoLimits) -> InputContainer:
     """A container whose decoders cannot be started by looking into it, and which can read nothing but `data`."""
-    if (kind == _GIF and not data.rstrip(b"\0").endswith(_GIF_END)) or (kind == _WEBM and not _is_whole(data)):
+    if kind == _WEBM and not _is_whole(data):
         raise _unreadable(kind)
-    content = without_sound(data, _max_packets(limits)) if kind == _MP4 else data
+    content: bytes | bytearray = data
+    if kind == _MP4:
+        content = without_sound(data, _max_packets(limits))
+    if kind == _GIF:
+        content = up_to_trailer(data)
     options = {"codec_whitelist": "none", "protocol_whitelist": "none", "max_streams": str(_MAX_STREAMS)}
     return av.open(
         io.BytesIO(content),

@@ -25,6 +25,7 @@ from vscan.visual_tokens import VisualTokens
 _KEY_MAPPING = {r"^(model\.language_model|language_model|model)\.": ""}
 _HEAD = "lm_head.weight"
 _AXES = 3
+_MOST_TIME = 2**24  # what float32, in which times are computed, counts exactly; no model has a context so long
 
 
 class QwenLanguage(LanguageModel):
@@ -74,8 +75,7 @@ class QwenLanguage(LanguageModel):
             parts.append(_text_places(start, span.start - row))
             start += span.start - row
             rows, columns = _grid(image, f"images[{span.image}]")
-            grids = torch.arange(len(image.tiles), dtype=torch.float32)  # as transformers has it
-            times = (grids * self._grid_interval(image)).long()
+            times = self._times(image, f"images[{span.image}]")
             parts.append(_kept_places(image, times, rows, columns) + start)
             furthest = max(furthest, start + int(times[-1]) + 1)
             start += max(rows, columns)
@@ -85,9 +85,12 @@ class QwenLanguage(LanguageModel):
         taken = max(furthest, start + text)
         return Positions(torch.cat(parts, dim=1), start + text if text else taken), taken
 
-    def _grid_interval(self, image: VisualTokens) -> float:
-        """Places on the time axis from one grid to the next."""
-        return 1.0 if image.frames is None else self._places_per_frame_second * image.frames.interval_seconds
+    def _times(self, image: VisualTokens, field: str) -> torch.Tensor:
+        """Place of each grid on the time axis, from 0, [grids], int64."""
+        interval = 1.0 if image.frames is None else self._places_per_frame_second * image.frames.interval_seconds
+        if (len(image.tiles) - 1) * interval > _MOST_TIME:
+            raise InvalidArgument(field, f"{len(image.tiles)} moments {interval:g} places apart", limit=f"{_MOST_TIME} places")
+        return (torch.arange(len(image.tiles), dtype=torch.float32) * interval).long()  # as transformers has it
 
     def text_positions(self, start: int, count: int) -> Positions:
         """The same place on all axes."""

@@ -137,7 +137,7 @@ def load_tower(checkpoint: Checkpoint, name: str, scan: ScanSettings, *, dtype: 
     config.num_hidden_layers = scan.deep_layer + 1
     keys = {rf"^(model\.)?{name}\.(vision_model\.)?": ""}
     return checkpoint.load_half(
-        CLIPVisionModel, config, key_mapping=keys, dtype=dtype, device=device, attention=WATCHED_ATTENTION
+        CLIPVisionModel, config, key_mapping=keys, dtype=dtype, device=device, attention=WATCHED_ATTENTION, part=name
     )
 
 

@@ -10,7 +10,6 @@ import torch
 from encoder_service import vision
 from encoder_service.vision.base import Family, VisionModel
 from vscan.checkpoint import Checkpoint
-from vscan.errors import CheckpointError
 
 
 def families() -> dict[str, Family]:
@@ -33,13 +32,11 @@ def load_vision(
     """Loads a checkpoint's vision half.
 
     Raises:
-        CheckpointError: the family is not known, or the half cannot be loaded.
+        CheckpointError: the family is not served, or the half cannot be loaded.
         StartupError: the layer or the window does not fit the model.
     """
     known = families()
-    if checkpoint.model_type not in known:
-        served = ", ".join(sorted(known))
-        raise CheckpointError(f"{checkpoint.directory}: model family {checkpoint.model_type} is not served, only {served}")
+    checkpoint.check_family(known)
     return known[checkpoint.model_type].load(
         checkpoint,
         dtype=dtype,

@@ -21,7 +21,8 @@ def reduced(
     spec = ReductionSpec(method=method, budget=budget).filled_from(DEFAULT_REDUCTION)
     jobs = []
     for image in prepared:
-        plans = plan_tiles(spec, image.grids, model.scan.window, model.scan.share, image.counted)
+        valid = image.valid if model.scan.skip_padding else None
+        plans = plan_tiles(spec, image.grids, model.scan.window, model.scan.share, counted=image.counted, valid=valid)
         jobs.append(TileJob(image, plans, (0,) * len(plans), INVALID_SPAN_CONTEXT))
     return [result.value for result in DevicePass(model, max_tiles)(jobs)]
 

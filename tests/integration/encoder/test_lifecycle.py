@@ -105,8 +105,8 @@ def unprepared(folder: Path) -> Path:
 
 
 BAD_MODELS: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "no tower": (lambda folder: without(folder, "vision_tower"), r"lacks \d+ tensors of CLIPVisionModel"),
-    "half a tower": (lambda folder: without(folder, "vision_tower.encoder.layers.3"), r"lacks 16 tensors of CLIPVisionModel"),
+    "no tower": (lambda folder: without(folder, "vision_tower"), r"lacks \d+ tensors of vision_tower"),
+    "half a tower": (lambda folder: without(folder, "vision_tower.encoder.layers.3"), r"lacks 16 tensors of vision_tower"),
     "no projector": (
         lambda folder: without(folder, "multi_modal_projector.linear_2"),
         r"lacks the tensor multi_modal_projector.linear_2.weight",

@@ -120,6 +120,8 @@ async def test_the_rate_of_sent_frames_is_one_a_second_unless_it_is_said() -> No
         assert value.frames == SampledFrames((0.0, 1.0, 2.0), 3.0)
         value, _ = await encoded(encoder, request(frames=sent, sampling={"frames_per_second": 4}))
         assert value.frames == SampledFrames((0.0, 0.25, 0.5), 0.75)
+        value, _ = await encoded(encoder, request(frames=sent, sampling={"frames_per_second": 0.005}))
+        assert value.frames == SampledFrames((0.0, 200.0, 400.0), 600.0), "as long as the longest video"
         assert len(value.tiles) == 6
 
 
@@ -180,7 +182,10 @@ REFUSED: dict[str, tuple[Callable[[], pb.EncodeRequest], str]] = {
         "video: set beside an image, limit one of the two",
     ),
     "empty": (lambda: request(b""), "video: empty"),
-    "a text": (lambda: request(b"a text, clip.mp4"), "video: not a video of a known format, limit MP4, WebM, GIF"),
+    "a text": (
+        lambda: request(b"a text, clip.mp4"),
+        "video: not a video of a known format, limit MP4 or QuickTime, WebM or Matroska, GIF",
+    ),
     "truncated": (lambda: request(video()[:-90]), "video: not a readable MP4 file: truncated or damaged"),
     "many bytes": (lambda: request(bytes(20_001)), "video: 20,001 bytes, limit 20,000 bytes"),
     "long": (lambda: request(video(rate=5)), "video: 6.0 seconds, limit 5 seconds"),
@@ -203,6 +208,14 @@ REFUSED: dict[str, tuple[Callable[[], pb.EncodeRequest], str]] = {
         "video.frames.images[2]: 64 x 48 pixels, limit 32 x 24, as the first",
     ),
     "a large frame": (lambda: request(frames=frames((128, 96))), "video.frames.images[0]: 12,288 pixels, limit 10,000 pixels"),
+    "frames of a rate that no number holds": (
+        lambda: request(frames=frames((32, 24)), sampling={"frames_per_second": 5e-324}),
+        "video.sampling.frames_per_second: 1 frames at 4.94066e-324 a second, limit 5 seconds of video",
+    ),
+    "frames far apart": (
+        lambda: request(frames=frames(*[(32, 24)] * 4), sampling={"frames_per_second": 0.79}),
+        "video.sampling.frames_per_second: 4 frames at 0.79 a second, limit 5 seconds of video",
+    ),
     "a number of sent frames": (
         lambda: request(frames=frames((32, 24)), sampling={"frames": 1}),
         "video.sampling.frames: set for frames that are sent, limit frames_per_second",

@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[pb.GenerateRequest, str]] = {
         "messages[0].parts[0].video: neither data, frames nor sha256",
     ),
     "no bytes of a video": (chat(message(video(data=b""))), "messages[0].parts[0].video.data: 0 bytes"),
-    "no frames": (chat(message(video(frames=VideoFrames()))), "messages[0].parts[0].video.frames: 0 images"),
+    "no frames": (chat(message(video(frames=VideoFrames()))), "messages[0].parts[0].video.frames.images: 0 frames"),
     "a short name": (chat(message(video(sha256=b"x"))), "messages[0].parts[0].video.sha256: 1 bytes, limit 32 bytes"),
     "0 frames": (
         chat(message(video(data=b"x", sampling=Sampling(frames=0)))),

@@ -178,7 +178,7 @@ def test_both_towers_are_needed_and_count(tmp_path: Path) -> None:
     save_file(tensors | {name: tensors[name] + 1}, file, metadata={"format": "pt"})
     assert fingerprint(load(tmp_path, shallow_layer=1, window=2)) != fingerprint(model())
     save_file({key: tensor for key, tensor in tensors.items() if key != name}, file, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="lacks 1 tensors of CLIPVisionModel"):
+    with pytest.raises(CheckpointError, match="lacks 1 tensors of video_tower, first embeddings"):
         load(tmp_path, shallow_layer=1, window=2)
 
 

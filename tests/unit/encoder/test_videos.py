@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoder_service.images import ImageLimits
+from encoder_service.images import ImageLimits, decode_image
 from encoder_service.videos import VideoLimits, sample_video
 from tests.support.bad_images import saved
 from tests.support.videos import KINDS, SIZE, changed, full_decode, number_of, numbered, sound_alone, video
@@ -212,6 +212,22 @@ def test_sound_is_passed_over(kind: str) -> None:
     assert numbers(video(kind, 10, sound=True, muxing=muxing), 5, tight) == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.parametrize("tail", [b"\0\0", b"\r\n", b"a comment;", b"!", b",\xff"])
+def test_what_lies_behind_the_end_of_a_gif_is_passed_over(tail: bytes) -> None:
+    data = video("gif", 5)
+    assert numbers(data + tail, 8) == numbers(data[:-1] + b"\0;" + tail, 8) == [0, 1, 2, 3, 4]
+    assert decode_image(data + tail, LIMITS.frame).size == SIZE, "nor does an image look there"
+
+
+@pytest.mark.parametrize("first", [b"free", b"skip", b"wide"])
+def test_a_quicktime_file_need_not_say_what_it_is(first: bytes) -> None:
+    for data in (video("mov mjpeg", 5), video(frames=5), video(frames=5, muxing={"movflags": "frag_keyframe+empty_moov"})):
+        unnamed = data.replace(b"ftyp", first, 1)
+        assert unnamed[4:8] == first
+        assert numbers(unnamed, 8) == [0, 1, 2, 3, 4]
+        assert refusal(unnamed[: len(data) * 3 // 5]) == unreadable("MP4")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
 def test_a_truncated_file_is_refused(kind: str, kept: float) -> None:
@@ -225,7 +241,7 @@ def test_a_truncated_file_is_refused(kind: str, kept: float) -> None:
     [b"a text that is called clip.mp4", b"#EXTM3U\nfile:///etc/hostname", saved(numbered(1), "PNG"), b"RIFF\0\0\0\0AVI "],
 )
 def test_other_formats_are_refused(data: bytes) -> None:
-    assert refusal(data) == "not a video of a known format, limit MP4, WebM, GIF"
+    assert refusal(data) == "not a video of a known format, limit MP4 or QuickTime, WebM or Matroska, GIF"
 
 
 def test_other_codecs_and_files_without_pictures_are_refused() -> None:

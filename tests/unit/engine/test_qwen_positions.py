@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoder_service.language.base import LanguageModel
 from decoder_service.language.registry import load_language
+from decoder_service.request import Prompt
 from tests.support.language_models import lay_out
 from tests.support.qwen import IMAGE_PAD, VIDEO_PAD, kinds_of, shared_qwen
 from vscan.checkpoint import Checkpoint
+from vscan.errors import InvalidArgument
 from vscan.visual_tokens import SampledFrames, Tile, VisualTokens
 
 
@@ -109,3 +112,21 @@ def rope_index(ids: list[int], images: list[Picture]) -> tuple[torch.Tensor, int
         second_per_grid_ts=[image.pair_seconds for image in images if image.pad == VIDEO_PAD],
     )
     return positions[:, 0], int(delta)
+
+
+def moments_over(seconds: float) -> Prompt:
+    """Three moments of a video that is so long."""
+    video = Picture(1, 1, [0, 1, 2], pairs=3, pair_seconds=seconds / 3)
+    return lay_out([[7], video.value, [7]], placeholder=IMAGE_PAD)
+
+
+def test_a_place_far_away_is_counted() -> None:
+    prompt = moments_over(1e6)
+    assert language().positions_taken(prompt) == int(language().prompt_positions(prompt).places.max()) + 1 > 10**6
+
+
+@pytest.mark.parametrize("seconds", [1e8, 1e17, 1e300, 1.5e308])
+def test_times_that_no_place_stands_for_are_refused(seconds: float) -> None:
+    for lay in (language().positions_taken, language().prompt_positions):
+        with pytest.raises(InvalidArgument, match=r"^images\[0\]: 3 moments .* places apart, limit 16777216 places$"):
+            lay(moments_over(seconds))
