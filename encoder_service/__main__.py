@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from embedded_model import checkpoint_dir
+from encoder_service.cache.replica_turns import ReplicaTurns
 from encoder_service.config import EncoderSettings
 from encoder_service.identity import identify
 from encoder_service.image_encoder import ImageEncoder
@@ -53,7 +54,13 @@ async def build(settings: EncoderSettings, telemetry: Telemetry) -> EncoderServi
     pipeline = Pipeline(model, settings.media_limits, _bounds(settings), tracer=telemetry.tracer, metrics=metrics)
     cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
     encoder = ImageEncoder(
-        identify(checkpoint, model, _name(settings, checkpoint), max_video_frames=settings.max_video_frames),
+        identify(
+            checkpoint,
+            model,
+            _name(settings, checkpoint),
+            max_video_frames=settings.max_video_frames,
+            rounded_to=_rounded_to(settings),
+        ),
         pipeline,
         cache,
         grid=model.grid,
@@ -63,6 +70,8 @@ async def build(settings: EncoderSettings, telemetry: Telemetry) -> EncoderServi
         tracer=telemetry.tracer,
         metrics=metrics,
         token_metrics=TokenMetrics(telemetry.meter),
+        turns=ReplicaTurns.of(cache, lease_seconds=settings.lease_seconds, tracer=telemetry.tracer),
+        body_codec=settings.body_codec,
     )
     servicer = EncoderServicer(
         encoder,
@@ -107,6 +116,10 @@ def _load(settings: EncoderSettings, checkpoint: Checkpoint) -> VisionModel:
 
 def _name(settings: EncoderSettings, checkpoint: Checkpoint) -> str:
     return settings.model_alias or (_EMBEDDED_NAME if settings.model is None else checkpoint.name)
+
+
+def _rounded_to(settings: EncoderSettings) -> str | None:
+    return None if settings.cache_tokens == "full" else settings.cache_tokens
 
 
 def _defaults(settings: EncoderSettings, model: VisionModel) -> ReductionSpec:

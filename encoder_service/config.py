@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from encoder_service.cache.settings import CacheWriteSettings
 from encoder_service.images import ImageLimits
 from encoder_service.media import MediaLimits
 from encoder_service.videos import VideoLimits
@@ -34,7 +35,7 @@ _MEBIBYTE = 2**20
 _MESSAGE_OVERHEAD_BYTES = 4096  # of a request around its image, or around the frames of its video
 
 
-class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettings, ServiceSettings):
+class EncoderSettings(ModelSettings, CacheSettings, CacheWriteSettings, RpcSettings, TelemetrySettings, ServiceSettings):
     """Everything that can be set about an encoder."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="VSCAN_ENCODER_", validate_default=True)

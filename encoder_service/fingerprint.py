@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,12 +20,14 @@ CODE_REVISION = 1
 _NOT_CONFIGURATION = {"transformers_version", "processor_class", "_processor_class"}
 
 
-def fingerprint(model: VisionModel, *, max_video_frames: int | None = None) -> bytes:
+def fingerprint(model: VisionModel, *, max_video_frames: int | None = None, rounded_to: str | None = None) -> bytes:
     """SHA-256 over weights, configuration, scan settings, dtype and code revision, 32 bytes. One tensor is copied at a time.
 
-    `max_video_frames` bounds what a rate of frames gives, so it is one of a family that takes videos.
+    `max_video_frames` bounds what a rate of frames gives, so it is one of a family that takes videos. `rounded_to` is the type
+    that tokens are rounded to before anybody sees them, if they are.
     """
-    return framed_sha256(_fields(model, max_video_frames))
+    rounding = () if rounded_to is None else (b"rounded to", rounded_to.encode())
+    return framed_sha256(chain(_fields(model, max_video_frames), rounding))
 
 
 def _fields(model: VisionModel, max_video_frames: int | None) -> Iterator[bytes]:

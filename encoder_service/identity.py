@@ -25,12 +25,14 @@ class EncoderIdentity:
     scan: ScanSettings
 
 
-def identify(checkpoint: Checkpoint, model: VisionModel, name: str, *, max_video_frames: int) -> EncoderIdentity:
-    """The identity of a loaded model, to be called `name`. Reads every weight once."""
+def identify(
+    checkpoint: Checkpoint, model: VisionModel, name: str, *, max_video_frames: int, rounded_to: str | None = None
+) -> EncoderIdentity:
+    """The identity of a loaded model, to be called `name`, its tokens perhaps rounded. Reads every weight once."""
     return EncoderIdentity(
         model=name,
         family=model.family,
-        fingerprint=fingerprint(model, max_video_frames=max_video_frames),
+        fingerprint=fingerprint(model, max_video_frames=max_video_frames, rounded_to=rounded_to),
         pair_fingerprint=checkpoint.pair_fingerprint(),
         hidden_size=model.hidden_size,
         dtype=model.dtype,

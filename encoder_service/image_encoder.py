@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 
 from opentelemetry.trace import Span, Tracer
 
+from encoder_service.cache.replica_turns import ReplicaTurns, Turn
 from encoder_service.cache.single_flight import SingleFlight
 from encoder_service.identity import EncoderIdentity
 from encoder_service.media import Media, MediaLimits
 from encoder_service.pipeline import Pipeline
 from encoder_service.reduction.budget import Grid, plan_reduction
 from encoder_service.reply_size import TooLargeToSend, too_large_to_send
+from vscan.cache.body import BodyCodec
 from vscan.cache.place import Place
 from vscan.cache.tiers import CacheHit, TieredCache
 from vscan.content_key import content_key
@@ -28,6 +30,8 @@ from vscan.telemetry.logs import add_request_fields, short_digest
 from vscan.telemetry.metrics import EncoderMetrics, TokenMetrics
 from vscan.tensors import DTYPE_NAMES
 from vscan.visual_tokens import CODEC_VERSION, VisualTokens
+
+PLAIN_BODIES = BodyCodec()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +81,13 @@ class ImageEncoder:
         tracer: Tracer,
         metrics: EncoderMetrics,
         token_metrics: TokenMetrics,
+        turns: ReplicaTurns | None = None,
+        body_codec: BodyCodec = PLAIN_BODIES,
     ) -> None:
         """`grid` is the one that budgets are checked against before anything is done; `defaults` has every field set.
 
-        `frame_sampling` is what a video gets that asks for none; without it, videos are refused.
+        `frame_sampling` is what a video gets that asks for none; without it, videos are refused. Without `turns` other replicas
+        are not waited for.
         """
         self.identity = identity
         self.defaults = defaults
@@ -88,6 +95,8 @@ class ImageEncoder:
         self.limits = limits
         self._pipeline = pipeline
         self._cache = cache
+        self._turns = turns or ReplicaTurns(cache)
+        self._body_codec = body_codec
         self._flights: SingleFlight[_Found] = SingleFlight()
         self._grid = grid
         self._tracer = tracer
@@ -191,9 +200,12 @@ class ImageEncoder:
         hit, get_ms = await self._get(key)
         if hit is not None:
             return _Found(hit.value, hit.place, Timings(cache_get_ms=get_ms))
-        encoded = await self._pipeline.encode(media, sha256, filled, max_bytes)
-        self._token_metrics.record("encoder", encoded.value.unreduced_count, encoded.value.kept_count)
-        put_ms = await self._put(key, encoded.value)
+        async with self._turns.turn(key) as turn:
+            if turn.hit is not None:
+                return self._from_replica(turn.hit, waited=turn.waited)
+            encoded = await self._pipeline.encode(media, sha256, filled, max_bytes)
+            self._token_metrics.record("encoder", encoded.value.unreduced_count, encoded.value.kept_count)
+            value, put_ms = await self._put(key, encoded.value, turn)
         timings = Timings(
             queue_ms=encoded.queue_ms,
             decode_image_ms=encoded.decode_image_ms,
@@ -202,19 +214,28 @@ class ImageEncoder:
             cache_get_ms=get_ms,
             cache_put_ms=put_ms,
         )
-        return _Found(encoded.value, Place.ENCODED, timings)
+        return _Found(value, Place.ENCODED, timings)
+
+    def _from_replica(self, hit: CacheHit, *, waited: bool) -> _Found:
+        """What another replica encoded, under way when it was asked for or just before."""
+        if not waited:
+            return _Found(hit.value, hit.place, Timings())
+        self._metrics.shared()
+        return _Found(hit.value, Place.SHARED, Timings())
 
     async def _get(self, key: bytes) -> tuple[CacheHit | None, float]:
         began = time.perf_counter()
         hit = await self._cache.get(key)
         return hit, _since_ms(began)
 
-    async def _put(self, key: bytes, value: VisualTokens) -> float:
+    async def _put(self, key: bytes, value: VisualTokens, turn: Turn) -> tuple[VisualTokens, float]:
+        """Writes the caches. Returns the value as those will see it who find it there: a lossy codec changes it."""
         began = time.perf_counter()
         with self._tracer.start_as_current_span(names.SPAN_CACHE_PUT) as span:
             span.set_attribute(names.ATTR_CACHE_BYTES, value.nbytes)
-            await self._cache.put(key, value)
-        return _since_ms(began)
+            settled, body = await off_loop_if_large(value.nbytes, lambda: self._body_codec.settle(value))
+            await self._cache.put(key, settled, body, lease=turn.lease)
+        return settled, _since_ms(began)
 
     def _key(self, sha256: bytes, filled: ReductionSpec, tenant: str, sampling: FrameSampling | None) -> bytes:
         return content_key(

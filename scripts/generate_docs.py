@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from scripts.pages.api import api_page
+from scripts.pages.cache import cache_page
 from scripts.pages.configuration import configuration_page
 from scripts.pages.errors import errors_page
 from scripts.pages.evaluation import evaluation_page, readme_page
@@ -13,6 +14,7 @@ from scripts.protos import ROOT
 
 PAGES: dict[str, Callable[[], str]] = {
     "docs/api.md": api_page,
+    "docs/cache.md": cache_page,
     "docs/configuration.md": configuration_page,
     "docs/errors.md": errors_page,
     "docs/evaluation.md": evaluation_page,

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from tests.support.redis_server import RedisServer
 from vscan.cache.recorder import CountingRecorder
 from vscan.cache.redis import RedisCache
-from vscan.cache.settings import CacheSettings
+from vscan.cache.settings import CacheSettings, check_cache_settings
 from vscan.cache.tiers import TieredCache
 
 # Long enough that a busy machine is no fault of Redis; short where a test wants the deadline to pass.
@@ -27,9 +27,18 @@ def cache_settings(url: str, **changes: Any) -> CacheSettings:
 @asynccontextmanager
 async def redis_cache(server: RedisServer, **changes: Any) -> AsyncIterator[tuple[RedisCache, CountingRecorder]]:
     """A Redis tier and its counts."""
+    async with open_cache(server.url, **changes) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def open_cache(url: str, **changes: Any) -> AsyncIterator[tuple[RedisCache, CountingRecorder]]:
+    """The same, by a URL, which is checked as a service checks it."""
     recorder = CountingRecorder()
     tracer = changes.pop("tracer", None)
-    cache = RedisCache.from_settings(cache_settings(server.url, **changes), recorder=recorder, tracer=tracer)
+    settings = cache_settings(url, **changes)
+    check_cache_settings(settings)
+    cache = RedisCache.from_settings(settings, recorder=recorder, tracer=tracer)
     try:
         yield cache, recorder
     finally:

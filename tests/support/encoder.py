@@ -139,10 +139,24 @@ class EncoderProcess:
         """Ends it at once."""
         return self._end(signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Freezes it: connections stay open, nothing is answered and nothing renewed."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, which: signal.Signals) -> None:
+        if self._process is None:
+            raise RuntimeError("this encoder does not run")
+        self._process.send_signal(which)
+
     def _end(self, how: signal.Signals) -> int:
         if self._process is None:
             return 0
         process, self._process = self._process, None
+        process.send_signal(signal.SIGCONT)  # a paused process would not hear SIGTERM
         process.send_signal(how)
         return process.wait(timeout=START_SECONDS)
 

@@ -27,8 +27,8 @@ class RedisServer:
     """Starts empty, keeps nothing on disk, and forgets everything when it stops."""
 
     def __init__(self, *, options: Sequence[str] = (), program: str | None = None) -> None:
-        self._program = program or redis_server_program()
-        self._options = list(options)
+        self.program = program or redis_server_program()
+        self.options = list(options)
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
 
@@ -39,11 +39,14 @@ class RedisServer:
 
     def start(self) -> RedisServer:
         """Starts and waits until it answers."""
-        command = [self._program, "--bind", "127.0.0.1", "--port", str(self.port)]
-        command += ["--save", "", "--appendonly", "no", "--daemonize", "no", *self._options]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._wait_until_it_answers(self._process)
         return self
+
+    def command(self) -> list[str]:
+        """The command line that starts it."""
+        command = [self.program, "--bind", "127.0.0.1", "--port", str(self.port)]
+        return [*command, "--save", "", "--appendonly", "no", "--daemonize", "no", *self.options]
 
     def stop(self) -> None:
         """Ends it in order, if it runs."""

@@ -6,6 +6,7 @@ import hashlib
 
 import torch
 
+from vscan.cache.body import EntryBody
 from vscan.visual_tokens import PickedBy, Tile, VisualTokens
 
 
@@ -28,6 +29,11 @@ def make_tokens(
 def same(one: VisualTokens | None, other: VisualTokens | None) -> bool:
     """Whether two values are equal in every bit."""
     return one is not None and other is not None and one.to_bytes() == other.to_bytes()
+
+
+def body_of(value: VisualTokens) -> EntryBody:
+    """A value's body, as an encoder writes it by default."""
+    return EntryBody(value.to_bytes())
 
 
 def key(name: str) -> bytes:

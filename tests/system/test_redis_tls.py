@@ -8,23 +8,34 @@ from typing import Any
 
 import pytest
 import redis
+from opentelemetry.trace import INVALID_SPAN
 from redis.asyncio import Redis
 
-from tests.support.caches import secret_file, tiered_cache
+from tests.support.caches import open_cache, secret_file, tiered_cache
 from tests.support.openssl_authority import Authority
 from tests.support.redis_server import RedisServer, free_port
-from tests.support.visual_values import key, make_tokens, same
+from tests.support.redis_topologies import RedisClusterServers, running
+from tests.support.visual_values import body_of, key, make_tokens, same
+from vscan.cache.lease import Lease, RedisLeases, Standing, entry_name
+from vscan.cache.memory import MemoryCache
 from vscan.cache.place import Place
 from vscan.cache.recorder import Outcome, Tier
 from vscan.cache.redis import KEY_PREFIX
+from vscan.cache.tiers import TieredCache
 
 pytestmark = pytest.mark.system
 
 DEBIAN_REDIS = "/usr/bin/redis-server"
 PASSWORD = "only-for-this-test"
 # All that the services ask of Redis: docs and manifests can grant this and no more.
-USER = f"user vscan on >{PASSWORD} ~{KEY_PREFIX}* resetchannels -@all +mget +set +exists +unlink"
+COMMANDS = "+mget +exists +unlink +set +eval +get +del +pexpire"
+CLUSTER_COMMANDS = f"{COMMANDS} +cluster|slots +command"
 VALUE = make_tokens(7)
+
+
+def user(commands: str) -> str:
+    """The line of an ACL file, as docs/cache.md has it."""
+    return f"user vscan on >{PASSWORD} ~vscan:* resetchannels -@all {commands}"
 
 
 class TlsRedis(RedisServer):
@@ -34,7 +45,7 @@ class TlsRedis(RedisServer):
         self.authority = Authority(folder / "authority")
         certificate = self.authority.issue("redis", addresses=["127.0.0.1"])
         users = folder / "users.acl"
-        users.write_text(f"user default off\n{USER}\n")
+        users.write_text(f"user default off\n{user(COMMANDS)}\n")
         self.tls_port = free_port()
         options = ["--tls-port", str(self.tls_port), "--tls-auth-clients", "no", "--aclfile", str(users)]
         options += ["--tls-cert-file", str(certificate.cert_file), "--tls-key-file", str(certificate.key_file)]
@@ -87,6 +98,48 @@ async def test_both_tiers_work(tls_redis: TlsRedis, settings: dict[str, Any]) ->
     assert same(hit.value, VALUE)
     assert writes.writes == {(Tier.MEMORY, Outcome.OK): 1, (Tier.REDIS, Outcome.OK): 1}
     assert (Tier.REDIS, Outcome.ERROR) not in reads.lookups
+
+
+async def test_leases_work_too(tls_redis: TlsRedis, settings: dict[str, Any]) -> None:
+    async with tiered_cache(tls_redis, **settings) as (cache, counts):
+        await lead_and_write(cache, key("led"))
+    assert counts.errors == {}
+
+
+async def lead_and_write(cache: TieredCache, name: bytes) -> None:
+    """Takes a lease, renews it, writes under it, and takes and gives back another one."""
+    assert cache.redis is not None
+    leases = RedisLeases(cache.redis.link, lease_seconds=600)
+    lease, other = Lease.of(name), Lease.of(key(f"other {name.hex()}"))
+    assert await leases.join(lease, INVALID_SPAN) is Standing.LEADS
+    assert await leases.renew(lease)
+    assert await cache.redis.put(name, body_of(VALUE), lease)
+    assert await leases.join(other, INVALID_SPAN) is Standing.LEADS
+    await leases.release(other)
+    assert await leases.join(Lease.of(other.key), INVALID_SPAN) is Standing.LEADS
+
+
+async def test_a_cluster_works_over_tls_as_a_user_who_may_do_nothing_else(
+    tls_redis: TlsRedis, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """The nodes' plain ports, over which the test sets the Cluster up, answer its administrator alone."""
+    certificate = tls_redis.authority.issue("cluster", addresses=["127.0.0.1"])
+    users = tmp_path / "cluster.acl"
+    users.write_text(f"user default on nopass ~* &* +@all\n{user(CLUSTER_COMMANDS)}\n")
+    options = ["--tls-auth-clients", "no", "--aclfile", str(users), "--tls-cert-file", str(certificate.cert_file)]
+    options += ["--tls-key-file", str(certificate.key_file), "--tls-ca-cert-file", str(tls_redis.authority.ca_file)]
+    cluster = RedisClusterServers(tmp_path, tls=options, program=DEBIAN_REDIS)
+    names = [key(f"cluster {n}") for n in range(12)]
+    with running(cluster):
+        async with open_cache(f"rediss+cluster://vscan@{cluster.places}", **settings) as (cache, counts):
+            tiers = TieredCache(MemoryCache(0), cache)
+            for name in names:
+                await lead_and_write(tiers, name)
+            assert all(same(value, VALUE) for value in await cache.get_many(names))
+            assert await cache.has_many(names) == [True] * len(names)
+            await cache.link.client.unlink([entry_name(name) for name in names])
+            assert await cache.has_many(names) == [False] * len(names)
+    assert counts.errors == {}
 
 
 async def test_an_entry_that_was_tampered_with_is_rejected_and_deleted(tls_redis: TlsRedis, settings: dict[str, Any]) -> None:

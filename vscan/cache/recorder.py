@@ -25,6 +25,17 @@ class Outcome(StrEnum):
     OK = "ok"  # written
     ERROR = "error"  # the tier failed or was too slow
     SKIPPED = "skipped"  # the tier was not asked: its circuit breaker is open
+    REFUSED = "refused"  # not written: another replica makes this entry, or has made it
+
+
+class LeaseOutcome(StrEnum):
+    """What became of a replica's turn at making an entry."""
+
+    LED = "led"  # it was nobody else's
+    WAITED = "waited"  # another replica made the entry
+    TAKEN_OVER = "taken_over"  # it waited, and the one before gave up or died
+    ALONE = "alone"  # Redis did not answer: made without asking anybody
+    LOST = "lost"  # ran out, or was forgotten by Redis, while the entry was made
 
 
 class CacheRecorder(Protocol):
@@ -43,7 +54,13 @@ class CacheRecorder(Protocol):
         """A Redis entry was not to be trusted, for this reason (see `Flaw`)."""
 
     def failed(self, operation: str, error: str) -> None:
-        """A Redis operation ("get", "set", "exists", "delete") failed, with an error of this class."""
+        """A Redis operation (see `vscan.cache.redis_link.Operation`) failed, with an error of this class."""
+
+    def left_alone(self, access: str, away: bool) -> None:
+        """The circuit breaker of reads or writes ("read", "write") opened or closed."""
+
+    def leased(self, outcome: str) -> None:
+        """A turn at making an entry came out so (see `LeaseOutcome`)."""
 
 
 class CountingRecorder:
@@ -55,6 +72,8 @@ class CountingRecorder:
         self.flaws: Counter[str] = Counter()
         self.errors: Counter[tuple[str, str]] = Counter()
         self.memory: tuple[int, int] = (0, 0)  # entries, bytes
+        self.away: dict[str, bool] = {}
+        self.leases: Counter[str] = Counter()
 
     def looked_up(self, tier: str, result: str, count: int = 1) -> None:
         """See `CacheRecorder`."""
@@ -75,3 +94,11 @@ class CountingRecorder:
     def failed(self, operation: str, error: str) -> None:
         """See `CacheRecorder`."""
         self.errors[operation, error] += 1
+
+    def left_alone(self, access: str, away: bool) -> None:
+        """See `CacheRecorder`."""
+        self.away[access] = away
+
+    def leased(self, outcome: str) -> None:
+        """See `CacheRecorder`."""
+        self.leases[LeaseOutcome(outcome)] += 1

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Sequence
 
-from opentelemetry.trace import NoOpTracer, Span, SpanKind, Tracer
-from redis.asyncio import Redis
+from opentelemetry.trace import Tracer
 
-from vscan.cache.breaker import CircuitBreaker
+from vscan.cache.body import EntryBody, read_body
 from vscan.cache.entry import EntrySeal, Flaw
-from vscan.cache.recorder import CacheRecorder, CountingRecorder, Outcome, Tier
-from vscan.cache.redis_client import open_client
+from vscan.cache.lease import ENTRY_PREFIX, PUBLISH, Lease, entry_name
+from vscan.cache.recorder import CacheRecorder, Outcome, Tier
+from vscan.cache.redis_link import NoAnswer, Operation, RedisLink
 from vscan.cache.settings import CacheSettings, cache_secret
 from vscan.errors import InvalidArgument
 from vscan.offload import off_loop_if_large
@@ -23,16 +20,7 @@ from vscan.visual_tokens import VisualTokens
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-KEY_PREFIX = "vscan:vt:"
-
-
-class _NoAnswer(Exception):
-    """Redis failed, was too slow, or was not asked."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome)
-        self.outcome = outcome
+KEY_PREFIX = ENTRY_PREFIX
 
 
 class RedisCache:
@@ -41,40 +29,19 @@ class RedisCache:
     Nothing here raises for a fault of Redis: a lookup misses, a write is dropped, the recorder counts it.
     """
 
-    def __init__(
-        self,
-        client: Redis,
-        *,
-        seal: EntrySeal,
-        ttl_seconds: int,
-        timeout_ms: int,
-        breaker: CircuitBreaker,
-        recorder: CacheRecorder | None = None,
-        tracer: Tracer | None = None,
-    ) -> None:
-        self._client = client
+    def __init__(self, link: RedisLink, *, seal: EntrySeal, ttl_seconds: int) -> None:
+        self.link = link
         self._seal = seal
         self._ttl_seconds = ttl_seconds
-        self._timeout_seconds = timeout_ms / 1000
-        self._breaker = breaker
-        self._recorder = recorder or CountingRecorder()
-        self._tracer = tracer or NoOpTracer()
+        self._recorder = link.recorder
 
     @classmethod
     def from_settings(
         cls, settings: CacheSettings, *, recorder: CacheRecorder | None = None, tracer: Tracer | None = None
     ) -> RedisCache:
         """Connects on first use. Raises StartupError for an unreadable secret."""
-        pause_seconds = settings.redis_breaker_pause_ms / 1000
-        return cls(
-            open_client(settings),
-            seal=EntrySeal(cache_secret(settings)),
-            ttl_seconds=settings.cache_ttl_seconds,
-            timeout_ms=settings.redis_timeout_ms,
-            breaker=CircuitBreaker(faults=settings.redis_breaker_faults, pause_seconds=pause_seconds),
-            recorder=recorder,
-            tracer=tracer,
-        )
+        link = RedisLink.from_settings(settings, recorder=recorder, tracer=tracer)
+        return cls(link, seal=EntrySeal(cache_secret(settings)), ttl_seconds=settings.cache_ttl_seconds)
 
     async def get(self, key: bytes) -> VisualTokens | None:
         """The verified value, or None."""
@@ -84,11 +51,12 @@ class RedisCache:
         """The verified values in the order of `keys`, None where there is none; one round trip."""
         if not keys:
             return []
-        with self._span(names.SPAN_REDIS_GET) as span:
+        entry_names = [entry_name(key) for key in keys]
+        with self.link.span(names.SPAN_REDIS_GET) as span:
             span.set_attribute(names.ATTR_CACHE_ENTRIES, len(keys))
             try:
-                entries = await self._ask("get", lambda: self._client.mget([_name(key) for key in keys]), span, len(keys))
-            except _NoAnswer as silence:
+                entries = await self.link.ask(Operation.GET, lambda: self.link.client.get_many(entry_names), span, len(keys))
+            except NoAnswer as silence:
                 self._recorder.looked_up(Tier.REDIS, silence.outcome, len(keys))
                 return [None] * len(keys)
             values = [await self._open(key, entry) for key, entry in zip(keys, entries, strict=True)]
@@ -98,40 +66,48 @@ class RedisCache:
         await self._delete([key for key, value in zip(keys, values, strict=True) if isinstance(value, Flaw)])
         return trusted
 
-    async def put(self, key: bytes, body: bytes) -> bool:
-        """Writes `VisualTokens.to_bytes()` under its key, for the TTL. False if Redis did not take it."""
-        entry = await off_loop_if_large(len(body), lambda: self._seal.seal(key, body))
-        with self._span(names.SPAN_REDIS_SET) as span:
+    async def put(self, key: bytes, body: EntryBody, lease: Lease | None = None) -> bool:
+        """Writes a value's body under its key, for the TTL. False if Redis did not take it.
+
+        With a lease, held or not, it is written only while no other replica makes this entry; the lease ends with it.
+        """
+        entry = await off_loop_if_large(len(body.data), lambda: self._seal.seal(key, body))
+        with self.link.span(names.SPAN_REDIS_SET) as span:
             span.set_attribute(names.ATTR_CACHE_BYTES, len(entry))
             try:
-                await self._ask("set", lambda: self._client.set(_name(key), entry, ex=self._ttl_seconds), span)
-            except _NoAnswer as silence:
+                written = await self.link.ask(Operation.SET, lambda: self._write(key, entry, lease), span)
+            except NoAnswer as silence:
                 self._recorder.written(Tier.REDIS, silence.outcome)
                 return False
-        self._recorder.written(Tier.REDIS, Outcome.OK)
-        return True
+            if not written:
+                span.set_attribute(names.ATTR_CACHE_RESULT, Outcome.REFUSED)
+        if lease is not None:
+            lease.held = False
+        self._recorder.written(Tier.REDIS, Outcome.OK if written else Outcome.REFUSED)
+        return written
 
     async def has_many(self, keys: Sequence[bytes]) -> list[bool]:
         """Whether each key has an entry, unverified, without touching its age; one round trip. False if Redis is away."""
         if not keys:
             return []
-        pipeline = self._client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.exists(_name(key))
-        with self._span(names.SPAN_REDIS_EXISTS) as span:
+        entry_names = [entry_name(key) for key in keys]
+        with self.link.span(names.SPAN_REDIS_EXISTS) as span:
             span.set_attribute(names.ATTR_CACHE_ENTRIES, len(keys))
             try:
-                return [bool(found) for found in await self._ask("exists", pipeline.execute, span)]
-            except _NoAnswer:
+                return await self.link.ask(Operation.EXISTS, lambda: self.link.client.exist(entry_names), span)
+            except NoAnswer:
                 return [False] * len(keys)
-
-    def deadline_seconds(self, entries: int) -> float:
-        """How long an operation may take that moves so many entries: many large ones are not a slow Redis."""
-        return self._timeout_seconds * entries
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        await self._client.aclose()
+        await self.link.aclose()
+
+    async def _write(self, key: bytes, entry: bytes, lease: Lease | None) -> bool:
+        client = self.link.client
+        if lease is None:
+            await client.set(entry_name(key), entry, ttl_seconds=self._ttl_seconds)
+            return True
+        return bool(await client.run(PUBLISH, lease.names, lease.token, entry, self._ttl_seconds))
 
     async def _open(self, key: bytes, entry: bytes | None) -> VisualTokens | Flaw | None:
         if entry is None:
@@ -151,47 +127,16 @@ class RedisCache:
         if isinstance(body, Flaw):
             return body
         try:
-            return VisualTokens.from_bytes(bytes(body))
+            return read_body(body)
         except InvalidArgument:
             return Flaw.BODY
 
     async def _delete(self, keys: Sequence[bytes]) -> None:
         if not keys:
             return
-        with self._span(names.SPAN_REDIS_DELETE) as span:
+        entry_names = [entry_name(key) for key in keys]
+        with self.link.span(names.SPAN_REDIS_DELETE) as span:
             try:
-                await self._ask("delete", lambda: self._client.unlink(*(_name(key) for key in keys)), span)
-            except _NoAnswer:
+                await self.link.ask(Operation.DELETE, lambda: self.link.client.unlink(entry_names), span)
+            except NoAnswer:
                 return  # it stays, and is rejected again
-
-    @contextmanager
-    def _span(self, name: str) -> Iterator[Span]:
-        with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT) as span:
-            span.set_attribute(names.ATTR_DB_SYSTEM, "redis")
-            yield span
-
-    async def _ask(self, operation: str, command: Callable[[], Awaitable[T]], span: Span, entries: int = 1) -> T:
-        """Runs a command within its deadline and tells the breaker. Raises _NoAnswer, and nothing else but cancellation."""
-        if not self._breaker.allows():
-            span.set_attribute(names.ATTR_CACHE_RESULT, Outcome.SKIPPED)
-            raise _NoAnswer(Outcome.SKIPPED)
-        try:
-            async with asyncio.timeout(self.deadline_seconds(entries)):
-                answer = await command()
-        except Exception as error:  # whatever the client raises, it is a fault of this tier, not of the request
-            span.set_attribute(names.ATTR_CACHE_RESULT, Outcome.ERROR)
-            span.set_attribute(names.ATTR_ERROR_TYPE, type(error).__name__)
-            self._failed(operation, error)
-            raise _NoAnswer(Outcome.ERROR) from error
-        if self._breaker.succeeded():
-            log.info("Redis answers again")
-        return answer
-
-    def _failed(self, operation: str, error: Exception) -> None:
-        self._recorder.failed(operation, type(error).__name__)
-        if self._breaker.failed():
-            log.warning("Redis is left alone for a while after %s on %s", type(error).__name__, operation)
-
-
-def _name(key: bytes) -> str:
-    return KEY_PREFIX + key.hex()

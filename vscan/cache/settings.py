@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vscan.cache.redis_address import Topology, parse_redis_url
 from vscan.errors import StartupError
-from vscan.rpc.address import is_loopback_host
 
 MIN_SECRET_BYTES = 16
-_SCHEMES = ("redis", "rediss", "unix")
 
 
 class CacheSettings(BaseModel):
@@ -22,10 +20,15 @@ class CacheSettings(BaseModel):
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
         repr=False,  # it may hold a password
-        description="URL of Redis: redis://, rediss:// (TLS) or unix://, an ACL user in it if needed. Empty: memory only.",
+        description="URL of Redis, an ACL user in it if needed: redis://, rediss:// (TLS) or unix://; "
+        "redis+sentinel://HOST:PORT,HOST:PORT/NAME; redis+cluster://HOST:PORT,HOST:PORT; rediss+… is TLS. Empty: memory only.",
     )
     redis_password_file: Path | None = Field(
         default=None, description="File with the Redis password, instead of one in the URL. A newline at its end is ignored."
+    )
+    redis_sentinel_username: str | None = Field(default=None, description="ACL user at the Sentinels, if they ask for one.")
+    redis_sentinel_password_file: Path | None = Field(
+        default=None, description="File with the password of the Sentinels, which is not that of the Redis they watch."
     )
     redis_tls_ca_file: Path | None = Field(
         default=None, description="CA certificates (PEM) that a rediss:// server is checked against. Default: the system's."
@@ -41,9 +44,11 @@ class CacheSettings(BaseModel):
         description="Longest that a request waits for one Redis operation, connecting included, in milliseconds; when it reads "
         "several entries at once, so long for each entry asked for.",
     )
-    redis_connections: int = Field(default=16, gt=0, description="Most connections to Redis.")
+    redis_connections: int = Field(default=16, gt=0, description="Most connections to Redis, of a Cluster to each node.")
     redis_breaker_faults: int = Field(
-        default=3, gt=0, description="Redis faults in a row after which Redis is left alone for a while."
+        default=3,
+        gt=0,
+        description="Redis faults in a row, of reads or of writes, after which Redis is not asked for these for a while.",
     )
     redis_breaker_pause_ms: int = Field(
         default=2000, gt=0, description="How long Redis is left alone before one request tries it again, in milliseconds."
@@ -57,7 +62,7 @@ class CacheSettings(BaseModel):
     cache_secret_file: Path | None = Field(
         default=None,
         description="File with the secret that seals cache entries (HMAC-SHA-256), at least 16 bytes, the same for encoder and "
-        "decoder. Needed for a Redis beyond loopback.",
+        "decoder. Needed for a Redis beyond loopback, Sentinels and Clusters.",
     )
     cache_allow_unsigned: bool = Field(
         default=False,
@@ -71,14 +76,18 @@ def check_cache_settings(settings: CacheSettings) -> None:
     Raises:
         StartupError: one line that names the setting, and never shows the URL or a secret.
     """
-    if settings.redis_url:
-        _check_url(settings)
-    if settings.redis_password_file:
-        read_secret(settings.redis_password_file, "redis_password_file")
+    for name in ("redis_password_file", "redis_sentinel_password_file"):
+        secret: Path | None = getattr(settings, name)
+        if secret is not None:
+            read_secret(secret, name)
+    if settings.redis_sentinel_username and settings.redis_sentinel_password_file is None:
+        raise StartupError("redis_sentinel_username: needs `redis_sentinel_password_file`")
     for name in ("redis_tls_ca_file", "redis_tls_cert_file", "redis_tls_key_file"):
         path: Path | None = getattr(settings, name)
         if path is not None and not path.is_file():
             raise StartupError(f"{name}: {path} is not a file")
+    if settings.redis_url:
+        _check_url(settings)
     cache_secret(settings)
 
 
@@ -105,14 +114,16 @@ def read_secret(path: Path, setting: str) -> bytes:
 
 def _check_url(settings: CacheSettings) -> None:
     try:
-        url = urlsplit(settings.redis_url)
-        host, _ = url.hostname, url.port
+        address = parse_redis_url(settings.redis_url)
     except ValueError as error:
-        raise StartupError("redis_url: not a URL") from error
-    if url.scheme not in _SCHEMES:
-        raise StartupError(f"redis_url: scheme {url.scheme!r}; redis://, rediss:// and unix:// are known")
-    if url.scheme != "unix" and not host:
-        raise StartupError("redis_url: no host")
-    local = url.scheme == "unix" or is_loopback_host(host or "")
-    if not local and settings.cache_secret_file is None and not settings.cache_allow_unsigned:
-        raise StartupError("redis_url: a Redis beyond loopback needs cache_secret_file (or cache_allow_unsigned)")
+        raise StartupError(f"redis_url: {error}") from error
+    if not address.is_local and settings.cache_secret_file is None and not settings.cache_allow_unsigned:
+        raise StartupError(
+            "redis_url: a Redis beyond loopback, Sentinels and Clusters need cache_secret_file (or cache_allow_unsigned)"
+        )
+    if address.topology is not Topology.SENTINEL and settings.redis_sentinel_password_file:
+        raise StartupError("redis_sentinel_password_file: `redis_url` names no Sentinels")
+    if not address.tls and (settings.redis_tls_ca_file or settings.redis_tls_cert_file or settings.redis_tls_key_file):
+        raise StartupError("redis_url: speaks no TLS, and yet there are certificates for it: use rediss://")
+    if bool(settings.redis_tls_cert_file) != bool(settings.redis_tls_key_file):
+        raise StartupError("redis_tls_cert_file: certificate and key go together")

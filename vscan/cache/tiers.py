@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from opentelemetry.trace import Tracer
 
+from vscan.cache.body import EntryBody
+from vscan.cache.lease import Lease
 from vscan.cache.memory import MemoryCache
 from vscan.cache.place import Place
 from vscan.cache.recorder import CacheRecorder, CountingRecorder, Outcome, Tier
@@ -28,8 +30,8 @@ class TieredCache:
     """The memory tier, then the Redis tier, if there is one. Belongs to one event loop; never raises for a fault of Redis."""
 
     def __init__(self, memory: MemoryCache, redis: RedisCache | None = None, *, recorder: CacheRecorder | None = None) -> None:
+        self.redis = redis
         self._memory = memory
-        self._redis = redis
         self._recorder = recorder or CountingRecorder()
 
     @classmethod
@@ -48,20 +50,20 @@ class TieredCache:
         """As `get`, in the order of `keys`; Redis is asked once, for what memory lacks."""
         hits = {key: self._from_memory(key) for key in dict.fromkeys(keys)}
         lacking = [key for key, hit in hits.items() if hit is None]
-        if self._redis is not None and lacking:
-            for key, value in zip(lacking, await self._redis.get_many(lacking), strict=True):
+        if self.redis is not None and lacking:
+            for key, value in zip(lacking, await self.redis.get_many(lacking), strict=True):
                 if value is not None:
                     self.remember(key, value)
                     hits[key] = CacheHit(value, Place.REDIS)
         return [hits[key] for key in keys]
 
-    async def put(self, key: bytes, value: VisualTokens, body: bytes | None = None) -> None:
-        """Stores in both tiers. `body` is `value.to_bytes()` where the caller has it already."""
+    async def put(self, key: bytes, value: VisualTokens, body: EntryBody | None = None, *, lease: Lease | None = None) -> None:
+        """Stores in both tiers. `body` is the value's where the caller has it already; for `lease` see `RedisCache.put`."""
         self.remember(key, value)
-        if self._redis is not None:
+        if self.redis is not None:
             if body is None:
-                body = await off_loop_if_large(value.nbytes, value.to_bytes)
-            await self._redis.put(key, body)
+                body = EntryBody(await off_loop_if_large(value.nbytes, value.to_bytes))
+            await self.redis.put(key, body, lease)
 
     def remember(self, key: bytes, value: VisualTokens) -> None:
         """Stores in memory only: for what came from the encoder, which alone writes to Redis."""
@@ -77,15 +79,15 @@ class TieredCache:
         """As `locate`, in the order of `keys`; Redis is asked once."""
         places: dict[bytes, Place | None] = {key: Place.MEMORY if key in self._memory else None for key in keys}
         lacking = [key for key, place in places.items() if place is None]
-        if self._redis is not None and lacking:
-            for key, found in zip(lacking, await self._redis.has_many(lacking), strict=True):
+        if self.redis is not None and lacking:
+            for key, found in zip(lacking, await self.redis.has_many(lacking), strict=True):
                 places[key] = Place.REDIS if found else None
         return [places[key] for key in keys]
 
     async def aclose(self) -> None:
         """Closes the connections to Redis."""
-        if self._redis is not None:
-            await self._redis.aclose()
+        if self.redis is not None:
+            await self.redis.aclose()
 
     def _from_memory(self, key: bytes) -> CacheHit | None:
         value = self._memory.get(key)

@@ -92,6 +92,8 @@ class CacheMetrics:
         self._writes = counter(meter, names.METRIC_CACHE_WRITES)
         self._rejected = counter(meter, names.METRIC_CACHE_REJECTED)
         self._errors = counter(meter, names.METRIC_REDIS_ERRORS)
+        self._left_alone = gauge(meter, names.METRIC_REDIS_LEFT_ALONE)
+        self._leases = counter(meter, names.METRIC_CACHE_LEASES)
         self._bytes = gauge(meter, names.METRIC_CACHE_BYTES)
         self._entries = gauge(meter, names.METRIC_CACHE_ENTRIES)
 
@@ -100,7 +102,7 @@ class CacheMetrics:
         self._lookups.add(count, {names.ATTR_CACHE_TIER: tier, names.ATTR_CACHE_RESULT: result})
 
     def written(self, tier: str, result: str) -> None:
-        """An entry was written ("ok") or not ("error", "skipped")."""
+        """An entry was written ("ok") or not ("error", "skipped", "refused")."""
         self._writes.add(1, {names.ATTR_CACHE_TIER: tier, names.ATTR_CACHE_RESULT: result})
 
     def rejected(self, flaw: str) -> None:
@@ -110,6 +112,14 @@ class CacheMetrics:
     def failed(self, operation: str, error: str) -> None:
         """A Redis operation failed with an error of this class."""
         self._errors.add(1, {names.ATTR_REDIS_OPERATION: operation, names.ATTR_ERROR_TYPE: error})
+
+    def left_alone(self, access: str, away: bool) -> None:
+        """The circuit breaker of "read" or "write" opened or closed."""
+        self._left_alone.set(int(away), {names.ATTR_REDIS_ACCESS: access})
+
+    def leased(self, outcome: str) -> None:
+        """A replica's turn at encoding an image came out so (see `vscan.cache.recorder.LeaseOutcome`)."""
+        self._leases.add(1, {names.ATTR_LEASE_OUTCOME: outcome})
 
     def holds(self, entries: int, size_bytes: int) -> None:
         """What the memory tier holds now."""

@@ -20,6 +20,7 @@ SPAN_REDIS_GET = "redis.get"  #     one read of the shared cache, by either serv
 SPAN_REDIS_SET = "redis.set"  #         one write of it, below cache_put
 SPAN_REDIS_EXISTS = "redis.exists"  #     asking where entries are
 SPAN_REDIS_DELETE = "redis.delete"  #     removing entries that are not to be trusted
+SPAN_REDIS_LEASE = "redis.lease"  #       a replica's turn at encoding an image, the wait for another's included
 SPAN_ENCODE = "encode"  #     encoder: one Encode call
 SPAN_QUEUE = "queue"  #       waiting: for room in the encoder's batch, or for the decoder's engine
 SPAN_DECODE_IMAGE = "decode_image"  #       file bytes to pixels, of an image or of a video's frames
@@ -68,9 +69,12 @@ ATTR_STAGE = "vscan.stage"  # "encoder" (stage 1) or "prune" (stage 2)
 
 # ── Attributes: the caches.
 ATTR_CACHE_TIER = "vscan.cache.tier"  # "memory" or "redis"
-ATTR_CACHE_RESULT = "vscan.cache.result"  # "hit", "miss", "bad_entry", "error", "skipped" (breaker open)
+ATTR_CACHE_RESULT = "vscan.cache.result"  # "hit", "miss", "bad_entry", "error", "skipped" (breaker open), "refused"
 ATTR_CACHE_FLAW = "vscan.cache.flaw"  # why an entry was rejected: "tag", "key", "truncated", ...
-ATTR_REDIS_OPERATION = "vscan.redis.operation"  # "get", "set", "exists", "delete"
+ATTR_REDIS_OPERATION = "vscan.redis.operation"  # "get", "set", "exists", "delete", "lease", "renew", "release"
+ATTR_REDIS_ACCESS = "vscan.redis.access"  # "read" or "write": each has a circuit breaker
+ATTR_LEASE_OUTCOME = "vscan.cache.lease"  # "led", "waited", "taken_over", "alone", "lost"
+ATTR_LEASE_POLLS = "vscan.cache.lease.polls"  # times that Redis was asked whose turn it is
 ATTR_CACHE_HIT = "vscan.cache.hit"  # bool
 ATTR_CACHE_BYTES = "vscan.cache.size_bytes"  # of the value
 ATTR_DB_SYSTEM = "db.system.name"  # "redis"
@@ -146,6 +150,15 @@ METRIC_CACHE_REJECTED = Metric(
     "vscan.cache.rejected", "{entry}", Kind.COUNTER, "Redis entries that were not to be trusted and were deleted, by reason"
 )
 METRIC_REDIS_ERRORS = Metric("vscan.redis.errors", "{error}", Kind.COUNTER, "Failed Redis operations, by operation and error")
+METRIC_REDIS_LEFT_ALONE = Metric(
+    "vscan.redis.left_alone",
+    "{breaker}",
+    Kind.GAUGE,
+    "1 while the circuit breaker of reads or of writes is open, else 0, by access",
+)
+METRIC_CACHE_LEASES = Metric(
+    "vscan.cache.leases", "{turn}", Kind.COUNTER, "Turns at encoding an image that no cache had, by what became of them"
+)
 METRIC_CACHE_BYTES = Metric("vscan.cache.memory", "By", Kind.GAUGE, "Bytes held by the memory tier")
 METRIC_CACHE_ENTRIES = Metric("vscan.cache.memory.entries", "{entry}", Kind.GAUGE, "Entries held by the memory tier")
 

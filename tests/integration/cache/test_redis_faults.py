@@ -12,10 +12,10 @@ import pytest
 from tests.support.caches import raw_client, redis_cache
 from tests.support.redis_server import RedisServer
 from tests.support.until import until
-from tests.support.visual_values import key, make_tokens, same
+from tests.support.visual_values import body_of, key, make_tokens, same
 from vscan.cache.recorder import Outcome, Tier
 
-BODY = make_tokens().to_bytes()
+BODY = body_of(make_tokens())
 SHORT_MS = 100
 
 
@@ -92,7 +92,7 @@ async def test_full_it_refuses_writes_and_still_answers_reads(fresh_redis: Redis
 
 async def test_more_requests_than_connections_all_get_through(redis_server: RedisServer) -> None:
     async with redis_cache(redis_server, redis_connections=2) as (cache, counts):
-        assert all(await asyncio.gather(*(cache.put(key(f"many {n}"), make_tokens(n).to_bytes()) for n in range(40))))
+        assert all(await asyncio.gather(*(cache.put(key(f"many {n}"), body_of(make_tokens(n))) for n in range(40))))
         values = await asyncio.gather(*(cache.get(key(f"many {n}")) for n in range(40)))
     assert all(same(value, make_tokens(n)) for n, value in enumerate(values))
     assert counts.errors == {}
@@ -102,7 +102,7 @@ async def test_cancelled_requests_neither_leak_connections_nor_mix_answers(redis
     chance = random.Random(5)
     async with redis_cache(redis_server, redis_connections=2) as (cache, counts):
         for n in range(10):
-            await cache.put(key(f"cancel {n}"), make_tokens(n).to_bytes())
+            await cache.put(key(f"cancel {n}"), body_of(make_tokens(n)))
         tasks = [asyncio.create_task(cache.get(key(f"cancel {n % 10}"))) for n in range(200)]
         for task in tasks:
             if chance.random() < 0.5:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.support.caches import raw_client, redis_cache
+from encoder_service.cache.replica_turns import ReplicaTurns
+from tests.support.caches import raw_client, redis_cache, tiered_cache
 from tests.support.redis_server import RedisServer
-from tests.support.visual_values import key, make_tokens
+from tests.support.redis_stats import until_polled
+from tests.support.visual_values import body_of, key, make_tokens
 from vscan.cache.redis import KEY_PREFIX
 from vscan.telemetry import names
 
@@ -27,7 +30,7 @@ async def spans_of_some_operations(server: RedisServer) -> tuple[ReadableSpan, .
     async with redis_cache(server, tracer=tracer) as (cache, _), raw_client(server) as client:
         with tracer.start_as_current_span("caller"):
             await cache.get(key("span"))
-            await cache.put(key("span"), make_tokens().to_bytes())
+            await cache.put(key("span"), body_of(make_tokens()))
             await cache.get_many([key("span"), key("no span")])
             await client.set(KEY_PREFIX + key("bad span").hex(), b"junk")
             await cache.get(key("bad span"))
@@ -61,6 +64,28 @@ async def test_attributes_say_how_it_went(redis_server: RedisServer) -> None:
 async def test_no_span_holds_a_key(redis_server: RedisServer) -> None:
     told = json.dumps([json.loads(span.to_json()) for span in await spans_of_some_operations(redis_server)])
     assert not [name for name in ("span", "no span", "bad span") if key(name).hex()[:16] in told]
+
+
+async def test_a_turn_is_one_span_with_its_outcome(fresh_redis: RedisServer) -> None:
+    provider, exporter = recording()
+    tracer = provider.get_tracer("test")
+    async with tiered_cache(fresh_redis) as (cache, _), tiered_cache(fresh_redis) as (other, _):
+        leader, waiter = (ReplicaTurns.of(each, lease_seconds=600, tracer=tracer) for each in (cache, other))
+
+        async def wait() -> None:
+            async with waiter.turn(key("turn")) as turn:
+                assert turn.waited
+
+        async with leader.turn(key("turn")) as turn:
+            waiting = asyncio.create_task(wait())
+            await until_polled(fresh_redis)
+            await cache.put(key("turn"), make_tokens(), lease=turn.lease)
+        await waiting
+    first, second = ((span.name, span.attributes or {}) for span in exporter.get_finished_spans())
+    assert (first[0], second[0]) == (names.SPAN_REDIS_LEASE, names.SPAN_REDIS_LEASE)
+    assert (first[1][names.ATTR_LEASE_OUTCOME], first[1][names.ATTR_LEASE_POLLS]) == ("led", 1)
+    assert second[1][names.ATTR_LEASE_OUTCOME] == "waited"
+    assert int(str(second[1][names.ATTR_LEASE_POLLS])) > 1
 
 
 async def test_a_fault_is_on_the_span(fresh_redis: RedisServer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.support.caches import raw_client, tiered_cache
 from tests.support.redis_server import RedisServer
-from tests.support.visual_values import key, make_tokens, same
+from tests.support.visual_values import body_of, key, make_tokens, same
 from vscan.cache.place import Place
 from vscan.cache.recorder import Outcome, Tier
 from vscan.cache.redis import KEY_PREFIX
@@ -29,7 +29,7 @@ async def test_put_goes_to_both_tiers(redis_server: RedisServer) -> None:
 
 async def test_the_body_that_the_caller_has_is_what_is_written(redis_server: RedisServer) -> None:
     async with tiered_cache(redis_server) as (writer, _), tiered_cache(redis_server) as (other, _):
-        await writer.put(key("body"), VALUE, VALUE.to_bytes())
+        await writer.put(key("body"), VALUE, body_of(VALUE))
         hit = await other.get(key("body"))
     assert hit is not None
     assert same(hit.value, VALUE)

@@ -16,7 +16,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.resolving import ANYTHING, inputs, resolver, small_encoder
 from tests.support.small_encoder import image_bytes
 from tests.support.until import until
-from tests.support.visual_values import make_tokens, same
+from tests.support.visual_values import body_of, make_tokens, same
 from vscan.cache.place import Place
 from vscan.errors import DeadlineExceeded, InternalError, InvalidArgument, MissingImages, ResourceExhausted, Unavailable
 from vscan.rpc.deadlines import Deadline
@@ -134,7 +134,7 @@ async def test_cached_tokens_that_do_not_fit_are_a_miss(redis_server: RedisServe
     image = image_bytes("misfit in redis")
     async with small_encoder(None) as (encoder, address), redis_cache(redis_server) as (writer, _):
         await writer.put(
-            encoder.key(DEFAULT_REDUCTION.filled_from(DEFAULT_REDUCTION), sha256(image)), make_tokens(hidden=7).to_bytes()
+            encoder.key(DEFAULT_REDUCTION.filled_from(DEFAULT_REDUCTION), sha256(image)), body_of(make_tokens(hidden=7))
         )
         async with resolver(redis_server, address) as one:
             (found,) = await one.resolve(inputs(image), ANYTHING, "default")

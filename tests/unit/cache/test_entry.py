@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.visual_values import key, make_tokens
+from tests.support.visual_values import body_of, key, make_tokens
+from vscan.cache.body import Encoding, EntryBody
 from vscan.cache.entry import HEADER_BYTES, MAGIC, EntrySeal, Flaw
 
 KEY, OTHER_KEY = key("one"), key("other")
-BODY = make_tokens().to_bytes()
+BODY = body_of(make_tokens())
 SEALS = {"signed": EntrySeal(b"0123456789abcdef"), "unsigned": EntrySeal()}
 # Where each field of the header lies, and what a changed byte in it must be called.
 FIELDS = {
@@ -21,7 +22,7 @@ FIELDS = {
     "length": (range(8, 16), Flaw.LENGTH),
     "key": (range(16, 48), Flaw.KEY),
     "tag": (range(48, 80), Flaw.TAG),
-    "body": (range(80, 80 + len(BODY)), Flaw.TAG),
+    "body": (range(80, 80 + len(BODY.data)), Flaw.TAG),
 }
 
 
@@ -39,15 +40,15 @@ def flipped(entry: bytes, offset: int, bit: int = 0) -> bytes:
 def test_opens_what_it_sealed(seal: EntrySeal) -> None:
     opened = seal.open(KEY, seal.seal(KEY, BODY))
     assert not isinstance(opened, Flaw)
-    assert bytes(opened) == BODY
+    assert bytes(opened.data) == BODY.data
 
 
 @given(body=st.binary(max_size=300), secret=st.none() | st.binary(min_size=16, max_size=64))
 def test_any_body_comes_back(body: bytes, secret: bytes | None) -> None:
     seal = EntrySeal(secret)
-    opened = seal.open(KEY, seal.seal(KEY, body))
+    opened = seal.open(KEY, seal.seal(KEY, EntryBody(body)))
     assert not isinstance(opened, Flaw)
-    assert bytes(opened) == body
+    assert (bytes(opened.data), opened.encoding) == (body, Encoding.PLAIN)
 
 
 def test_the_fields_cover_the_whole_entry(seal: EntrySeal) -> None:
@@ -83,14 +84,14 @@ def test_a_key_rewritten_to_fit_breaks_the_tag(seal: EntrySeal) -> None:
 
 
 def test_a_body_swapped_under_its_header_breaks_the_tag(seal: EntrySeal) -> None:
-    other = make_tokens(seed=1).to_bytes()
-    assert len(other) == len(BODY)
-    assert seal.open(KEY, seal.seal(KEY, BODY)[:HEADER_BYTES] + other) is Flaw.TAG
+    other = body_of(make_tokens(seed=1))
+    assert len(other.data) == len(BODY.data)
+    assert seal.open(KEY, seal.seal(KEY, BODY)[:HEADER_BYTES] + other.data) is Flaw.TAG
 
 
 def test_without_the_secret_nobody_can_seal() -> None:
     forged = SEALS["unsigned"].seal(KEY, BODY)
-    recomputed = forged[:48] + hashlib.sha256(forged[:48] + BODY).digest() + BODY
+    recomputed = forged[:48] + hashlib.sha256(forged[:48] + BODY.data).digest() + BODY.data
     other_secret = EntrySeal(b"fedcba9876543210").seal(KEY, BODY)
     for entry in (forged, recomputed, other_secret):
         assert SEALS["signed"].open(KEY, entry) is Flaw.TAG

@@ -124,6 +124,8 @@ def test_every_metric_is_measured_by_one_of_the_groups() -> None:
     cache.rejected("tag")
     cache.failed("get", "TimeoutError")
     cache.holds(1, 10)
+    cache.left_alone("write", True)
+    cache.leased("led")
     encoder.waiting(1)
     encoder.waited(2.0)
     encoder.batch(images=2, tiles=3, vit_ms=4.0)

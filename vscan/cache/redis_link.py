@@ -1,0 +1,146 @@
+"""How Redis is asked: within a deadline, spared while it is broken, counted and traced."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TypeVar
+
+from opentelemetry.trace import INVALID_SPAN, NoOpTracer, Span, SpanKind, Tracer
+from redis.exceptions import ResponseError
+
+from vscan.cache.breaker import CircuitBreaker
+from vscan.cache.recorder import CacheRecorder, CountingRecorder, Outcome
+from vscan.cache.redis_client import RedisClient, open_client
+from vscan.cache.settings import CacheSettings
+from vscan.telemetry import names
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Access(StrEnum):
+    """What a Redis that is full, or has become a replica, still does and does not."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+class Operation(StrEnum):
+    """What is asked of Redis."""
+
+    GET = "get"
+    EXISTS = "exists"
+    SET = "set"
+    DELETE = "delete"
+    LEASE = "lease"
+    RENEW = "renew"
+    RELEASE = "release"
+
+    @property
+    def access(self) -> Access:
+        """Which breaker it goes through."""
+        return Access.READ if self in (Operation.GET, Operation.EXISTS) else Access.WRITE
+
+
+class NoAnswer(Exception):
+    """Redis failed, was too slow, or was not asked."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+class RedisLink:
+    """A Redis of any topology. Belongs to one event loop; shared by the cache and the leases.
+
+    Reads and writes have a breaker each: a full Redis answers reads. An error that Redis itself answers is a fault of what was
+    asked for alone; a broken connection or a passed deadline is a fault of both.
+    """
+
+    def __init__(
+        self,
+        client: RedisClient,
+        *,
+        timeout_ms: int,
+        connections: int,
+        breakers: Mapping[Access, CircuitBreaker],
+        recorder: CacheRecorder | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self.client = client
+        self.recorder = recorder or CountingRecorder()
+        self._timeout_seconds = timeout_ms / 1000
+        self._places = asyncio.Semaphore(connections)
+        self._breakers = breakers
+        self._tracer = tracer or NoOpTracer()
+
+    @classmethod
+    def from_settings(
+        cls, settings: CacheSettings, *, recorder: CacheRecorder | None = None, tracer: Tracer | None = None
+    ) -> RedisLink:
+        """Connects on first use. Raises StartupError for a bad URL or an unreadable password."""
+        faults, pause_seconds = settings.redis_breaker_faults, settings.redis_breaker_pause_ms / 1000
+        return cls(
+            open_client(settings),
+            timeout_ms=settings.redis_timeout_ms,
+            connections=settings.redis_connections,
+            breakers={access: CircuitBreaker(faults=faults, pause_seconds=pause_seconds) for access in Access},
+            recorder=recorder,
+            tracer=tracer,
+        )
+
+    def deadline_seconds(self, entries: int) -> float:
+        """How long an operation may take that moves so many entries: many large ones are not a slow Redis."""
+        return self._timeout_seconds * entries
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[Span]:
+        """A span for operations on Redis."""
+        with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT) as span:
+            span.set_attribute(names.ATTR_DB_SYSTEM, "redis")
+            yield span
+
+    async def ask(
+        self, operation: Operation, command: Callable[[], Awaitable[T]], span: Span = INVALID_SPAN, entries: int = 1
+    ) -> T:
+        """Runs a command within its deadline, the wait for a connection included, and tells the breakers.
+
+        Raises:
+            NoAnswer: whatever went wrong; nothing else is raised but cancellation.
+        """
+        breaker = self._breakers[operation.access]
+        if not breaker.allows():
+            span.set_attribute(names.ATTR_CACHE_RESULT, Outcome.SKIPPED)
+            raise NoAnswer(Outcome.SKIPPED)
+        try:
+            async with asyncio.timeout(self.deadline_seconds(entries)), self._places:
+                answer = await command()
+        except Exception as error:  # whatever the client raises, it is a fault of this tier, not of the request
+            span.set_attribute(names.ATTR_CACHE_RESULT, Outcome.ERROR)
+            span.set_attribute(names.ATTR_ERROR_TYPE, type(error).__name__)
+            self._failed(operation, error)
+            raise NoAnswer(Outcome.ERROR) from error
+        if breaker.succeeded():
+            self.recorder.left_alone(operation.access, False)
+            log.info("Redis answers %ss again", operation.access)
+        return answer
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        try:
+            await self.client.aclose()
+        except Exception as error:  # of a Redis that is broken as it is left
+            log.debug("closing the connections to Redis: %s", type(error).__name__)
+
+    def _failed(self, operation: Operation, error: Exception) -> None:
+        self.recorder.failed(operation, type(error).__name__)
+        answered = isinstance(error, ResponseError)
+        for access in (operation.access,) if answered else Access:
+            if self._breakers[access].failed():
+                self.recorder.left_alone(access, True)
+                log.warning("Redis is left alone for a while (%ss) after %s on %s", access, type(error).__name__, operation)
