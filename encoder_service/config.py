@@ -46,7 +46,10 @@ class EncoderSettings(ModelSettings, CacheSettings, CacheWriteSettings, RpcSetti
         default=None, ge=0, description="Layer, from 0, whose attention the local scan reads. Unset: the family's (5 of 24)."
     )
     window: int | None = Field(
-        default=None, ge=1, description="Side of a local-scan window, in tokens. Unset: the family's (6, of Qwen2.5-VL 4)."
+        default=None,
+        ge=1,
+        description="Side of a local-scan window, in tokens. Unset: the family's (6, of Qwen2.5-VL 4). More than a tile's side "
+        "is refused, but for Qwen2.5-VL, whose images vary in size: the window is then a whole image.",
     )
     skip_padding: bool = Field(
         default=True,
@@ -81,14 +84,15 @@ class EncoderSettings(ModelSettings, CacheSettings, CacheWriteSettings, RpcSetti
     video_frames: int | None = Field(
         default=None,
         ge=1,
-        description="Frames looked at of a video whose request does not say which. Unset: the family's (Video-LLaVA 8).",
+        description="Frames looked at of a video whose request does not say which. Unset: the checkpoint's, "
+        "or else the family's (Video-LLaVA 8).",
     )
     video_frames_per_second: float | None = Field(
         default=None,
         gt=0,
         le=MAX_FRAMES_PER_SECOND,
-        description="Frames looked at of each second of a video whose request does not say which. Unset: the family's "
-        "(Qwen2.5-VL 2).",
+        description="Frames looked at of each second of a video whose request does not say which. Unset: the "
+        "checkpoint's, or else the family's (Qwen2.5-VL 2).",
     )
     video_max_tokens: int = Field(
         default=24_576,

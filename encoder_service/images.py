@@ -48,16 +48,19 @@ class ImageLimits:
     max_aspect_ratio: float
 
 
-def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
+def decode_image(data: bytes, limits: ImageLimits, other_formats: str = "") -> Image.Image:
     """The picture as people see it: first frame or page, turned as its EXIF says, transparency on white, RGB, 8 bits a channel.
 
     The size is read from the header and checked before any pixel is decoded.
+
+    Args:
+        other_formats: what else is served, told beside FORMATS where the file is none of them.
 
     Raises:
         InvalidArgument: not an image of a known format, truncated, damaged, or over a limit.
     """
     check_bytes(data, limits.max_bytes)
-    name, plugin = _recognise(data)
+    name, plugin = _recognise(data, other_formats)
     with _refusing(name):
         if name == "WebP" and (size := _webp_size(data)):
             check_size(size, limits)  # its plugin allocates the canvas when it opens the file
@@ -127,11 +130,11 @@ def _over(field: str, count: int, most: int, text: Callable[[int], str], unit: s
     return InvalidArgument(field, shown, limit=limit)
 
 
-def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
+def _recognise(data: bytes, other_formats: str) -> tuple[str, type[ImageFile.ImageFile]]:
     for magic, name, plugin in _PLUGINS:
         if data.startswith(magic) and (name != "WebP" or data[8:12] == b"WEBP"):
             return name, plugin
-    raise InvalidArgument(_FIELD, "not an image of a known format", limit=", ".join(FORMATS))
+    raise InvalidArgument(_FIELD, "not an image of a known format", limit=", ".join(FORMATS) + other_formats)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from opentelemetry.trace import get_current_span
 from PIL import Image
 
 from encoder_service.images import ImageLimits, check_bytes, decode_image, over_bytes
+from encoder_service.videos import FORMATS as VIDEO_FORMATS
 from encoder_service.videos import VideoLimits, check_awaited, sample_video
 from encoder_service.vision.base import PreparedImage, VisionModel
 from vscan.content_key import frames_sha256
@@ -56,7 +57,8 @@ class ImageFile:
 
     def prepare(self, model: VisionModel, limits: MediaLimits, stop: Event) -> PreparedImage:
         """Decodes and resizes. Raises InvalidArgument."""
-        return model.preprocess(_noted(decode_image(self.data, limits.image)))
+        videos = "" if model.frame_sampling is None else f"; of a video {VIDEO_FORMATS}"  # it may have been meant as one
+        return model.preprocess(_noted(decode_image(self.data, limits.image, videos)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any
 
 from transformers.models.auto.video_processing_auto import get_video_processor_config
 
 from vscan.checkpoint import Checkpoint
-from vscan.errors import CheckpointError
+from vscan.errors import CheckpointError, InvalidArgument
+from vscan.specs import FrameCount, FrameRate, FrameSampling
 
 
 def load_frame_processor(checkpoint: Checkpoint, name: str, image_processor: Any, **defaults: Any) -> Any:
@@ -22,13 +24,23 @@ def load_frame_processor(checkpoint: Checkpoint, name: str, image_processor: Any
         defaults: the video processor's, where they are not those of the image processor.
 
     Raises:
-        CheckpointError: another video processor is stated, or settings that the image processor does not take.
+        CheckpointError: another video processor is stated, or settings that cannot be used.
     """
     try:
         stated = get_video_processor_config(str(checkpoint.directory), local_files_only=True)
         found = str(stated.pop("video_processor_type", name))
         if found != name:
             raise CheckpointError(f"{checkpoint.directory}: video processor {found} is not served, only {name}")
-        return image_processor(**{**defaults, **stated})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        processor = image_processor(**{**defaults, **stated})
+        stated_sampling(processor)
+        return processor
+    except (OSError, ValueError, TypeError, KeyError, InvalidArgument) as error:
         raise CheckpointError(f"{checkpoint.directory}: its settings for videos cannot be used") from error
+
+
+def stated_sampling(frame_processor: Any) -> FrameSampling | None:
+    """Which frames the checkpoint wants looked at: its `num_frames`, or else its `fps`; None where it states neither."""
+    count, rate = (getattr(frame_processor, name, None) for name in ("num_frames", "fps"))
+    if count is not None:
+        return FrameCount(index(count))
+    return None if rate is None else FrameRate(float(rate))

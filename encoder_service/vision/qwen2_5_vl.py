@@ -28,7 +28,7 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 from encoder_service.reduction.budget import Grid, WindowShare
 from encoder_service.reduction.reduce import Scores
 from encoder_service.vision.base import Family, PreparedImage, ScanSettings, Seen, VisionModel, tiles_worth
-from encoder_service.vision.frame_processor import load_frame_processor
+from encoder_service.vision.frame_processor import load_frame_processor, stated_sampling
 from encoder_service.vision.packed_attention import PACKED_ATTENTION, PackedSequences, received_scores
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError, InvalidArgument, StartupError
@@ -67,7 +67,7 @@ class QwenVision(VisionModel):
     """The vision half of Qwen2.5-VL. What a patch receives of attention is its score (VScan, arXiv 2505.22654, as released)."""
 
     family = "qwen2_5_vl"
-    frame_sampling = FrameRate(2.0)
+    frame_sampling: FrameSampling = FrameRate(2.0)
 
     def __init__(
         self, tower: Any, processor: Any, frame_processor: Any, *, scan: ScanSettings, video_max_tokens: int | None
@@ -81,6 +81,7 @@ class QwenVision(VisionModel):
         self._tower = tower
         self._processor = processor
         self._frame_processor = frame_processor
+        self.frame_sampling = stated_sampling(frame_processor) or self.frame_sampling
         self._merge: int = tower.config.spatial_merge_size
         self._moments: int = tower.config.temporal_patch_size
         self._min_frames: int = frame_processor.min_frames

@@ -22,9 +22,9 @@ from encoder_service.reduction.budget import Grid
 from encoder_service.reduction.reduce import ReducedTiles, Scores
 from encoder_service.vision.base import Family, PreparedImage, Seen, in_order
 from encoder_service.vision.clip import ClipParts, ClipVision, check_preprocessing, load_clip_parts, load_tower
-from encoder_service.vision.frame_processor import load_frame_processor
+from encoder_service.vision.frame_processor import load_frame_processor, stated_sampling
 from vscan.checkpoint import Checkpoint
-from vscan.specs import FrameCount
+from vscan.specs import FrameCount, FrameSampling
 from vscan.visual_tokens import PickedBy, SampledFrames, VisualTokens
 
 # The family's own image processor does the same; what it returns is named otherwise in every other release.
@@ -36,13 +36,14 @@ class VideoLlavaVision(ClipVision):
     """The vision half of Video-LLaVA."""
 
     family = "video_llava"
-    frame_sampling = FrameCount(8)
+    frame_sampling: FrameSampling = FrameCount(8)
 
     def __init__(self, parts: ClipParts, *, video_tower: Any, frame_processor: Any, video_max_tokens: int | None) -> None:
         super().__init__(parts)
         self.video_max_tokens = video_max_tokens
         self._video_tower = video_tower
         self._frame_processor = frame_processor
+        self.frame_sampling = stated_sampling(frame_processor) or self.frame_sampling
 
     def preprocess(self, image: Image.Image) -> PreparedImage:
         """The checkpoint's own image processor, on the CPU."""

@@ -41,6 +41,10 @@ def ask_about_videos(family: str, *server: object, folder: Path) -> None:
     """An MP4, which is a video by itself, and a GIF, which is one where it is said to be one."""
     mp4, gif = folder / "clip.mp4", folder / "clip.gif"
     mp4.write_bytes(video("mp4 h264"))
+    neither = vscan("ask", Path(__file__), "what happens", *server)
+    assert neither.code == 2
+    assert "not an image of a known format" in neither.one_line
+    assert ("; of a video MP4 or QuickTime, WebM or Matroska, GIF" in neither.one_line) == (family in VIDEOS)
     gif.write_bytes(video("gif"))
     options = (*server, "--json", "--max-new-tokens", "3")
     if family not in VIDEOS:

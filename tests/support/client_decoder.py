@@ -95,9 +95,10 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
         yield decoder_pb2.GenerateEvent(finished=_finished(len(media), min(limit, len(words)), request))
 
     def _resolve(self, media: list[Media], context: Any) -> list[visual_tokens_pb2.Place]:
-        missing = [each.sha256 for each in media if each.sha256 and key_of(each) not in self.known]
+        missing = [each for each in media if each.sha256 and key_of(each) not in self.known]
         if missing:
-            abort(context, MissingImages(missing, field="messages[0].parts[0].image"))
+            kind = "video" if isinstance(missing[0], visual_tokens_pb2.Video) else "image"
+            abort(context, MissingImages([each.sha256 for each in missing], field=f"messages[0].parts[0].{kind}"))
         return [self._place(each) for each in media]
 
     def _place(self, media: Media) -> visual_tokens_pb2.Place:

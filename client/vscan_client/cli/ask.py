@@ -29,7 +29,9 @@ BudgetOption = Annotated[
 VideoOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--video", metavar="FILE", help="A file meant as a video, such as a GIF; comes after the others, may be repeated."
+        "--video",
+        metavar="FILE",
+        help="A file meant as a video, such as a GIF, or sha256:… of one sent before; comes after the others, may be repeated.",
     ),
 ]
 FramesOption = Annotated[int | None, typer.Option("--frames", help="Frames to look at of each video.")]
@@ -85,7 +87,8 @@ def ask(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE... QUESTION", help="Images and videos (or sha256:… of an image sent before), then the question."
+            metavar="FILE... QUESTION",
+            help="Images and videos (or sha256:… of an image sent before; of a video behind --video), then the question.",
         ),
     ],
     video: VideoOption = None,

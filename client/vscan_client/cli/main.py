@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import vscan
-from vscan.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable, VScanError
+from vscan.errors import DeadlineExceeded, InvalidArgument, MissingImages, ResourceExhausted, Unavailable, VScanError
 from vscan_client.cli import ask, ask_many, describe, encode, serve, up
 
 _INTERRUPTED = 130
@@ -42,6 +42,8 @@ class Commands(TyperGroup):
 
 def _in_one_line(error: VScanError) -> str:
     text = " ".join(str(error).split())
+    if isinstance(error, MissingImages) and not error.field.endswith("video"):
+        return f"{text}; a video's digest is given with --video"
     unreached = re.match(r"[\w ]+; last error: \w+: (?:ipv[46]:)?(.*)", text)
     return f"no server was reached: {unreached[1]}; `vscan up` starts one here" if unreached else text
 

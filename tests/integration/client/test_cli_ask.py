@@ -116,7 +116,9 @@ def test_an_image_may_be_named_by_its_digest(deployment: ScriptedDeployment, add
     image = Image.from_bytes(b"cat")
     ran = vscan("ask", f"sha256:{image.digest}", "what?", "--server", address)
     assert ran.code == 1
-    assert "send the bytes" in ran.one_line
+    assert ran.one_line.endswith("send the bytes; a video's digest is given with --video")
+    ran = vscan("ask", "--video", f"sha256:{image.digest}", "what?", "--server", address)
+    assert ran.one_line.endswith("send the bytes")
     deployment.known.add(image.sha256)
     assert vscan("ask", f"sha256:{image.digest}", "what?", "--server", address).out == "1 image(s): what?\n"
 

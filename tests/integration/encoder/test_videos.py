@@ -311,18 +311,28 @@ async def test_images_wait_for_no_video() -> None:
 
 
 async def test_what_waits_is_bounded_in_bytes() -> None:
-    """A video waits for company with its pixels: 4 frames of the five tiles that make a full batch."""
+    """Two videos wait to be decoded. The first waits for company with its pixels, 8 of the 9 tiles that make a full batch."""
     watched = Watched()
-    settings = {"max_queue_bytes": 100_000, "max_batch_tiles": 5, "batch_wait_ms": 3_600_000}
+    settings = {"max_queue_bytes": 250_000, "max_batch_tiles": 9, "batch_wait_ms": 3_600_000, "video_workers": 1}
     async with video_llava(telemetry=watched.telemetry, **settings) as encoder:
-        first = encoder.stub.Encode(request(video(frames=4)), timeout=60)
-        await until(lambda: encoder.service._pipeline._videos.room.held_bytes > 100_000)
-        error = await encoder.refusal(encoder.stub.Encode(request(video(frames=5)), timeout=60))
+        room = encoder.service._pipeline._videos.room
+        calls = []
+        for data in (slow(), video(frames=8, rate=1), video(frames=8, rate=2)):
+            calls.append(encoder.stub.Encode(request(data), timeout=60))
+            await until(lambda: len(room) == len(calls))
+        calls.pop(0).cancel()
+        await until(lambda: len(room) == 2 and room.held_bytes > 250_000)
+        error = await encoder.refusal(encoder.stub.Encode(request(video(frames=9)), timeout=60))
         assert isinstance(error, ResourceExhausted)
-        assert str(error).startswith("videos of ")
+        assert str(error) == f"videos of {room.held_bytes:,} bytes wait to be encoded already"
         assert error.retry_delay_ms >= 50
-        image = pb.EncodeRequest(image=tokens_pb.Image(data=saved(numbered(1), "PNG")))
-        await encoder.stub.Encode(image, timeout=60)
-        assert (await first).report.place == int(Place.ENCODED)
-        assert (await encoded(encoder, request(video(frames=5))))[1].report.place == int(Place.ENCODED)
+        for number, call in enumerate(calls):
+            await until(lambda: room.held_bytes > 250_000)
+            image = tokens_pb.Image(data=saved(numbered(number), "PNG"))
+            await encoder.stub.Encode(pb.EncodeRequest(image=image), timeout=60)
+            assert (await call).report.place == int(Place.ENCODED)
+        assert (await encoded(encoder, request(video(frames=9), sampling={"frames": 9})))[1].report.place == int(Place.ENCODED)
+    _, *batches = watched.spans("vit_batch")
+    sizes = [dict(batch.attributes or {})[names.ATTR_BATCH_IMAGES] for batch in batches]
+    assert sizes == [2, 2, 1], "the second was decoded once the first had gone"
     assert waiting(watched) == 0

@@ -181,11 +181,16 @@ def test_videos_may_have_limits_of_their_own(tmp_path: Path) -> None:
     frames = frames_of_noise(2, 300, 200)
     before = fingerprint(load(tmp_path, shallow_layer=None, window=None))
     stated = json.loads((tmp_path / "preprocessor_config.json").read_text())
-    ours = stated | {"video_processor_type": "Qwen2VLVideoProcessor", "size": {"shortest_edge": 784, "longest_edge": 30 * 784}}
+    ours = stated | {
+        "video_processor_type": "Qwen2VLVideoProcessor",
+        "size": {"shortest_edge": 784, "longest_edge": 30 * 784},
+        "fps": 1,
+    }
     del ours["image_processor_type"]
     (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(ours))
     encoder = load(tmp_path, shallow_layer=None, window=None)
     assert fingerprint(encoder) != before
+    assert encoder.frame_sampling == FrameRate(1.0)
     torch.testing.assert_close(video(frames, encoder).pixels, laid_out(frames, most=30 * 784)[0], rtol=1e-5, atol=1e-5)
     assert encoder.preprocess(frames[0]).grids == (Grid(7, 11),)
     (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(ours | {"temporal_patch_size": 4}))

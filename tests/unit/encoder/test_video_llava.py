@@ -23,7 +23,16 @@ from tests.support.tile_jobs import one_a_second, reduced
 from tests.support.video_llava import FRAME_TOKENS, frames_of_noise, pixel_values, shared_video_llava, write_video_llava
 from tests.support.vision import load
 from vscan.errors import CheckpointError
-from vscan.specs import DEFAULT_REDUCTION, FrameCount, Ratio, ReductionSpec, TokensPerTile, TotalTokens
+from vscan.specs import (
+    DEFAULT_REDUCTION,
+    FrameCount,
+    FrameRate,
+    FrameSampling,
+    Ratio,
+    ReductionSpec,
+    TokensPerTile,
+    TotalTokens,
+)
 from vscan.visual_tokens import PickedBy, Tile
 
 
@@ -195,6 +204,32 @@ def test_videos_may_be_prepared_otherwise_than_images(tmp_path: Path, file: str)
     wanted = CLIPImageProcessorPil(**stated | {"image_mean": [0.5, 0.5, 0.5]})(frame, return_tensors="pt").pixel_values
     assert torch.equal(other.preprocess_video([frame], one_a_second(1)).pixels, wanted)
     assert torch.equal(other.preprocess(frame).pixels, model().preprocess(frame).pixels)
+
+
+@pytest.mark.parametrize(
+    ("stated", "sampling"),
+    [
+        ({}, FrameCount(8)),
+        ({"num_frames": None, "fps": None}, FrameCount(8)),
+        ({"num_frames": 16}, FrameCount(16)),
+        ({"fps": 1}, FrameRate(1.0)),
+        ({"num_frames": 4, "fps": 0.5}, FrameCount(4)),  # as transformers chooses
+    ],
+)
+def test_a_checkpoint_may_state_its_sampling(tmp_path: Path, stated: dict[str, object], sampling: FrameSampling) -> None:
+    write_video_llava(tmp_path)
+    images = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    del images["image_processor_type"]
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(images | stated))
+    assert load(tmp_path, shallow_layer=1, window=2).frame_sampling == sampling
+
+
+@pytest.mark.parametrize("stated", [{"num_frames": 0}, {"num_frames": 2.5}, {"fps": "fast"}, {"fps": 0}, {"fps": [2]}])
+def test_a_sampling_that_is_none_is_refused(tmp_path: Path, stated: dict[str, object]) -> None:
+    write_video_llava(tmp_path)
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(stated))
+    with pytest.raises(CheckpointError, match="its settings for videos cannot be used"):
+        load(tmp_path, shallow_layer=1, window=2)
 
 
 def test_preprocessing_that_does_not_fit_is_refused(tmp_path: Path) -> None:
