@@ -45,6 +45,7 @@ class ResolvedImage:
     tokens: VisualTokens
     sha256: bytes
     place: Place
+    content_key: bytes  # names these very tokens
     timings: EncodeTimings | None = None  # None if the encoder was not asked
     lookup_ms: float = 0.0  # memory and Redis, for all images of the request together
     encode_ms: float = 0.0  # asking the encoder, the wire included
@@ -138,7 +139,7 @@ class ImageResolver:
         found = {}
         for digest, hit in zip(digests, hits, strict=True):
             if hit is not None and misfit(hit.value, quest.encoder) is None:
-                found[digest] = ResolvedImage(hit.value, digest, hit.place, lookup_ms=lookup_ms)
+                found[digest] = ResolvedImage(hit.value, digest, hit.place, quest.key(digest), lookup_ms=lookup_ms)
         return found
 
     async def _ask_encoder(self, quest: _Quest, wanted: dict[bytes, ImageInput]) -> dict[bytes, ResolvedImage]:
@@ -163,7 +164,8 @@ class ImageResolver:
         except MissingImages:
             return None
         self._cache.remember(quest.key(digest), reply.tokens)
-        return ResolvedImage(reply.tokens, digest, reply.place, timings=reply.timings, encode_ms=_ms_since(started))
+        key = quest.key(digest)
+        return ResolvedImage(reply.tokens, digest, reply.place, key, timings=reply.timings, encode_ms=_ms_since(started))
 
 
 async def _digest(image: ImageInput) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -14,6 +14,9 @@ from decoder_service.request import Prompt
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError
 from vscan.specs import PositionPolicy
+
+if TYPE_CHECKING:
+    from decoder_service.runner.attention import AttentionPlan
 
 # cos and sin, each [1, rows, head_dim]
 Rope = tuple[torch.Tensor, torch.Tensor]
@@ -87,7 +90,7 @@ class LanguageModel:
     @property
     def kv_shape(self) -> KvShape:
         """What a row takes in one layer."""
-        return KvShape(self.shape.kv_heads, self.shape.head_dim, self.dtype.itemsize)
+        return KvShape(self.shape.kv_heads, self.shape.head_dim, self.shape.hidden_size, self.dtype.itemsize)
 
     def embed(self, token_ids: Sequence[int]) -> torch.Tensor:
         """Embeddings of text tokens, [rows, hidden]."""
@@ -101,13 +104,19 @@ class LanguageModel:
         ids       s s s ▢ ▢ ▢ q      the placeholder ▢ may lie outside the vocabulary: it is never embedded
         rows      e e e v v v e
         """
-        ids = list(prompt.token_ids)
+        return self.rows_of(prompt, prompt.token_ids, 0, prompt.rows)
+
+    def rows_of(self, prompt: Prompt, ids: Sequence[int], start: int, end: int) -> torch.Tensor:
+        """Rows `start` to `end` of a prompt and its answer so far, [end - start, hidden]; `ids` are those of all rows."""
+        text, laid = list(ids[start:end]), []
         for span in prompt.spans:
-            ids[span.start : span.start + span.count] = [0] * span.count
-        rows = self.embed(ids)
-        for span in prompt.spans:
-            tokens = prompt.images[span.image].tokens
-            rows[span.start : span.start + span.count] = tokens.to(device=self.device, dtype=self.dtype)
+            low, high = max(start, span.start), min(end, span.start + span.count)
+            if low < high:
+                laid.append((low, high, prompt.images[span.image].tokens[low - span.start : high - span.start]))
+                text[low - start : high - start] = [0] * (high - low)
+        rows = self.embed(text)
+        for low, high, tokens in laid:
+            rows[low - start : high - start] = tokens.to(device=self.device, dtype=self.dtype)
         return rows
 
     def positions_taken(self, prompt: Prompt) -> int:
@@ -150,6 +159,37 @@ class LanguageModel:
             queries = _rotate(queries, cos[query_rows], sin[query_rows])
         return queries, keys, float(block.self_attn.scaling)
 
+    def last_layer(self, hidden: torch.Tensor, rope: Rope, plan: AttentionPlan) -> torch.Tensor:
+        """The last layer, for `plan.last_rows` alone: other rows give it their keys and values, and nobody reads more of them.
+
+        Args:
+            hidden: its input, [1, rows, hidden].
+            rope: of all rows.
+
+        Returns:
+            [rows asked for, hidden].
+        """
+        layer, asked = self.layers[-1], plan.last_rows
+        rows, cos, sin = hidden[0], rope[0][0], rope[1][0]
+        if cos.dim() != rows.dim():  # a family that mixes its axes in the attention of each layer
+            whole: torch.Tensor = layer(hidden, attention_mask=None, position_embeddings=rope, plan=plan)
+            return whole[0, asked]
+        normed, attention, size = layer.input_layernorm(rows), layer.self_attn, self.shape.head_dim
+        queries = _rotate(_heads(attention.q_proj(normed[asked]), size), cos[asked], sin[asked])
+        keys = _rotate(_heads(attention.k_proj(normed), size), cos, sin)
+        values = _heads(attention.v_proj(normed), size)
+        attended = plan.attend(
+            attention.layer_idx,
+            queries.transpose(0, 1),
+            keys.transpose(0, 1),
+            values.transpose(0, 1),
+            attention.scaling,
+            last_rows_only=True,
+        )
+        last: torch.Tensor = rows[asked] + attention.o_proj(attended.flatten(1))
+        done: torch.Tensor = last + layer.mlp(layer.post_attention_layernorm(last))
+        return done
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """The final norm and the head, [rows, hidden] → [rows, vocabulary]."""
         logits: torch.Tensor = self._lm_head(self._decoder.norm(hidden))
@@ -181,7 +221,7 @@ def refuse_unpackable_rope(checkpoint: Checkpoint, text_config: Any) -> None:
 
 def _heads(projected: torch.Tensor, head_dim: int) -> torch.Tensor:
     """[rows, heads * head_dim] → [heads, rows, head_dim]."""
-    return projected.view(projected.shape[0], -1, head_dim).transpose(0, 1)
+    return projected.view(projected.shape[0], projected.shape[1] // head_dim, head_dim).transpose(0, 1)
 
 
 def _rotate(vectors: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from decoder_service.engine import Engine
+from decoder_service.kv_cache.cache import Copy
 from decoder_service.request import (
     EngineRequest,
     Failure,
@@ -23,7 +24,8 @@ from decoder_service.request import (
     Result,
 )
 from decoder_service.runner.runner import DeviceLost, Runner, SequenceOutput
-from tests.support.engines import ids_of, make_engine, run_all, text_of
+from decoder_service.sequence import Piece
+from tests.support.engines import ids_of, make_engine, make_runner, run_all, text_of
 from tests.support.language_models import ask, lay_out, random_image, random_language
 from vscan.errors import Cancelled, InternalError, InvalidArgument, ResourceExhausted
 from vscan.specs import KeepTokens, Rater
@@ -50,8 +52,9 @@ def add(engine: Engine, request: EngineRequest) -> EngineRequest:
 
 def assert_empty(engine: Engine) -> None:
     assert engine.idle
+    engine.check_integrity()
     assert (engine.figures.waiting, engine.figures.running) == (0, 0)
-    assert all(segment.rows == segment.reserved_bytes == 0 for segment in engine.figures.segments)
+    assert all(segment.rows == segment.used_bytes == 0 for segment in engine.figures.segments)
 
 
 def test_an_answer_is_deltas_and_then_one_result(model: Any) -> None:
@@ -123,16 +126,17 @@ def test_a_waiting_request_can_be_cancelled(model: Any) -> None:
 class BreakingRunner(Runner):
     """Raises `error` in a step that holds the request named `victim`."""
 
-    victim, error = "victim", RuntimeError("secret inner text")
+    victim = "victim"
+    error: Exception = RuntimeError("secret inner text")
 
-    def run(self, request_ids: Sequence[str]) -> list[SequenceOutput]:
-        if self.victim in request_ids:
+    def run(self, pieces: Sequence[Piece], copies: Sequence[Copy] = ()) -> list[SequenceOutput]:
+        if self.victim in {piece.sequence.request_id for piece in pieces}:
             raise self.error
-        return super().run(request_ids)
+        return super().run(pieces, copies)
 
 
 def test_a_step_that_breaks_ends_its_own_requests_and_no_others(model: Any) -> None:
-    engine = make_engine(model, runner=BreakingRunner(model, prune_layers=(2, 4)), max_running=2)
+    engine = make_engine(model, runner=make_runner(model, BreakingRunner), max_running=2)
     with_it, victim = question(max_new_tokens=3), question(name="victim")
     later = question(max_new_tokens=3)
     events = run_all(engine, [with_it, victim, later])
@@ -146,16 +150,16 @@ def test_a_step_that_breaks_ends_its_own_requests_and_no_others(model: Any) -> N
 
 
 def test_a_device_without_memory_asks_to_come_back(model: Any) -> None:
-    runner = BreakingRunner(model, prune_layers=(2, 4))
-    runner.error = ResourceExhausted("the device is out of memory", retry_delay_ms=1)  # type: ignore[assignment]
+    runner = make_runner(model, BreakingRunner)
+    runner.error = ResourceExhausted("the device is out of memory", retry_delay_ms=1)
     [failure] = run_all(make_engine(model, runner=runner), [question(name="victim")])["victim"]
     assert isinstance(failure, Failure)
     assert isinstance(failure.error, ResourceExhausted)
 
 
 def test_a_lost_device_is_the_end(model: Any) -> None:
-    runner = BreakingRunner(model, prune_layers=(2, 4))
-    runner.error = DeviceLost("gone")  # type: ignore[assignment]
+    runner = make_runner(model, BreakingRunner)
+    runner.error = DeviceLost("gone")
     engine = make_engine(model, runner=runner)
     add(engine, question(name="victim"))
     with pytest.raises(DeviceLost):

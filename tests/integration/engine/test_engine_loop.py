@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from decoder_service.engine_loop import EngineLoop, Submission
+from decoder_service.kv_cache.cache import Copy
 from decoder_service.request import Delta, EngineRequest, FinishReason, Pruning, Result
 from decoder_service.runner.runner import Runner, SequenceOutput
-from tests.support.engines import make_engine
+from decoder_service.sequence import Piece
+from tests.support.engines import make_engine, make_runner
 from tests.support.language_models import ask, lay_out, random_image, random_language
 from tests.support.until import until
 from vscan.errors import Cancelled, InternalError, InvalidArgument, ResourceExhausted, Unavailable, VScanError
@@ -34,19 +36,19 @@ def model() -> Any:
 class GatedRunner(Runner):
     """Runs a step only when the gate is open; may break, once told."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model, prune_layers=(2, 4))
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        super().__init__(*args, **fields)
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
         self.fault: BaseException | None = None
 
-    def run(self, request_ids: Sequence[str]) -> list[SequenceOutput]:
+    def run(self, pieces: Sequence[Piece], copies: Sequence[Copy] = ()) -> list[SequenceOutput]:
         self.entered.set()
         assert self.gate.wait(PATIENCE_S)
         if self.fault is not None:
             raise self.fault
-        return super().run(request_ids)
+        return super().run(pieces, copies)
 
 
 def question(**fields: Any) -> EngineRequest:
@@ -59,7 +61,7 @@ def question(**fields: Any) -> EngineRequest:
 async def running(
     model: Any, *, on_death: Callable[[], None] | None = None, **limits: Any
 ) -> AsyncIterator[tuple[EngineLoop, Any]]:
-    runner = GatedRunner(model)
+    runner = make_runner(model, GatedRunner)
     loop = EngineLoop(make_engine(model, runner=runner, **limits), on_death=on_death)
     loop.start()
     try:

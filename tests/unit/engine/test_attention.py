@@ -6,8 +6,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from decoder_service.kv_cache.segments import Segment
-from decoder_service.kv_cache.storage import SegmentKv
+from decoder_service.kv_cache.blocks import Block
+from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
+from decoder_service.kv_cache.storage import KvStorage
+from decoder_service.kv_cache.table import BlockTable
 from decoder_service.runner import attention
 from decoder_service.runner.attention import AttentionPlan, Span
 
@@ -39,51 +41,75 @@ def plain_varlen(
     *,
     scale: float,
     window_size: tuple[int, int],
+    block_table: torch.Tensor | None = None,
+    seqused_k: torch.Tensor | None = None,
+    num_splits: int | None = None,
+    enable_gqa: bool = False,
 ) -> torch.Tensor:
     """What torch's variable-length kernel computes, for checking on a CPU what it is given."""
     assert (scale, window_size) == (1 / math.sqrt(WIDTH), (-1, 0))
     assert bounds_new.dtype == bounds_all.dtype == torch.int32
     assert (longest_new, longest_all) == (int(bounds_new.diff().max()), int(bounds_all.diff().max()))
+    assert enable_gqa or queries.shape[1] == keys.shape[-2]
     new, whole = list(pairwise(bounds_new.tolist())), list(pairwise(bounds_all.tolist()))
-    parts = [
-        written_out(queries[low:high], keys[first:last], values[first:last])
-        for (low, high), (first, last) in zip(new, whole, strict=True)
-    ]
-    return torch.cat(parts)
+    if block_table is None:
+        contexts = [(keys[first:last], values[first:last]) for first, last in whole]
+    else:
+        assert seqused_k is not None
+        assert (block_table.dtype, seqused_k.dtype, num_splits) == (torch.int32, torch.int32, 1)
+        assert seqused_k.tolist() == bounds_all.diff().tolist()
+        contexts = [
+            (keys[row.long()].flatten(0, 1)[:count], values[row.long()].flatten(0, 1)[:count])
+            for row, count in zip(block_table, seqused_k.tolist(), strict=True)
+        ]
+    return torch.cat([written_out(queries[low:high], *context) for (low, high), context in zip(new, contexts, strict=True)])
 
 
-@pytest.mark.parametrize("kernel", ["sdpa", "varlen"])
+# The pages of four sequences, in order: as a CPU likes them, and as they come.
+TOGETHER = [[0, 1], [2, 3, 4], [5, 6], [7]]
+SCATTERED = [[6, 3], [0, 1, 9], [4, 8], [2]]
+
+
+@pytest.mark.parametrize("pages", [TOGETHER, SCATTERED])
+@pytest.mark.parametrize("kernel", ["sdpa", "varlen", "paged varlen"])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (3, 1)])
 def test_a_packed_step_equals_each_sequence_alone(
-    heads: int, kv_heads: int, kernel: str, monkeypatch: pytest.MonkeyPatch
+    heads: int, kv_heads: int, kernel: str, pages: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kernel == "varlen":
+    if kernel != "sdpa":
         monkeypatch.setattr(attention, "_VARLEN", plain_varlen)
         monkeypatch.setattr(attention, "_varlen_serves", lambda queries: True)
+        monkeypatch.setattr(attention, "_pages_serve", lambda storage: kernel == "paged varlen")
     generator = torch.Generator().manual_seed(heads + kv_heads)
 
     def draw(rows: int, count: int) -> torch.Tensor:
         return torch.randn((rows, count, WIDTH), generator=generator, dtype=torch.float64)
 
+    layout = PageLayout(split_layers(2, (1,)), 4, KvShape(kv_heads, WIDTH, 2, 8))
+    storage = KvStorage(layout, pages=10, dtype=torch.float64, device=torch.device("cpu"))
     # (rows before the step, rows of the step): a prompt, a decode row, a later piece of a prompt, a prompt of one row
     lengths = [(0, 5), (9, 1), (4, 3), (0, 1)]
-    segment = Segment(0, 0, 1)
     spans, whole, start = [], [], 0
-    for before, new in lengths:
-        kv = SegmentKv(segment, kv_heads=kv_heads, head_dim=WIDTH, dtype=torch.float64, device=torch.device("cpu"))
+    for (before, new), own in zip(lengths, pages, strict=True):
+        table = BlockTable(0, 4, 1, None, ("", 0))
+        table.append(Block(0, (page,)) for page in own)
         keys, values = draw(before + new, kv_heads), draw(before + new, kv_heads)
-        kv.reserve(before)
-        kv.write(0, keys[:before], values[:before])
-        kv.commit(before)
-        kv.reserve(new)
-        spans.append(Span(start, start + new, kv))
+        all_keys, all_values = storage.planes(0)
+        places = table.places(range(before))
+        all_keys[places], all_values[places] = keys[:before], values[:before]
+        spans.append(Span(start, start + new, table, before + new, samples=new != 5))
         whole.append((keys, values))
         start += new
     queries = draw(start, heads)
     new_keys = torch.cat([keys[before:] for (before, _), (keys, _) in zip(lengths, whole, strict=True)])
     new_values = torch.cat([values[before:] for (before, _), (_, values) in zip(lengths, whole, strict=True)])
+    plan = AttentionPlan(spans, storage)
 
-    attended = AttentionPlan(spans).attend(0, queries, new_keys, new_values, 1 / math.sqrt(WIDTH))
+    attended = plan.attend(0, queries, new_keys, new_values, 1 / math.sqrt(WIDTH))
 
-    expected = [written_out(queries[s.start : s.end], *w) for s, w in zip(spans, whole, strict=True)]
-    torch.testing.assert_close(attended, torch.cat(expected))
+    expected = torch.cat([written_out(queries[s.start : s.end], *w) for s, w in zip(spans, whole, strict=True)])
+    torch.testing.assert_close(attended, expected)
+
+    last = plan.attend(0, queries[plan.last_rows], new_keys, new_values, 1 / math.sqrt(WIDTH), last_rows_only=True)
+    assert plan.last_rows == [5, 8, 9]
+    torch.testing.assert_close(last, expected[plan.last_rows])
