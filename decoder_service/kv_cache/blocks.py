@@ -37,7 +37,8 @@ class BlockPool:
         self.allocator = PageAllocator(pages)
         self._index = index
         self._held: set[Block] = set()
-        self._idle_pages = 0
+        self._held_blocks = [0] * len(layout.segments)
+        self._idle_blocks = [0] * len(layout.segments)
 
     @property
     def pages(self) -> int:
@@ -47,13 +48,13 @@ class BlockPool:
     @property
     def available(self) -> int:
         """Pages that are free, or idle and can be."""
-        return self.allocator.free + self._idle_pages
+        return self.allocator.free + sum(
+            count * self.layout.pages_per_block(segment) for segment, count in enumerate(self._idle_blocks)
+        )
 
     def counts(self) -> list[tuple[int, int]]:
         """Of each segment: blocks that somebody holds, and idle ones."""
-        held = Counter(block.segment for block in self._held)
-        idle = Counter(block.segment for block in self._index.idle)
-        return [(held[segment.index], idle[segment.index]) for segment in self.layout.segments]
+        return list(zip(self._held_blocks, self._idle_blocks, strict=True))
 
     def take(self, segment: int, count: int, *, after: Block | None = None, room: int = 0) -> list[Block]:
         """Takes `count` new blocks of a segment, as far as possible one after the other and behind `after`.
@@ -72,14 +73,16 @@ class BlockPool:
         ]
         blocks = [Block(segment, pages) for pages in zip(*runs, strict=True)]
         self._held.update(blocks)
+        self._held_blocks[segment] += count
         return blocks
 
     def share(self, block: Block) -> None:
         """One more holds it; an idle block comes back to life."""
         if block.refs == 0:
             self._index.revive(block)
-            self._idle_pages -= len(block.pages)
+            self._idle_blocks[block.segment] -= 1
             self._held.add(block)
+            self._held_blocks[block.segment] += 1
         block.refs += 1
 
     def release(self, blocks: Sequence[Block]) -> None:
@@ -89,8 +92,9 @@ class BlockPool:
             if block.refs:
                 continue
             self._held.remove(block)
+            self._held_blocks[block.segment] -= 1
             if self._index.rest(block):
-                self._idle_pages += len(block.pages)
+                self._idle_blocks[block.segment] += 1
             else:
                 self.allocator.release(block.pages)
 
@@ -101,12 +105,12 @@ class BlockPool:
 
     def check_integrity(self, holders: Iterable[Sequence[Block]]) -> None:
         """Raises AssertionError unless `holders` are those that the counts and the pages speak of."""
-        counts: dict[Block, int] = {}
-        for block in (block for blocks in holders for block in blocks):
-            counts[block] = counts.get(block, 0) + 1
-        assert counts == {block: block.refs for block in self._held}, "blocks and their holders differ"
+        holding = Counter(block for blocks in holders for block in blocks)
+        assert holding == {block: block.refs for block in self._held}, "blocks and their holders differ"
         assert all(block.refs == 0 for block in self._index.idle), "an idle block is held"
-        assert self._idle_pages == sum(len(block.pages) for block in self._index.idle)
+        for kept, counted in ((self._held, self._held_blocks), (self._index.idle, self._idle_blocks)):
+            counts = Counter(block.segment for block in kept)
+            assert [counts[segment.index] for segment in self.layout.segments] == counted
         self._index.check_integrity()
         self.allocator.check_integrity(page for block in self._all() for page in block.pages)
 
@@ -122,5 +126,5 @@ class BlockPool:
 
     def _evict(self, block: Block) -> None:
         self._index.forget(block)
-        self._idle_pages -= len(block.pages)
+        self._idle_blocks[block.segment] -= 1
         self.allocator.release(block.pages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from decoder_service.engine import Engine
 from decoder_service.kv_cache.cache import Copy
 from decoder_service.request import (
+    Delta,
     EngineRequest,
     Failure,
     FinishReason,
@@ -27,7 +29,8 @@ from decoder_service.runner.runner import DeviceLost, Runner, SequenceOutput
 from decoder_service.sequence import Piece
 from tests.support.engines import ids_of, make_engine, make_runner, run_all, text_of
 from tests.support.language_models import ask, lay_out, random_image, random_language
-from vscan.errors import Cancelled, InternalError, InvalidArgument, ResourceExhausted
+from vscan.errors import Cancelled, DeadlineExceeded, InternalError, InvalidArgument, ResourceExhausted
+from vscan.rpc.deadlines import Deadline
 from vscan.specs import KeepTokens, Rater
 from vscan.telemetry import names
 
@@ -108,6 +111,54 @@ def test_cancelling_mid_decode_frees_and_ends_once(model: Any) -> None:
     assert engine.cancel(gone.request_id) == []
     left = [outcome for _ in range(10) for outcome in engine.step()]
     assert {name for name, _ in left} == {stays.request_id}
+    assert_empty(engine)
+
+
+def test_a_deadline_ends_who_waits_and_who_runs_between_steps(model: Any) -> None:
+    engine = make_engine(model, max_running=1)
+    passed = Deadline(0.0)
+    late, waits = question(1, max_new_tokens=50), question(2, max_new_tokens=50)
+    stays = add(engine, question(3, max_new_tokens=3))
+    for request in (late, waits):
+        add(engine, replace(request, deadline=passed))
+    outcomes = engine.step()
+    ended = {name: type(event.error) for name, event in outcomes if isinstance(event, Failure)}
+    assert ended == {late.request_id: DeadlineExceeded, waits.request_id: DeadlineExceeded}
+    left = [outcome for _ in range(5) for outcome in engine.step()]
+    assert {name for name, _ in left} == {stays.request_id}
+    assert_empty(engine)
+
+
+def test_a_long_prompt_does_not_stop_others_answers(model: Any) -> None:
+    engine = make_engine(model, max_step_rows=16)
+    talks = add(engine, question(1, max_new_tokens=40))
+    engine.step()
+    long = add(engine, with_prompt(lay_out([[1, *([7] * 100)]]), max_new_tokens=1))
+    steps = 0
+    ended: set[str] = set()
+    while long.request_id not in ended:
+        outcomes = engine.step()
+        assert [name for name, event in outcomes if isinstance(event, Delta)][:1] == [talks.request_id]
+        ended |= {name for name, event in outcomes if isinstance(event, Result)}
+        steps += 1
+    assert steps == -(-101 // 15)
+    engine.cancel(talks.request_id)
+    assert_empty(engine)
+
+
+def test_what_is_preempted_comes_back_and_is_never_ranked_again(model: Any) -> None:
+    alone = question(7, max_new_tokens=30)
+    expected = run_all(make_engine(model), [alone])[alone.request_id]
+    # Two prompts fit with a few blocks to spare; their answers do not.
+    engine = make_engine(model, pages=36, prune_layers=(2, 4))
+    one, two = question(7, max_new_tokens=30), question(8, max_new_tokens=30)
+    events = run_all(engine, [two, one])
+    assert engine.figures.preemptions > 0
+    assert ids_of(events[one.request_id]) == ids_of(expected)
+    result, whole = events[one.request_id][-1], expected[-1]
+    assert isinstance(result, Result)
+    assert isinstance(whole, Result)
+    assert result.pruning == whole.pruning
     assert_empty(engine)
 
 
