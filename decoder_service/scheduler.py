@@ -61,6 +61,7 @@ class Scheduler:
         self._max_step_rows = max_step_rows
         self._queue = FairQueue()
         self._running: dict[str, Sequence] = {}  # by when they began
+        self._stuck: tuple[Sequence, int] | None = None  # who found no room, and how many pages could be had
         self._usual_ms = _FIRST_ESTIMATE_MS
 
     @property
@@ -102,19 +103,18 @@ class Scheduler:
     def schedule(self) -> Step:
         """The next step. Requests that begin with it are running from here on."""
         self._make_room()
-        decoding = [sequence for sequence in self._running.values() if sequence.missing == 1]
-        pieces = [Piece(sequence, sequence.ranges(1)) for sequence in decoding]
-        left = max(1, self._max_step_rows - len(pieces))
-        for sequence in [*(each for each in self._running.values() if each.missing > 1)]:
-            left -= self._run(sequence, left, pieces)
-        while left and (sequence_or_none := self._begin_next()) is not None:
-            left -= self._run(sequence_or_none, left, pieces)
+        pieces: list[Piece] = []
+        left = self._max_step_rows
+        for sequence in sorted(self._running.values(), key=lambda each: each.missing > 1):  # those that decode come first
+            left -= self._run(sequence, left if sequence.missing > 1 else 1, pieces)
+        while left > 0 and (beginner := self._begin_next()) is not None:
+            left -= self._run(beginner, left, pieces)
         return Step(tuple(pieces), tuple(self._cache.take_copies()))
 
     def advance(self, step: Step) -> None:
         """The step has run: its rows are held."""
         for piece in step.pieces:
-            self._queue.served(piece.sequence, sum(end - start for start, end in piece.ranges[:1]))
+            self._queue.served(piece.sequence, piece.rows(0))
             self._cache.commit(piece.sequence.tables, piece.ends, piece.sequence.rows)
 
     def remove(self, sequence: Sequence, to: State) -> None:
@@ -132,7 +132,7 @@ class Scheduler:
 
     def _run(self, sequence: Sequence, allowed: int, pieces: list[Piece]) -> int:
         """Adds its piece, if there are rows left for one; returns the rows it takes."""
-        if not allowed:
+        if allowed <= 0:
             return 0
         pieces.append(Piece(sequence, sequence.ranges(allowed)))
         return max(end - start for start, end in pieces[-1].ranges)
@@ -153,7 +153,7 @@ class Scheduler:
     def _begin_next(self) -> Sequence | None:
         """The next one that waits starts to run, unless there is no place or no room: nobody passes it."""
         sequence = self._queue.first() if len(self._running) < self._max_running else None
-        if sequence is None:
+        if sequence is None or self._still_stuck(sequence):
             return None
         tables = self._cache.open(
             sequence.rows,
@@ -164,12 +164,20 @@ class Scheduler:
             spare_pages=self._spare_pages(),
         )
         if tables is None:
+            self._stuck = sequence, self._cache.available
             return None
         self._queue.pop(sequence)
         sequence.tables = tables
         sequence.move(State.RUNNING)
         self._running[sequence.request_id] = sequence
         return sequence
+
+    def _still_stuck(self, sequence: Sequence) -> bool:
+        """Whether looking for room again is of no use."""
+        if not self._running or self._stuck is None:
+            return False
+        who, pages = self._stuck
+        return sequence is who and self._cache.available <= pages
 
     def _spare_pages(self) -> int:
         """A block in each segment for each that runs: else a newcomer would be preempted in the next step."""

@@ -88,9 +88,9 @@ class KvCache:
 
     def reserve(self, tables: Tables, ends: Sequence[int]) -> bool:
         """Makes room for rows up to `ends[s]` in segment s, in blocks of the sequence's own. False: there are too few pages."""
-        shared = [
-            table for table in tables if table.rows < table.capacity and table.blocks[table.rows // table.block_rows].refs > 1
-        ]
+        if all(_writable(table, end) for table, end in zip(tables, ends, strict=True)):
+            return True
+        shared = [table for table in tables if table.rows < table.capacity and _next_block(table).refs > 1]
         lacking = sum(self._lacking(table, end) * table.groups for table, end in zip(tables, ends, strict=True))
         if lacking + sum(table.groups for table in shared) > self._pool.available:
             return False
@@ -204,3 +204,13 @@ class KvCache:
             start = table.linked * size
             table.node = self._index.add(table.node, rows.content(start, start + size), table.blocks[table.linked])
             table.linked += 1
+
+
+def _next_block(table: BlockTable) -> Block:
+    """Where the next row goes, if there is room."""
+    return table.blocks[table.rows // table.block_rows]
+
+
+def _writable(table: BlockTable, end: int) -> bool:
+    """Whether rows up to `end` can be written as things are; rows behind the next one's block are never shared."""
+    return table.rows >= end or (end <= table.capacity and _next_block(table).refs == 1)

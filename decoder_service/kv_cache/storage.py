@@ -16,6 +16,7 @@ import torch
 from decoder_service.kv_cache.cache import Copy
 from decoder_service.kv_cache.segments import PageLayout
 from decoder_service.kv_cache.table import Run
+from decoder_service.transfer import to_device
 
 # Rows of the storage: where they follow each other a slice, else a tensor of them.
 Rows = slice | torch.Tensor
@@ -79,6 +80,5 @@ class KvStorage:
         return self.index([row for first, count in joined for row in range(first, first + count)])
 
     def index(self, places: Sequence[int]) -> torch.Tensor:
-        """Rows of the storage as an index, copied to the device without waiting for it."""
-        index = torch.tensor(places, dtype=torch.int64)
-        return index if self.device.type == "cpu" else index.pin_memory().to(self.device, non_blocking=True)
+        """Rows of the storage as an index."""
+        return to_device(torch.tensor(places, dtype=torch.int64), self.device)

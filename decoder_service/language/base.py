@@ -11,6 +11,7 @@ import torch
 from decoder_service.kv_cache.segments import KvShape
 from decoder_service.language.tokens import SpecialTokens
 from decoder_service.request import Prompt
+from decoder_service.transfer import to_device
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError
 from vscan.specs import PositionPolicy
@@ -94,7 +95,7 @@ class LanguageModel:
 
     def embed(self, token_ids: Sequence[int]) -> torch.Tensor:
         """Embeddings of text tokens, [rows, hidden]."""
-        ids = torch.tensor(token_ids, dtype=torch.int64, device=self.device)
+        ids = to_device(torch.tensor(token_ids, dtype=torch.int64), self.device)
         rows: torch.Tensor = self._decoder.embed_tokens(ids)
         return rows
 
@@ -169,7 +170,7 @@ class LanguageModel:
         Returns:
             [rows asked for, hidden].
         """
-        layer, asked = self.layers[-1], plan.last_rows
+        layer, asked = self.layers[-1], plan.last_rows()
         rows, cos, sin = hidden[0], rope[0][0], rope[1][0]
         if cos.dim() != rows.dim():  # a family that mixes its axes in the attention of each layer
             whole: torch.Tensor = layer(hidden, attention_mask=None, position_embeddings=rope, plan=plan)

@@ -22,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from decoder_service.kv_cache.memory import GPU_BLOCK_ROWS
 from decoder_service.kv_cache.storage import KvStorage, Rows
 from decoder_service.kv_cache.table import BlockTable, Run
+from decoder_service.transfer import to_device
 
 NAME = "vscan"
 
@@ -81,10 +82,9 @@ class AttentionPlan:
         self._masks: dict[BlockTable, torch.Tensor] = {}
         self._varlen: dict[tuple[int, bool], _VarlenArguments] = {}
 
-    @property
-    def last_rows(self) -> list[int]:
-        """Rows of the step whose output is needed behind the last layer."""
-        return [span.end - 1 for span in self._spans if span.samples]
+    def last_rows(self) -> torch.Tensor:
+        """Rows of the step whose output is needed behind the last layer, [n], int64 on the device."""
+        return self._storage.index([span.end - 1 for span in self._spans if span.samples])
 
     def attend(
         self,
@@ -193,11 +193,11 @@ class _VarlenArguments:
         if paged:
             pages = [[block.pages[group] for block in one.table.blocks[: -(-one.total // size)]] for one in asking]
             longest = max(map(len, pages))
-            table = _to_device([[*row, *[0] * (longest - len(row))] for row in pages], storage.device)
+            table = _integers([[*row, *[0] * (longest - len(row))] for row in pages], storage.device)
         else:
             context = storage.rows(run for one in asking for run in one.table.runs(0, one.total, group))
-        bounds = [_to_device([0, *lengths], storage.device).cumsum(0, dtype=torch.int32) for lengths in (new, totals)]
-        on_device = _to_device(totals, storage.device)
+        bounds = [_integers([0, *lengths], storage.device).cumsum(0, dtype=torch.int32) for lengths in (new, totals)]
+        on_device = _integers(totals, storage.device)
         return cls(bounds[0], bounds[1], max(new), max(totals), size, table, on_device, context)
 
     def attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -286,9 +286,8 @@ def _pages_serve(storage: KvStorage) -> bool:
     return _VARLEN_TAKES_PAGES and storage.layout.block_rows % GPU_BLOCK_ROWS == 0
 
 
-def _to_device(values: Any, device: torch.device) -> torch.Tensor:
-    made = torch.tensor(values, dtype=torch.int32)
-    return made if device.type == "cpu" else made.pin_memory().to(device, non_blocking=True)
+def _integers(values: Any, device: torch.device) -> torch.Tensor:
+    return to_device(torch.tensor(values, dtype=torch.int32), device)
 
 
 def _find_varlen() -> tuple[Any, bool]:

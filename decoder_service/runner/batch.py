@@ -19,6 +19,7 @@ from decoder_service.language.base import LanguageModel
 from decoder_service.runner.attention import AttentionPlan, Span
 from decoder_service.runner.sequence import DeviceSequence
 from decoder_service.sequence import Piece
+from decoder_service.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Batch:
         index = self._segment.index
         places = [part.device.places(index, *part.piece.ranges[index], self._model) for part in self._parts]
         joined = torch.cat(places, dim=-1) if len(places) > 1 else places[0]
-        return joined.to(self._model.device, non_blocking=True)
+        return to_device(joined, self._model.device)
 
     def _sources(self) -> Rows:
         """Where the rows of this segment lie in the store that the segment before filled."""

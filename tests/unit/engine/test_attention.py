@@ -110,6 +110,6 @@ def test_a_packed_step_equals_each_sequence_alone(
     expected = torch.cat([written_out(queries[s.start : s.end], *w) for s, w in zip(spans, whole, strict=True)])
     torch.testing.assert_close(attended, expected)
 
-    last = plan.attend(0, queries[plan.last_rows], new_keys, new_values, 1 / math.sqrt(WIDTH), last_rows_only=True)
-    assert plan.last_rows == [5, 8, 9]
-    torch.testing.assert_close(last, expected[plan.last_rows])
+    last = plan.attend(0, queries[plan.last_rows()], new_keys, new_values, 1 / math.sqrt(WIDTH), last_rows_only=True)
+    assert plan.last_rows().tolist() == [5, 8, 9]
+    torch.testing.assert_close(last, expected[plan.last_rows()])
