@@ -100,6 +100,12 @@ class Piece:
         return self.ranges[-1][1] == self.sequence.totals[-1]
 
     @property
+    def decodes(self) -> bool:
+        """Whether it is one generated row in every segment."""
+        beyond = zip(self.ranges, self.sequence.prompt_rows, strict=True)
+        return all(end - start == 1 and start >= prompt for (start, end), prompt in beyond)
+
+    @property
     def ends(self) -> list[int]:
         """Rows that each segment holds after the step."""
         return [end for _, end in self.ranges]

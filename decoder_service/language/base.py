@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from decoder_service.kv_cache.segments import KvShape
+from decoder_service.kv_cache.segments import KvShape, Segment
 from decoder_service.language.tokens import SpecialTokens
 from decoder_service.request import Prompt
 from decoder_service.transfer import to_device
@@ -18,6 +18,7 @@ from vscan.specs import PositionPolicy
 
 if TYPE_CHECKING:
     from decoder_service.runner.attention import AttentionPlan
+    from decoder_service.runner.decode_graph import FixedPlan
 
 # cos and sin, each [1, rows, head_dim]
 Rope = tuple[torch.Tensor, torch.Tensor]
@@ -95,7 +96,10 @@ class LanguageModel:
 
     def embed(self, token_ids: Sequence[int]) -> torch.Tensor:
         """Embeddings of text tokens, [rows, hidden]."""
-        ids = to_device(torch.tensor(token_ids, dtype=torch.int64), self.device)
+        return self.embed_ids(to_device(torch.tensor(token_ids, dtype=torch.int64), self.device))
+
+    def embed_ids(self, ids: torch.Tensor) -> torch.Tensor:
+        """The same for ids on the device, [rows], int64."""
         rows: torch.Tensor = self._decoder.embed_tokens(ids)
         return rows
 
@@ -160,7 +164,16 @@ class LanguageModel:
             queries = _rotate(queries, cos[query_rows], sin[query_rows])
         return queries, keys, float(block.self_attn.scaling)
 
-    def last_layer(self, hidden: torch.Tensor, rope: Rope, plan: AttentionPlan) -> torch.Tensor:
+    def walk(
+        self, segment: Segment, hidden: torch.Tensor, places: torch.Tensor, plan: AttentionPlan | FixedPlan, *, last: bool
+    ) -> torch.Tensor:
+        """Runs rows [rows, hidden] at `places` through a segment's layers; of the last one only `plan.last_rows` come back."""
+        packed, rope = hidden[None], self.rope(hidden[None], places)
+        for layer in self.layers[segment.first_layer : segment.end_layer - last]:
+            packed = layer(packed, attention_mask=None, position_embeddings=rope, plan=plan)
+        return self.last_layer(packed, rope, plan) if last else packed[0]
+
+    def last_layer(self, hidden: torch.Tensor, rope: Rope, plan: AttentionPlan | FixedPlan) -> torch.Tensor:
         """The last layer, for `plan.last_rows` alone: other rows give it their keys and values, and nobody reads more of them.
 
         Args:

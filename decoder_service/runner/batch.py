@@ -59,11 +59,7 @@ class Batch:
 
     def walk(self, hidden: torch.Tensor, *, last: bool) -> torch.Tensor:
         """Runs the rows [rows, hidden] through the segment's layers; of the last segment only the sampling rows come back."""
-        hidden, rope = hidden[None], self._model.rope(hidden[None], self._places())
-        end = self._segment.end_layer - 1 if last else self._segment.end_layer
-        for layer in self._model.layers[self._segment.first_layer : end]:
-            hidden = layer(hidden, attention_mask=None, position_embeddings=rope, plan=self.plan)
-        return self._model.last_layer(hidden, rope, self.plan) if last else hidden[0]
+        return self._model.walk(self._segment, hidden, self._places(), self.plan, last=last)
 
     def _spans(self) -> Iterator[Span]:
         start = 0

@@ -16,6 +16,7 @@ from decoder_service.request import EngineRequest, LayerPruning, SampledToken
 from decoder_service.runner.batch import Batch, Part
 from decoder_service.runner.boundary import rank_prompt
 from decoder_service.runner.clock import DeviceClock
+from decoder_service.runner.decode_graph import DecodeGraphs
 from decoder_service.runner.sampler import sample
 from decoder_service.runner.sequence import DeviceSequence
 from decoder_service.sequence import Piece
@@ -60,6 +61,7 @@ class Runner:
         self.layout = layout
         self.pages = pages
         self._storage = KvStorage(layout, pages=pages, dtype=model.dtype, device=model.device)
+        self._graphs = DecodeGraphs(model, self._storage)
         self._sequences: dict[str, DeviceSequence] = {}
         self._clock = DeviceClock(model.device)
 
@@ -87,10 +89,14 @@ class Runner:
     def _run(self, parts: Sequence[Part], copies: Sequence[Copy]) -> list[SequenceOutput]:
         started, ranked = self._clock.mark(), []
         self._storage.copy(copies)
-        for segment in self.layout.segments:
-            ranked += self._rank(parts, segment)
-            hidden = self._walk(parts, segment)
-        tokens = self._sample(hidden, parts)
+        if self._graphs.serve(parts):
+            logits: torch.Tensor | None = self._graphs.logits(parts)
+        else:
+            for segment in self.layout.segments:
+                ranked += self._rank(parts, segment)
+                hidden = self._walk(parts, segment)
+            logits = None if hidden is None else self.model.logits(hidden)
+        tokens = self._sample(logits, parts)
         pruned: dict[str, list[PruneReport]] = {}
         for name, pruning, low, high in ranked:  # read only now: sampling has waited for the device
             report = PruneReport(pruning, self._clock.ms_between(started, low), self._clock.ms_between(low, high))
@@ -124,11 +130,11 @@ class Runner:
             self._storage.write_boundary(batch.plan.written_rows(), hidden)
         return hidden
 
-    def _sample(self, last_rows: torch.Tensor | None, parts: Sequence[Part]) -> dict[str, SampledToken]:
+    def _sample(self, logits: torch.Tensor | None, parts: Sequence[Part]) -> dict[str, SampledToken]:
         sampling = [part for part in parts if part.piece.samples]
-        if last_rows is None or not sampling:
+        if logits is None or not sampling:
             return {}
-        tokens = sample(self.model.logits(last_rows), [part.device.sampler for part in sampling])
+        tokens = sample(logits, [part.device.sampler for part in sampling])
         return {part.device.request.request_id: token for part, token in zip(sampling, tokens, strict=True)}
 
     def _device(self, request: EngineRequest) -> DeviceSequence:

@@ -1,7 +1,6 @@
 """Attention of a packed step equals attention of each sequence alone, written out."""
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -12,57 +11,9 @@ from decoder_service.kv_cache.storage import KvStorage
 from decoder_service.kv_cache.table import BlockTable
 from decoder_service.runner import attention
 from decoder_service.runner.attention import AttentionPlan, Span
+from tests.support.varlen import plain_varlen, written_out
 
 WIDTH = 8
-
-
-def written_out(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """The last rows of `keys` are the queries' own; each sees the rows up to its own."""
-    new, heads, _ = queries.shape
-    total, kv_heads, _ = keys.shape
-    result = torch.zeros_like(queries)
-    for row in range(new):
-        seen = total - new + row + 1
-        for head in range(heads):
-            own = head * kv_heads // heads
-            weights = (keys[:seen, own] @ queries[row, head] / math.sqrt(WIDTH)).softmax(dim=0)
-            result[row, head] = weights @ values[:seen, own]
-    return result
-
-
-def plain_varlen(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    bounds_new: torch.Tensor,
-    bounds_all: torch.Tensor,
-    longest_new: int,
-    longest_all: int,
-    *,
-    scale: float,
-    window_size: tuple[int, int],
-    block_table: torch.Tensor | None = None,
-    seqused_k: torch.Tensor | None = None,
-    num_splits: int | None = None,
-    enable_gqa: bool = False,
-) -> torch.Tensor:
-    """What torch's variable-length kernel computes, for checking on a CPU what it is given."""
-    assert (scale, window_size) == (1 / math.sqrt(WIDTH), (-1, 0))
-    assert bounds_new.dtype == bounds_all.dtype == torch.int32
-    assert (longest_new, longest_all) == (int(bounds_new.diff().max()), int(bounds_all.diff().max()))
-    assert enable_gqa or queries.shape[1] == keys.shape[-2]
-    new, whole = list(pairwise(bounds_new.tolist())), list(pairwise(bounds_all.tolist()))
-    if block_table is None:
-        contexts = [(keys[first:last], values[first:last]) for first, last in whole]
-    else:
-        assert seqused_k is not None
-        assert (block_table.dtype, seqused_k.dtype, num_splits) == (torch.int32, torch.int32, 1)
-        assert seqused_k.tolist() == bounds_all.diff().tolist()
-        contexts = [
-            (keys[row.long()].flatten(0, 1)[:count], values[row.long()].flatten(0, 1)[:count])
-            for row, count in zip(block_table, seqused_k.tolist(), strict=True)
-        ]
-    return torch.cat([written_out(queries[low:high], *context) for (low, high), context in zip(new, contexts, strict=True)])
 
 
 # The pages of four sequences, in order: as a CPU likes them, and as they come.
@@ -78,8 +29,8 @@ def test_a_packed_step_equals_each_sequence_alone(
 ) -> None:
     if kernel != "sdpa":
         monkeypatch.setattr(attention, "_VARLEN", plain_varlen)
-        monkeypatch.setattr(attention, "_varlen_serves", lambda queries: True)
-        monkeypatch.setattr(attention, "_pages_serve", lambda storage: kernel == "paged varlen")
+        monkeypatch.setattr(attention, "_varlen_serves", lambda device, dtype: True)
+        monkeypatch.setattr(attention, "pages_serve", lambda storage, dtype: kernel == "paged varlen")
     generator = torch.Generator().manual_seed(heads + kv_heads)
 
     def draw(rows: int, count: int) -> torch.Tensor:
