@@ -5,8 +5,8 @@ tensors that stay where they are:
 
     ids [n]    of each segment: places [(axes,) n]    of each group: rows to write [n], pages [n, blocks], lengths [n]
 
-One graph is recorded for each number of sequences, when it comes up first. Decode rows pass every boundary straight on; they are
-written to the store as well, for later turns.
+One graph is recorded for each number of sequences, when it comes up first. Decode rows pass every boundary straight on; they
+are written to the store as well, for later turns.
 """
 
 from __future__ import annotations
