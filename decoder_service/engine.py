@@ -134,11 +134,11 @@ class Engine:
 
     def _apply(self, piece: Piece, output: SequenceOutput, time: StepTime) -> list[Outcome]:
         request = self._requests[output.request_id]
-        request.times.ran(time, piece, output)
-        if output.token is None:
-            return []
-        request.sequence.append(output.token.token_id)
         try:
+            request.times.ran(time, piece, output)
+            if output.token is None:
+                return []
+            request.sequence.append(output.token.token_id)
             delta = request.answer.push(output.token)
         except Exception as error:
             return [self._fail(output.request_id, error)]
