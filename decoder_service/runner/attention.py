@@ -10,7 +10,6 @@ Row i of n new rows sees the context before the step and rows 0..i: a causal mas
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from decoder_service.kv_cache.memory import GPU_BLOCK_ROWS
 from decoder_service.kv_cache.storage import KvStorage, Rows
 from decoder_service.kv_cache.table import BlockTable, Run
-from decoder_service.transfer import to_device
+from decoder_service.runner import varlen
 
 if TYPE_CHECKING:
     from decoder_service.runner.decode_graph import FixedPlan
@@ -83,7 +81,7 @@ class AttentionPlan:
         self._writes: dict[int, Rows] = {}
         self._contexts: dict[tuple[BlockTable, int], list[Run]] = {}
         self._masks: dict[BlockTable, torch.Tensor] = {}
-        self._varlen: dict[tuple[int, bool], PagedContext | _GatheredContext] = {}
+        self._varlen: dict[tuple[int, bool], varlen.PagedContext | varlen.GatheredContext] = {}
 
     def last_rows(self) -> torch.Tensor:
         """Rows of the step whose output is needed behind the last layer, [n], int64 on the device."""
@@ -118,7 +116,7 @@ class AttentionPlan:
         asking = self._last if last_rows_only else self._all
         if not asking:
             return queries
-        if _varlen_serves(queries.device, queries.dtype):
+        if varlen.serves(queries.device, queries.dtype):
             return self._attend_varlen(group, last_rows_only, queries, all_keys, all_values, scaling)
         parts = [self._attend_one(one, group, queries, all_keys, all_values, scaling) for one in asking]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -166,71 +164,9 @@ class AttentionPlan:
     ) -> torch.Tensor:
         """All sequences in one kernel call, which is causal and aligned to the bottom right."""
         if (group, last) not in self._varlen:
-            self._varlen[group, last] = _context(self._last if last else self._all, group, self._storage, queries.dtype)
+            asked = [(one.count, one.table, one.total) for one in (self._last if last else self._all)]
+            self._varlen[group, last] = varlen.context_of(asked, group, self._storage, queries.dtype)
         return self._varlen[group, last].attend(queries, keys, values, scaling)
-
-
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """What the variable-length kernel is told of a step; the same in all layers of a group."""
-
-    new_bounds: torch.Tensor  # [sequences + 1], int32, cumulative
-    all_bounds: torch.Tensor
-    most_new: int
-    most_all: int
-
-    def _call(
-        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float, **told: Any
-    ) -> torch.Tensor:
-        bounds = (self.new_bounds, self.all_bounds, self.most_new, self.most_all)
-        causal = {"scale": scaling, "window_size": (-1, 0)}
-        attended: torch.Tensor = _VARLEN(queries.contiguous(), keys, values, *bounds, **causal, **told)
-        return attended
-
-
-@dataclass(frozen=True, slots=True)
-class PagedContext(_Context):
-    """The kernel reads the pages itself."""
-
-    block_rows: int
-    table: torch.Tensor  # [sequences, most blocks], int32: pages in order
-    totals: torch.Tensor  # [sequences], int32: rows of each sequence
-
-    def attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float) -> torch.Tensor:
-        """queries [rows, heads, head_dim] over planes [all rows, kv heads, head_dim] → as queries."""
-        keys, values = (plane.view(-1, self.block_rows, *plane.shape[1:]) for plane in (keys, values))
-        grouped = queries.shape[1] != keys.shape[2]
-        told = {"block_table": self.table, "seqused_k": self.totals, "num_splits": 1, "enable_gqa": grouped}
-        return self._call(queries, keys, values, scaling, **told)
-
-
-@dataclass(frozen=True, slots=True)
-class _GatheredContext(_Context):
-    """The rows are gathered first, sequence after sequence."""
-
-    rows: Rows
-
-    def attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float) -> torch.Tensor:
-        keys, values = keys[self.rows], values[self.rows]
-        groups = queries.shape[1] // keys.shape[1]
-        if groups > 1:  # not every torch release takes grouped heads here
-            keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
-        return self._call(queries, keys, values, scaling)
-
-
-def _context(asking: Sequence[_Asking], group: int, storage: KvStorage, dtype: torch.dtype) -> PagedContext | _GatheredContext:
-    new, totals = [one.count for one in asking], [one.total for one in asking]
-    new_bounds, all_bounds = (
-        _integers([0, *lengths], storage.device).cumsum(0, dtype=torch.int32) for lengths in (new, totals)
-    )
-    if not pages_serve(storage, dtype):
-        rows = storage.rows(run for one in asking for run in one.table.runs(0, one.total, group))
-        return _GatheredContext(new_bounds, all_bounds, max(new), max(totals), rows)
-    size = storage.layout.block_rows
-    pages = [[block.pages[group] for block in one.table.blocks[: -(-one.total // size)]] for one in asking]
-    longest = max(map(len, pages))
-    table = _integers([[*row, *[0] * (longest - len(row))] for row in pages], storage.device)
-    return PagedContext(new_bounds, all_bounds, max(new), max(totals), size, table, _integers(totals, storage.device))
 
 
 def register_attention() -> str:
@@ -293,32 +229,3 @@ def _bottom_right_causal(new: int, total: int, device: torch.device) -> torch.Te
     1 1 1 1
     """
     return torch.ones((new, total), dtype=torch.bool, device=device).tril(total - new)
-
-
-def pages_serve(storage: KvStorage, dtype: torch.dtype) -> bool:
-    """Whether a kernel reads pages itself: a matter of the device, of the torch release and of the pages' size."""
-    pages_fit = storage.layout.block_rows % GPU_BLOCK_ROWS == 0
-    return _varlen_serves(storage.device, dtype) and _VARLEN_TAKES_PAGES and pages_fit
-
-
-def _varlen_serves(device: torch.device, dtype: torch.dtype) -> bool:
-    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and _VARLEN is not None
-
-
-def _integers(values: Any, device: torch.device) -> torch.Tensor:
-    return to_device(torch.tensor(values, dtype=torch.int32), device)
-
-
-def _find_varlen() -> tuple[Any, bool]:
-    """The kernel, if this torch release has one that we can use, and whether it takes block tables."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None, False
-    takes = inspect.signature(varlen_attn).parameters
-    if not {"window_size", "scale"} <= takes.keys():
-        return None, False
-    return varlen_attn, {"block_table", "seqused_k", "num_splits", "enable_gqa"} <= takes.keys()
-
-
-_VARLEN, _VARLEN_TAKES_PAGES = _find_varlen()

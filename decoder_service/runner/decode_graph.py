@@ -18,8 +18,7 @@ import torch
 from decoder_service.kv_cache.segments import Segment
 from decoder_service.kv_cache.storage import KvStorage
 from decoder_service.language.base import LanguageModel
-from decoder_service.runner import attention
-from decoder_service.runner.attention import PagedContext
+from decoder_service.runner import varlen
 from decoder_service.runner.batch import Part
 from decoder_service.transfer import to_device
 
@@ -35,7 +34,7 @@ class FixedPlan:
         self.written = [torch.zeros(count, dtype=torch.int64, device=device) for _ in groups]
         bounds = torch.arange(count + 1, dtype=torch.int32, device=device)
         self._contexts = [
-            PagedContext(
+            varlen.PagedContext(
                 new_bounds=bounds,
                 all_bounds=torch.zeros(count + 1, dtype=torch.int32, device=device),
                 most_new=1,
@@ -124,7 +123,7 @@ class DecodeGraphs:
 
     def serve(self, parts: Sequence[Part]) -> bool:
         """Whether a step of these is one that can be recorded: on this device, and only decode rows."""
-        if not attention.pages_serve(self._storage, self._model.dtype):
+        if not varlen.pages_serve(self._storage, self._model.dtype):
             return False
         return all(part.piece.decodes for part in parts)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from decoder_service.request import Pruning
-from decoder_service.runner import attention
+from decoder_service.runner import varlen
 from decoder_service.runner.batch import Part
 from decoder_service.runner.decode_graph import DecodeGraphs, DecodeStep
 from tests.support.engines import ids_of, make_engine, run_all, tokens_of
@@ -35,9 +35,9 @@ def test_answers_are_those_of_other_steps(prune_layers: tuple[int, ...], monkeyp
 
     expected = run_all(make_engine(model, prune_layers=prune_layers), requests())
     counts: list[int] = []
-    monkeypatch.setattr(attention, "_VARLEN", plain_varlen)
-    monkeypatch.setattr(attention, "_varlen_serves", lambda device, dtype: True)
-    monkeypatch.setattr(attention, "pages_serve", lambda storage, dtype: True)
+    monkeypatch.setattr(varlen, "_KERNEL", plain_varlen)
+    monkeypatch.setattr(varlen, "serves", lambda device, dtype: True)
+    monkeypatch.setattr(varlen, "pages_serve", lambda storage, dtype: True)
     fill = DecodeStep.fill
 
     def counting_fill(step: DecodeStep, parts: Sequence[Part]) -> None:

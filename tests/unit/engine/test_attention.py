@@ -9,7 +9,7 @@ from decoder_service.kv_cache.blocks import Block
 from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
 from decoder_service.kv_cache.storage import KvStorage
 from decoder_service.kv_cache.table import BlockTable
-from decoder_service.runner import attention
+from decoder_service.runner import varlen
 from decoder_service.runner.attention import AttentionPlan, Span
 from tests.support.varlen import plain_varlen, written_out
 
@@ -28,9 +28,9 @@ def test_a_packed_step_equals_each_sequence_alone(
     heads: int, kv_heads: int, kernel: str, pages: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kernel != "sdpa":
-        monkeypatch.setattr(attention, "_VARLEN", plain_varlen)
-        monkeypatch.setattr(attention, "_varlen_serves", lambda device, dtype: True)
-        monkeypatch.setattr(attention, "pages_serve", lambda storage, dtype: kernel == "paged varlen")
+        monkeypatch.setattr(varlen, "_KERNEL", plain_varlen)
+        monkeypatch.setattr(varlen, "serves", lambda device, dtype: True)
+        monkeypatch.setattr(varlen, "pages_serve", lambda storage, dtype: kernel == "paged varlen")
     generator = torch.Generator().manual_seed(heads + kv_heads)
 
     def draw(rows: int, count: int) -> torch.Tensor:
