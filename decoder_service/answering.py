@@ -1,17 +1,18 @@
-"""What one question goes through before the engine has it: tokens, images, prompt, plan."""
+"""What one question goes through before the engine has it: tokens, images and videos, prompt, plan."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from decoder_service.engine_loop import EngineLoop, Submission
 from decoder_service.images import ImageResolver, ResolvedImage
 from decoder_service.limits import Limits, SamplingDefaults
+from decoder_service.media import MediaInput
 from decoder_service.prompt import PromptWriter
 from decoder_service.pruning import plan_pruning
 from decoder_service.question import Question
@@ -39,12 +40,12 @@ class Asked:
     """A question that is ready for the engine."""
 
     request: EngineRequest
-    images: tuple[ResolvedImage, ...]  # in the prompt's order
+    images: tuple[ResolvedImage, ...]  # and videos, in the prompt's order
     resolve_images_ms: float
 
     @property
     def visual_unreduced(self) -> int:
-        """Visual tokens of the images before stage 1."""
+        """Visual tokens before stage 1."""
         return sum(image.tokens.unreduced_count for image in self.images)
 
 
@@ -64,8 +65,8 @@ class Answering:
     ) -> None:
         """
         Args:
-            positions: how many a prompt takes, by the language model's family; raises InvalidArgument for an image that the
-                family cannot lay out.
+            positions: how many a prompt takes, by the language model's family; raises InvalidArgument for what it
+                cannot lay out.
         """
         self.limits = limits
         self.sampling = sampling
@@ -86,7 +87,7 @@ class Answering:
         ids = await self._tokenise(question)
         self.limits.check_prompt(len(ids), question.sampling, field=question.prompt_field)
         started = time.perf_counter()
-        images = await self._resolve(question, tenant, deadline)
+        images = await self._resolve(self._writer.in_prompt_order(ids, question.media), question.reduction, tenant, deadline)
         resolve_images_ms = (time.perf_counter() - started) * 1e3
         prompt = self._writer.lay_out(ids, [image.tokens for image in images])
         prompt = replace(prompt, image_keys=tuple(image.content_key for image in images))
@@ -112,10 +113,12 @@ class Answering:
             return self._writer.ids(question.prompt)
         return await asyncio.to_thread(self._writer.ids, question.prompt)
 
-    async def _resolve(self, question: Question, tenant: str, deadline: Deadline) -> tuple[ResolvedImage, ...]:
-        if not question.images:
+    async def _resolve(
+        self, media: Sequence[MediaInput], reduction: ReductionSpec, tenant: str, deadline: Deadline
+    ) -> tuple[ResolvedImage, ...]:
+        if not media:
             return ()
-        return tuple(await self.resolver.resolve(question.images, question.reduction, tenant, deadline=deadline))
+        return tuple(await self.resolver.resolve(media, reduction, tenant, deadline=deadline))
 
     def _plan(self, question: Question, prompt: Prompt) -> Pruning:
         return plan_pruning(

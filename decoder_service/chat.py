@@ -23,14 +23,22 @@ class TextPart:
     text: str
 
 
+class MediaKind(StrEnum):
+    """What is looked at; the values are the names that chat templates know."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+
+
 @dataclass(frozen=True, slots=True)
-class ImagePart:
-    """The place of the next image of the request."""
+class MediaPart:
+    """The place of the next image, or of the next video, of the request."""
 
     field: str
+    kind: MediaKind = MediaKind.IMAGE
 
 
-Part = TextPart | ImagePart
+Part = TextPart | MediaPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A conversation; its images are counted in the order in which their parts come."""
+    """A conversation; its images are counted in the order in which their parts come, and so are its videos."""
 
     turns: tuple[Turn, ...]
 
@@ -52,9 +60,9 @@ class Chat:
         """All text parts, in order."""
         return tuple(part for part in self._parts() if isinstance(part, TextPart))
 
-    def images(self) -> tuple[ImagePart, ...]:
-        """All image parts, in order."""
-        return tuple(part for part in self._parts() if isinstance(part, ImagePart))
+    def media(self, kind: MediaKind) -> tuple[MediaPart, ...]:
+        """All parts of that kind, in order."""
+        return tuple(part for part in self._parts() if isinstance(part, MediaPart) and part.kind is kind)
 
     def _parts(self) -> Iterator[Part]:
         return (part for turn in self.turns for part in turn.parts)
@@ -62,7 +70,12 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class RawPrompt:
-    """A prompt in the model's own syntax, with placeholders for `images` images."""
+    """A prompt in the model's own syntax, with placeholders for so many images and videos."""
 
     text: str
     images: int
+    videos: int = 0
+
+    def count(self, kind: MediaKind) -> int:
+        """How many of that kind it has placeholders for."""
+        return {MediaKind.IMAGE: self.images, MediaKind.VIDEO: self.videos}[kind]

@@ -25,7 +25,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from decoder_service.chat import Chat, ImagePart, Role, TextPart, Turn
+from decoder_service.chat import Chat, MediaPart, Role, TextPart, Turn
 from vscan.errors import CheckpointError, InvalidArgument
 
 # What templates do to texts: nothing, or cut white space at an end.
@@ -85,8 +85,9 @@ class ChatTemplate:
             if turn.role in self._placeless:
                 raise InvalidArgument(f"{turn.field}.role", f"this model's chat template has no place for {turn.role} messages")
             for part in turn.parts:
-                if turn.role in self._flat and isinstance(part, ImagePart):
-                    raise InvalidArgument(part.field, f"this model's chat template takes no images in {turn.role} messages")
+                if turn.role in self._flat and isinstance(part, MediaPart):
+                    problem = f"this model's chat template takes no {part.kind}s in {turn.role} messages"
+                    raise InvalidArgument(part.field, problem)
 
     def _render(self, chat: Chat, text_of: Callable[[int], str]) -> str:
         numbers = itertools.count()
@@ -103,7 +104,7 @@ class ChatTemplate:
 
     def _content(self, turn: Turn, numbers: Iterator[int], text_of: Callable[[int], str]) -> str | list[dict[str, str]]:
         content = [
-            {"type": "text", "text": text_of(next(numbers))} if isinstance(part, TextPart) else {"type": "image"}
+            {"type": "text", "text": text_of(next(numbers))} if isinstance(part, TextPart) else {"type": part.kind.value}
             for part in turn.parts
         ]
         return "".join(part.get("text", "") for part in content) if turn.role in self._flat else content

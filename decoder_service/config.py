@@ -61,7 +61,7 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
         description="How long to wait before an encoder that is away is asked again, in seconds.",
     )
     encoder_timeout_seconds: float = Field(
-        default=120.0, gt=0, allow_inf_nan=False, description="Longest wait for the encoding of one image, in seconds."
+        default=120.0, gt=0, allow_inf_nan=False, description="Longest wait for the encoding of one image or video, in seconds."
     )
 
     prune_layers: Layers = Field(
@@ -86,6 +86,7 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
     )
     max_new_tokens: int = Field(default=4096, ge=1, description="Most tokens of one answer.")
     max_images: int = Field(default=16, ge=0, description="Most images in one request.")
+    max_videos: int = Field(default=4, ge=0, description="Most videos in one request, where the model takes any.")
     max_messages: int = Field(default=64, ge=1, description="Most messages in one chat.")
     max_parts: int = Field(default=64, ge=1, description="Most parts in one message.")
     max_text_chars: int = Field(default=131_072, ge=1, description="Most characters of all texts of one request.")

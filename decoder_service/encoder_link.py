@@ -25,7 +25,7 @@ from vscan.errors import (
 from vscan.rpc.deadlines import Deadline
 from vscan.rpc.error_details import error_from_rpc
 from vscan.specs import ReductionSpec
-from vscan.v1 import encoder_pb2, encoder_pb2_grpc, visual_tokens_pb2
+from vscan.v1 import encoder_pb2, encoder_pb2_grpc
 from vscan.wire import reduction_to_proto
 
 log = logging.getLogger(__name__)
@@ -109,35 +109,33 @@ class EncoderLink:
 
     async def encode(
         self,
-        sha256: bytes,
-        data: bytes | None,
+        request: encoder_pb2.EncodeRequest,
         reduction: ReductionSpec,
         *,
+        sha256: bytes,
         encoder: EncoderDescription,
         field: str,
         deadline: Deadline,
     ) -> EncoderReply:
-        """Asks for one image's tokens.
+        """Asks for the tokens of one image or video.
 
         Args:
-            sha256: the image's digest.
-            data: its bytes, which are sent instead where they are there.
+            request: which; the rest is filled in here.
+            sha256: its name.
             encoder: the one that must answer.
-            field: the image's place in the decoder's own request.
+            field: its place in the decoder's own request.
 
         Raises:
             EncoderChanged: another encoder answered.
-            InvalidArgument: the encoder refused the image or the spec; names the field of the decoder's request.
+            InvalidArgument: the encoder refused it or the spec; names the field of the decoder's request.
             MissingImages: the digest is unknown.
             ResourceExhausted: the encoder is busy.
             DeadlineExceeded: the caller's time ran out.
             Unavailable: the encoder is away, too slow, or does not let this decoder in.
             InternalError: the encoder failed, or its reply is not to be used.
         """
-        image = visual_tokens_pb2.Image(sha256=sha256) if data is None else visual_tokens_pb2.Image(data=data)
-        request = encoder_pb2.EncodeRequest(
-            image=image, reduction=reduction_to_proto(reduction), reply_form=encoder_pb2.REPLY_FORM_INLINE
-        )
+        request.reduction.CopyFrom(reduction_to_proto(reduction))
+        request.reply_form = encoder_pb2.REPLY_FORM_INLINE
         return await read_reply(await self._ask(request, field, deadline), encoder, sha256)
 
     async def _ask(self, request: encoder_pb2.EncodeRequest, field: str, deadline: Deadline) -> encoder_pb2.EncodeResponse:
@@ -190,7 +188,7 @@ def _for_the_caller(error: VScanError, field: str, deadline: Deadline) -> VScanE
         case MissingImages():
             return MissingImages(error.sha256, field=field, trace_id=error.trace_id)
         case DeadlineExceeded() if deadline.passed:
-            return DeadlineExceeded(f"{field}: the deadline passed while the image was encoded")
+            return DeadlineExceeded(f"{field}: the deadline passed while it was encoded")
         case DeadlineExceeded():
             return Unavailable("the encoder did not answer in time")
         case Unavailable() | Cancelled():
@@ -205,8 +203,13 @@ def _for_the_caller(error: VScanError, field: str, deadline: Deadline) -> VScanE
 
 
 def _in_request(encoder_field: str, field: str) -> str:
-    """`image.data` of the encoder's request is `messages[1].parts[0].image.data` of ours; `reduction` is at the top of both."""
+    """`image.data` of the encoder's request is `messages[1].parts[0].image.data` of ours; `reduction` is at the top of both.
+
+    A `reply` that is more than this side takes has too many tokens in it, which the reduction can change.
+    """
     first, dot, rest = encoder_field.partition(".")
-    if first == "image":
+    if first in ("image", "video"):
         return f"{field}{dot}{rest}"
-    return encoder_field if first == "reduction" else f"{field}.{encoder_field}"
+    if first in ("reduction", "reply"):
+        return f"reduction{dot}{rest}"
+    return f"{field}.{encoder_field}"

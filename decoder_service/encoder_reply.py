@@ -64,7 +64,7 @@ async def read_reply(reply: encoder_pb2.EncodeResponse, encoder: EncoderDescript
     if reply.fingerprint != encoder.fingerprint:
         raise EncoderChanged
     if reply.report.sha256 != sha256:
-        raise _fault("an answer for another image")
+        raise _fault("an answer for something else")
     try:
         message = reply.visual_tokens
         tokens = await off_loop_if_large(message.ByteSize(), lambda: VisualTokens.from_proto(message))

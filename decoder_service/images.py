@@ -1,25 +1,24 @@
-"""Finds the visual tokens of a request's images: in memory, in Redis, or at the encoder."""
+"""Finds the visual tokens of a request's images and videos: in memory, in Redis, or at the encoder."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from opentelemetry.trace import NoOpTracer, Span, Tracer
 
 from decoder_service.encoder_link import EncoderLink
 from decoder_service.encoder_reply import EncoderChanged, EncodeTimings, misfit
+from decoder_service.media import MediaInput
 from decoder_service.pairing import EncoderDescription
 from vscan.cache.place import Place
 from vscan.cache.tiers import TieredCache
-from vscan.content_key import DIGEST_BYTES, content_key
+from vscan.content_key import content_key
 from vscan.errors import InvalidArgument, MissingImages, Unavailable, VScanError
-from vscan.offload import off_loop_if_large
 from vscan.rpc.deadlines import Deadline
-from vscan.specs import ReductionSpec
+from vscan.specs import FrameSampling, ReductionSpec
 from vscan.telemetry import names
 from vscan.tensors import DTYPE_NAMES
 from vscan.visual_tokens import CODEC_VERSION, VisualTokens
@@ -30,37 +29,42 @@ ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class ImageInput:
-    """An image as the request has it: its bytes, or the SHA-256 of them."""
-
-    field: str  # path in the request, for errors: "messages[1].parts[0].image"
-    data: bytes | None = None
-    sha256: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ResolvedImage:
-    """An image's tokens, and what finding them took."""
+    """The tokens of an image or a video, and what finding them took."""
 
     tokens: VisualTokens
     sha256: bytes
     place: Place
     content_key: bytes  # names these very tokens
     timings: EncodeTimings | None = None  # None if the encoder was not asked
-    lookup_ms: float = 0.0  # memory and Redis, for all images of the request together
+    lookup_ms: float = 0.0  # memory and Redis, for all of the request together
     encode_ms: float = 0.0  # asking the encoder, the wire included
 
 
 @dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One image or video of an attempt. Equal keys are equal work."""
+
+    media: MediaInput
+    sha256: bytes
+    sampling: FrameSampling | None  # filled; None of an image
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class _Quest:
-    """What all images of one attempt share."""
+    """What all of one attempt share."""
 
     encoder: EncoderDescription
     reduction: ReductionSpec  # filled
     tenant: str
     deadline: Deadline
 
-    def key(self, sha256: bytes) -> bytes:
+    def wanted(self, media: MediaInput, sha256: bytes) -> _Wanted:
+        sampling = media.sampling_at(self.encoder)
+        return _Wanted(media, sha256, sampling, self._key(sha256, sampling))
+
+    def _key(self, sha256: bytes, sampling: FrameSampling | None) -> bytes:
         return content_key(
             codec_version=CODEC_VERSION,
             fingerprint=self.encoder.fingerprint,
@@ -68,6 +72,7 @@ class _Quest:
             dtype=DTYPE_NAMES[self.encoder.dtype],
             tenant=self.tenant,
             media_sha256=sha256,
+            sampling=sampling,
         )
 
 
@@ -97,24 +102,24 @@ class ImageResolver:
         await self._link.aclose()
 
     async def resolve(
-        self, images: Sequence[ImageInput], reduction: ReductionSpec, tenant: str, *, deadline: Deadline = NO_DEADLINE
+        self, media: Sequence[MediaInput], reduction: ReductionSpec, tenant: str, *, deadline: Deadline = NO_DEADLINE
     ) -> list[ResolvedImage]:
-        """The tokens of each image, in order. Equal images are resolved once; all come from one and the same encoder.
+        """The tokens of each image and video, in order. Equal ones are resolved once; all come from one and the same encoder.
 
         Raises:
-            InvalidArgument: an image or the reduction is bad; names the field.
+            InvalidArgument: an image, a video or the reduction is bad; names the field.
             MissingImages: all the digests that are known nowhere.
             ResourceExhausted: the encoder is busy.
             DeadlineExceeded: the deadline passed.
             Unavailable: the encoder is needed and away, or does not fit.
         """
         with self._tracer.start_as_current_span(names.SPAN_RESOLVE_IMAGES) as span:
-            digests = await asyncio.gather(*(_digest(image) for image in images))
+            digests = await asyncio.gather(*(one.digest() for one in media))
             for _ in range(ATTEMPTS):
                 encoder = self._link.paired()
                 quest = _Quest(encoder, reduction.filled_from(encoder.defaults), tenant, deadline)
                 try:
-                    resolved = await self._attempt(quest, images, digests)
+                    resolved = await self._attempt(quest, [quest.wanted(*one) for one in zip(media, digests, strict=True)])
                 except EncoderChanged:
                     await self._link.learn()
                     continue
@@ -122,70 +127,65 @@ class ImageResolver:
                 return resolved
             raise Unavailable("the encoder is being replaced")
 
-    async def _attempt(self, quest: _Quest, images: Sequence[ImageInput], digests: Sequence[bytes]) -> list[ResolvedImage]:
-        wanted = _distinct(images, digests)
-        found = await self._look_up(quest, list(wanted))
-        lacking = [digest for digest in wanted if digest not in found]
+    async def _attempt(self, quest: _Quest, wanted: Sequence[_Wanted]) -> list[ResolvedImage]:
+        distinct = _distinct(wanted)
+        found = await self._look_up(quest, distinct)
+        lacking = {key: one for key, one in distinct.items() if key not in found}
         if lacking:
             quest.deadline.check("the images were found")
-            found.update(await self._ask_encoder(quest, {digest: wanted[digest] for digest in lacking}))
-        first = {digest: index for index, digest in reversed(list(enumerate(digests)))}
-        return [_repeated(found[d], again=first[d] != index) for index, d in enumerate(digests)]
+            found.update(await self._ask_encoder(quest, lacking))
+        first = {one.key: index for index, one in reversed(list(enumerate(wanted)))}
+        return [_repeated(found[one.key], again=first[one.key] != index) for index, one in enumerate(wanted)]
 
-    async def _look_up(self, quest: _Quest, digests: Sequence[bytes]) -> dict[bytes, ResolvedImage]:
+    async def _look_up(self, quest: _Quest, wanted: Mapping[bytes, _Wanted]) -> dict[bytes, ResolvedImage]:
         started = time.perf_counter()
-        hits = await self._cache.get_many([quest.key(digest) for digest in digests])
+        hits = await self._cache.get_many(list(wanted))
         lookup_ms = _ms_since(started)
         found = {}
-        for digest, hit in zip(digests, hits, strict=True):
+        for (key, one), hit in zip(wanted.items(), hits, strict=True):
             if hit is not None and misfit(hit.value, quest.encoder) is None:
-                found[digest] = ResolvedImage(hit.value, digest, hit.place, quest.key(digest), lookup_ms=lookup_ms)
+                found[key] = ResolvedImage(hit.value, one.sha256, hit.place, key, lookup_ms=lookup_ms)
         return found
 
-    async def _ask_encoder(self, quest: _Quest, wanted: dict[bytes, ImageInput]) -> dict[bytes, ResolvedImage]:
+    async def _ask_encoder(self, quest: _Quest, wanted: Mapping[bytes, _Wanted]) -> dict[bytes, ResolvedImage]:
         """All at once. A missing digest waits for the others, so that all can be named; any other error ends the rest."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = {digest: group.create_task(self._encode(quest, digest, image)) for digest, image in wanted.items()}
+                tasks = {key: group.create_task(self._encode(quest, one)) for key, one in wanted.items()}
         except BaseExceptionGroup as errors:
             raise _foremost(errors) from None
-        answers = {digest: task.result() for digest, task in tasks.items()}
-        missing = [digest for digest, answer in answers.items() if answer is None]
+        answers = {key: task.result() for key, task in tasks.items()}
+        missing = [wanted[key] for key, answer in answers.items() if answer is None]
         if missing:
-            raise MissingImages(missing, field=wanted[missing[0]].field)
-        return {digest: answer for digest, answer in answers.items() if answer is not None}
+            raise MissingImages(list(dict.fromkeys(one.sha256 for one in missing)), field=missing[0].media.field)
+        return {key: answer for key, answer in answers.items() if answer is not None}
 
-    async def _encode(self, quest: _Quest, digest: bytes, image: ImageInput) -> ResolvedImage | None:
+    async def _encode(self, quest: _Quest, wanted: _Wanted) -> ResolvedImage | None:
         started = time.perf_counter()
         try:
             reply = await self._link.encode(
-                digest, image.data, quest.reduction, encoder=quest.encoder, field=image.field, deadline=quest.deadline
+                wanted.media.encode_request(wanted.sha256, wanted.sampling),
+                quest.reduction,
+                sha256=wanted.sha256,
+                encoder=quest.encoder,
+                field=wanted.media.field,
+                deadline=quest.deadline,
             )
         except MissingImages:
             return None
-        self._cache.remember(quest.key(digest), reply.tokens)
-        key = quest.key(digest)
-        return ResolvedImage(reply.tokens, digest, reply.place, key, timings=reply.timings, encode_ms=_ms_since(started))
+        self._cache.remember(wanted.key, reply.tokens)
+        return ResolvedImage(
+            reply.tokens, wanted.sha256, reply.place, wanted.key, timings=reply.timings, encode_ms=_ms_since(started)
+        )
 
 
-async def _digest(image: ImageInput) -> bytes:
-    data = image.data
-    if data is not None:
-        return await off_loop_if_large(len(data), lambda: hashlib.sha256(data).digest())
-    if image.sha256 is None:
-        raise InvalidArgument(image.field, "neither bytes nor a digest")
-    if len(image.sha256) != DIGEST_BYTES:
-        raise InvalidArgument(f"{image.field}.sha256", f"{len(image.sha256)} bytes", limit=f"{DIGEST_BYTES} bytes")
-    return image.sha256
-
-
-def _distinct(images: Sequence[ImageInput], digests: Sequence[bytes]) -> dict[bytes, ImageInput]:
-    """Each image once: its first mention, but rather one that brings the bytes."""
-    wanted: dict[bytes, ImageInput] = {}
-    for digest, image in zip(digests, images, strict=True):
-        if digest not in wanted or (wanted[digest].data is None and image.data is not None):
-            wanted[digest] = image
-    return wanted
+def _distinct(wanted: Sequence[_Wanted]) -> dict[bytes, _Wanted]:
+    """Each by its key: its first mention, but rather one that brings more than a name."""
+    distinct: dict[bytes, _Wanted] = {}
+    for one in wanted:
+        if one.key not in distinct or (one.media.has_content and not distinct[one.key].media.has_content):
+            distinct[one.key] = one
+    return distinct
 
 
 def _repeated(image: ResolvedImage, *, again: bool) -> ResolvedImage:
@@ -201,7 +201,8 @@ def _foremost(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _describe(span: Span, images: Sequence[ResolvedImage]) -> None:
-    span.set_attribute(names.ATTR_IMAGES, len(images))
+    videos = sum(image.tokens.frames is not None for image in images)
+    span.set_attributes({names.ATTR_IMAGES: len(images) - videos, names.ATTR_VIDEOS: videos})
     span.set_attribute(names.ATTR_PLACES, [image.place.name.lower() for image in images])
 
 

@@ -30,6 +30,7 @@ class Limits:
     max_logprobs: int
     max_queue: int
     max_positions: int
+    max_videos: int
 
     def check_sampling(self, spec: SamplingSpec) -> None:
         """Raises InvalidArgument naming the field and the limit."""

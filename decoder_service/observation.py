@@ -11,7 +11,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from decoder_service.answering import Asked
-from decoder_service.chat import Chat
+from decoder_service.chat import Chat, MediaKind
 from decoder_service.question import Question
 from decoder_service.request import Result
 from vscan.errors import VScanError
@@ -77,8 +77,10 @@ class Observation:
         """The request was read."""
         operation = "chat" if isinstance(question.prompt, Chat) else "text_completion"
         self._span.set_attribute(names.ATTR_GEN_AI_OPERATION, operation)
-        self._span.set_attribute(names.ATTR_IMAGES, len(question.images))
-        add_request_fields(images=len(question.images))
+        videos = sum(one.kind is MediaKind.VIDEO for one in question.media)
+        images = len(question.media) - videos
+        self._span.set_attributes({names.ATTR_IMAGES: images, names.ATTR_VIDEOS: videos})
+        add_request_fields(images=images, videos=videos)
 
     def accepted(self, asked: Asked) -> None:
         """The engine has it."""

@@ -8,11 +8,11 @@ import torch
 
 from vscan.content_key import DIGEST_BYTES
 from vscan.errors import InvalidArgument
-from vscan.specs import ReductionSpec
+from vscan.specs import FrameSampling, ReductionSpec
 from vscan.tensors import DTYPE_NAMES, dtype_from_proto
 from vscan.v1 import encoder_pb2
 from vscan.visual_tokens import CODEC_VERSION
-from vscan.wire import reduction_from_proto
+from vscan.wire import frame_sampling_from_proto, reduction_from_proto
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,7 @@ class EncoderDescription:
     dtype: torch.dtype
     codec_version: int
     defaults: ReductionSpec  # every field set
+    frame_sampling: FrameSampling | None  # of a video where a request does not say; None: it takes no videos
 
     @classmethod
     def from_proto(cls, message: encoder_pb2.DescribeEncoderResponse) -> EncoderDescription:
@@ -43,6 +44,7 @@ class EncoderDescription:
             dtype=dtype_from_proto(message.dtype),
             codec_version=message.codec_version,
             defaults=defaults,
+            frame_sampling=frame_sampling_from_proto(message.defaults.frame_sampling, "defaults.frame_sampling"),
         )
 
 

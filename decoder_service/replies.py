@@ -63,6 +63,7 @@ def _image_report(image: ResolvedImage, report_kept: bool) -> visual_tokens_pb2.
         tokens_after=image.tokens.kept_count,
         place=int(image.place),  # type: ignore[arg-type]  # the same numbers
         kept=image.tokens.to_proto(with_tokens=False) if report_kept else None,
+        frames=None if image.tokens.frames is None else image.tokens.frames.to_proto(),
     )
 
 

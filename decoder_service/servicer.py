@@ -30,6 +30,7 @@ class Identity:
 
     model: str
     family: str
+    takes_videos: bool
     pair_fingerprint: bytes
     raw_prompts: bool
 
@@ -77,7 +78,8 @@ class _Opened:
     identity: Identity
 
     def read(self, request: decoder_pb2.GenerateRequest) -> Question:
-        question = read_question(request, self.answering.limits)
+        videoless = None if self.identity.takes_videos else self.identity.family
+        question = read_question(request, self.answering.limits, videoless=videoless)
         if isinstance(question.prompt, RawPrompt) and not self.identity.raw_prompts:
             raise PermissionDenied("raw: raw prompts are not allowed here; send a chat")
         return question

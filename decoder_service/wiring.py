@@ -259,7 +259,11 @@ def _prune(settings: DecoderSettings, half: _Half) -> PruneSpec:
 
 
 def _limits(settings: DecoderSettings, half: _Half) -> Limits:
-    of_model = {"max_context_tokens": half.max_context_tokens, "max_positions": half.language.shape.max_context_tokens}
+    of_model = {
+        "max_context_tokens": half.max_context_tokens,
+        "max_positions": half.language.shape.max_context_tokens,
+        "max_videos": settings.max_videos if half.language.takes_videos else 0,
+    }
     return Limits(**of_model, **{field: getattr(settings, field) for field in Limits.__slots__ if field not in of_model})
 
 
@@ -267,6 +271,7 @@ def _identity(settings: DecoderSettings, half: _Half) -> Identity:
     return Identity(
         model=half.name,
         family=half.language.family,
+        takes_videos=half.language.takes_videos,
         pair_fingerprint=half.checkpoint.pair_fingerprint(),
         raw_prompts=settings.raw_prompts_allowed,
     )

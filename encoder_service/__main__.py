@@ -28,7 +28,7 @@ from vscan.rpc.address import parse_address
 from vscan.rpc.listening import check_free
 from vscan.rpc.server import RpcServer
 from vscan.rpc.service_main import run_service
-from vscan.specs import ReductionSpec
+from vscan.specs import FrameSampling, ReductionSpec
 from vscan.telemetry.metrics import CacheMetrics, EncoderMetrics, TokenMetrics
 from vscan.telemetry.providers import Telemetry
 from vscan.v1 import encoder_pb2_grpc
@@ -50,20 +50,26 @@ async def build(settings: EncoderSettings, telemetry: Telemetry) -> EncoderServi
     checkpoint = Checkpoint.open(settings.model or checkpoint_dir())
     model = _load(settings, checkpoint)
     metrics = EncoderMetrics(telemetry.meter)
-    pipeline = Pipeline(model, settings.image_limits, _bounds(settings), tracer=telemetry.tracer, metrics=metrics)
+    pipeline = Pipeline(model, settings.media_limits, _bounds(settings), tracer=telemetry.tracer, metrics=metrics)
     cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
     encoder = ImageEncoder(
-        identify(checkpoint, model, _name(settings, checkpoint)),
+        identify(checkpoint, model, _name(settings, checkpoint), max_video_frames=settings.max_video_frames),
         pipeline,
         cache,
         grid=model.grid,
         defaults=_defaults(settings, model),
-        limits=settings.image_limits,
+        frame_sampling=_frame_sampling(settings, model),
+        limits=settings.media_limits,
         tracer=telemetry.tracer,
         metrics=metrics,
         token_metrics=TokenMetrics(telemetry.meter),
     )
-    servicer = EncoderServicer(encoder, max_lookup_digests=settings.max_lookup_digests, max_queue=settings.max_queue)
+    servicer = EncoderServicer(
+        encoder,
+        max_lookup_digests=settings.max_lookup_digests,
+        max_queue=settings.max_queue,
+        max_message_bytes=settings.max_message_bytes,
+    )
     encoder_pb2_grpc.add_VisionEncoderServicer_to_server(servicer, rpc.server)  # type: ignore[no-untyped-call]
     return EncoderService(rpc, encoder, pipeline, cache)
 
@@ -95,6 +101,7 @@ def _load(settings: EncoderSettings, checkpoint: Checkpoint) -> VisionModel:
         shallow_layer=settings.shallow_layer,
         window=settings.window,
         skip_padding=settings.skip_padding,
+        video_max_tokens=settings.video_max_tokens,
     )
 
 
@@ -110,12 +117,21 @@ def _defaults(settings: EncoderSettings, model: VisionModel) -> ReductionSpec:
     return settings.reduction
 
 
+def _frame_sampling(settings: EncoderSettings, model: VisionModel) -> FrameSampling | None:
+    if settings.frame_sampling is not None and model.frame_sampling is None:
+        raise StartupError(f"video_frames, video_frames_per_second: {model.family} takes no videos")
+    return settings.frame_sampling or model.frame_sampling
+
+
 def _bounds(settings: EncoderSettings) -> PipelineBounds:
+    image_workers = settings.image_workers or min(_MOST_DEFAULT_IMAGE_WORKERS, os.cpu_count() or 1)
     return PipelineBounds(
         max_queue=settings.max_queue,
+        max_queue_bytes=settings.max_queue_bytes,
         max_batch_tiles=settings.max_batch_tiles,
         batch_wait_ms=settings.batch_wait_ms,
-        image_workers=settings.image_workers or min(_MOST_DEFAULT_IMAGE_WORKERS, os.cpu_count() or 1),
+        image_workers=image_workers,
+        video_workers=settings.video_workers or max(1, image_workers // 2),
     )
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from encoder_service.images import ImageLimits
+from encoder_service.media import MediaLimits
+from encoder_service.videos import VideoLimits
 from vscan.cache.settings import CacheSettings
 from vscan.config import ServiceSettings
 from vscan.model_settings import ModelSettings
 from vscan.rpc.settings import Bind, RpcSettings
 from vscan.specs import (
     DEFAULT_AVERAGE,
+    MAX_FRAMES_PER_SECOND,
     Budget,
+    FrameCount,
+    FrameRate,
+    FrameSampling,
     Ratio,
     ReductionMethod,
     ReductionSpec,
@@ -24,7 +31,7 @@ from vscan.specs import (
 from vscan.telemetry.settings import TelemetrySettings
 
 _MEBIBYTE = 2**20
-_MESSAGE_OVERHEAD_BYTES = 4096  # of a request around its image
+_MESSAGE_OVERHEAD_BYTES = 4096  # of a request around its image, or around the frames of its video
 
 
 class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettings, ServiceSettings):
@@ -42,8 +49,8 @@ class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettin
     )
     skip_padding: bool = Field(
         default=True,
-        description="Whether tokens of padding are neither kept nor merged. `false`: as the paper's authors' release, which "
-        "spends budget on them.",
+        description="Whether tokens of padding are neither kept nor merged, nor counted by budgets. `false`: as the paper's "
+        "authors' release, which spends budget on them.",
     )
     reduction_method: ReductionMethod = Field(
         default=ReductionMethod.VSCAN, description="Method of requests that name none: `vscan`, `global`, `local`, …"
@@ -70,6 +77,25 @@ class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettin
         default=True, description="Whether dropped tokens are merged into kept ones, for requests that do not say."
     )
 
+    video_frames: int | None = Field(
+        default=None,
+        ge=1,
+        description="Frames looked at of a video whose request does not say which. Unset: the family's (Video-LLaVA 8).",
+    )
+    video_frames_per_second: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_FRAMES_PER_SECOND,
+        description="Frames looked at of each second of a video whose request does not say which. Unset: the family's "
+        "(Qwen2.5-VL 2).",
+    )
+    video_max_tokens: int = Field(
+        default=24_576,
+        ge=1,
+        description="Most tokens of one video, before reduction. Qwen2.5-VL makes the frames of a long one smaller to keep to "
+        "it; a video that cannot is refused.",
+    )
+
     max_image_bytes: int = Field(default=20 * _MEBIBYTE, ge=1, description="Largest image file, in bytes.")
     max_image_pixels: int = Field(
         default=50_000_000, ge=1, description="Most pixels of an image, read from its header before it is decoded."
@@ -78,40 +104,95 @@ class EncoderSettings(ModelSettings, CacheSettings, RpcSettings, TelemetrySettin
     max_aspect: float = Field(
         default=20.0, ge=1, allow_inf_nan=False, description="Largest ratio of an image's longer to its shorter side."
     )
+    max_video_bytes: int = Field(
+        default=50 * _MEBIBYTE, ge=1, description="Largest video file, or all frames of one video that is sent so, in bytes."
+    )
+    max_video_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest video, in seconds. A file may have 240 frames for each of them.",
+    )
+    max_video_frames: int = Field(default=64, ge=1, description="Most frames of one video that are looked at, or sent.")
+    max_video_frame_pixels: int = Field(
+        default=9_000_000, ge=1, description="Most pixels of a frame; the limits on an image's sides are a frame's too."
+    )
+    max_video_decoded_pixels: int = Field(
+        default=40_000_000_000,
+        ge=1,
+        description="Most pixels of all frames of a file that are decoded on the way to those looked at. Ten minutes of "
+        "1920 x 1080 pixels at 30 frames a second have 37 thousand million.",
+    )
     max_lookup_digests: int = Field(default=256, ge=1, description="Most digests in one Lookup.")
     max_queue: int = Field(
-        default=64, ge=1, description="Images that may wait to be encoded; one more gets RESOURCE_EXHAUSTED with a retry delay."
+        default=64,
+        ge=1,
+        description="Images that may wait to be encoded, and as many videos. "
+        "One more gets RESOURCE_EXHAUSTED with a retry delay.",
+    )
+    max_queue_bytes: int = Field(
+        default=1024 * _MEBIBYTE,
+        ge=1,
+        description="Most bytes that the images which wait may hold, files and prepared pixels together, and as many the "
+        "videos. One more gets RESOURCE_EXHAUSTED, and none is prepared meanwhile. A single one may have more.",
     )
     max_batch_tiles: int = Field(
         default=16, ge=1, description="Most tiles of one device pass. A tile of many tokens counts as one for each 576 of them."
     )
     batch_wait_ms: float = Field(
-        default=3.0, ge=0, allow_inf_nan=False, description="Longest that an image waits for company in a device pass."
+        default=3.0, ge=0, allow_inf_nan=False, description="Longest that an image or video waits for company in a device pass."
     )
     image_workers: int | None = Field(
         default=None,
         ge=1,
         le=256,
-        description="Threads that decode and resize images. Unset: as many as there are cores, at most 4.",
+        description="Threads that decode and resize images, one each. Unset: as many as there are cores, at most 4.",
+    )
+    video_workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads that decode and resize videos, one each, so that images wait for no video. Unset: half as many as "
+        "for images, at least 1.",
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if len(self._budgets()) > 1:
             raise ValueError("reduction_tokens_per_tile, reduction_ratio and reduction_target_average exclude each other")
-        if self.max_image_bytes + _MESSAGE_OVERHEAD_BYTES > self.max_message_bytes:
-            raise ValueError("max_message_bytes must be larger than max_image_bytes")
+        for name in ("max_image_bytes", "max_video_bytes"):
+            if getattr(self, name) + _MESSAGE_OVERHEAD_BYTES > self.max_message_bytes:
+                raise ValueError(f"max_message_bytes must be larger than {name}")
+        if self.video_frames is not None and self.video_frames_per_second is not None:
+            raise ValueError("video_frames and video_frames_per_second exclude each other")
+        if self.video_frames is not None and self.video_frames > self.max_video_frames:
+            raise ValueError("video_frames must be at most max_video_frames")
         return self
 
     @property
-    def image_limits(self) -> ImageLimits:
-        """What images are refused."""
-        return ImageLimits(
+    def media_limits(self) -> MediaLimits:
+        """What images and videos are refused."""
+        image = ImageLimits(
             max_bytes=self.max_image_bytes,
             max_pixels=self.max_image_pixels,
             min_side=self.min_image_side_pixels,
             max_aspect_ratio=self.max_aspect,
         )
+        video = VideoLimits(
+            max_bytes=self.max_video_bytes,
+            max_seconds=self.max_video_seconds,
+            max_frames=self.max_video_frames,
+            max_decoded_pixels=self.max_video_decoded_pixels,
+            frame=replace(image, max_pixels=self.max_video_frame_pixels),
+        )
+        return MediaLimits(image, video)
+
+    @property
+    def frame_sampling(self) -> FrameSampling | None:
+        """Which frames of a video are looked at where a request does not say; None: as the family has it."""
+        if self.video_frames is not None:
+            return FrameCount(self.video_frames)
+        return None if self.video_frames_per_second is None else FrameRate(self.video_frames_per_second)
 
     @property
     def reduction(self) -> ReductionSpec:

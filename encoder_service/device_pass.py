@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, compress, repeat
 
 import torch
 from opentelemetry.trace import SpanContext
 
 from encoder_service.reduction.budget import Grid, ReductionPlan
 from encoder_service.reduction.reduce import ReducedTiles, Scores, reduce_tiles
-from encoder_service.vision.base import PreparedImage, VisionModel
+from encoder_service.vision.base import PreparedImage, VisionModel, tiles_worth
 from vscan.visual_tokens import VisualTokens
-
-# A tile of 24 x 24 tokens, as CLIP ViT-L/14-336 has it.
-_TILE_TOKENS = 576
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileJob:
-    """One image, ready for the device."""
+    """One image or video, ready for the device."""
 
     image: PreparedImage
     plans: tuple[ReductionPlan, ...]  # one for each tile
@@ -44,12 +41,21 @@ class TileJob:
     @property
     def tiles(self) -> int:
         """Passes of the vision transformer."""
-        return len(self.plans)
+        return len(self._counted())
 
     @property
     def size(self) -> int:
-        """Its size in a batch: its tiles, where a large one counts for as many as would have its tokens."""
-        return sum(-(-plan.grid.tokens // _TILE_TOKENS) for plan in self.plans)
+        """Its size in a batch."""
+        return sum(tiles_worth(grid) for grid in self._counted())
+
+    @property
+    def least_kept(self) -> int:
+        """Tokens that will be left for certain: of a tile with padding it may be fewer than its plan says."""
+        valid = self.image.valid or repeat(None)
+        return sum(plan.keep_tokens for plan, mask in zip(self.plans, valid, strict=False) if mask is None)
+
+    def _counted(self) -> list[Grid]:
+        return list(compress(self.image.grids, self.image.counted or repeat(True)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,20 +69,26 @@ class PassResult:
 
 
 class DevicePass:
-    """Runs batches; called from one thread only, which alone uses the model's tensors."""
+    """Runs batches; called from one thread only, which alone uses the model's tensors.
 
-    def __init__(self, model: VisionModel) -> None:
+    Args:
+        max_tiles: about how many go through the transformer at a time; None: a whole batch.
+    """
+
+    def __init__(self, model: VisionModel, max_tiles: int | None = None) -> None:
         self._model = model
+        self._max_tiles = max_tiles
 
     @torch.inference_mode()
     def __call__(self, jobs: Sequence[TileJob]) -> list[PassResult]:
         """The result of each job, in order."""
         start = time.time_ns()
-        seen = self._model.look([job.image for job in jobs])
+        seen = self._model.look([job.image for job in jobs], self._max_tiles)
         self._wait_for_device()
         middle = time.time_ns()
         tokens = self._model.project(seen.features)
-        tiles = iter(_reduced(tokens, seen.scores, jobs, skip_padding=self._model.scan.skip_padding))
+        skip_padding = self._model.scan.skip_padding
+        tiles = iter(_reduced(tokens, seen.scores, jobs, skip_padding=skip_padding, max_tiles=self._max_tiles))
         values = [self._model.assemble(job.image, [next(tiles) for _ in job.plans]) for job in jobs]
         end = time.time_ns()
         return [PassResult(value, Interval(start, middle), Interval(middle, end)) for value in values]
@@ -87,21 +99,23 @@ class DevicePass:
             torch.cuda.synchronize(self._model.device)
 
 
-def _reduced(tokens: torch.Tensor, scores: Scores, jobs: Sequence[TileJob], *, skip_padding: bool) -> list[ReducedTiles]:
+def _reduced(
+    tokens: torch.Tensor, scores: Scores, jobs: Sequence[TileJob], *, skip_padding: bool, max_tiles: int | None
+) -> list[ReducedTiles]:
     """Each tile's reduction, on the CPU, as a batch of one. Tiles with one plan are reduced together, whoever asked.
 
     Args:
         tokens, scores: packed, tile after tile, [rows, hidden] and [rows].
     """
     plans = [plan for job in jobs for plan in job.plans]
-    valid = [mask for job in jobs for mask in job.image.valid or (None,) * job.tiles]
+    valid = [mask for job in jobs for mask in job.image.valid or (None,) * len(job.plans)]
     seeds = torch.tensor([seed for job in jobs for seed in job.tile_seeds], device=tokens.device)
     starts = list(accumulate((plan.grid.tokens for plan in plans), initial=0))
     members: dict[ReductionPlan, list[int]] = {}
     for tile, plan in enumerate(plans):
         members.setdefault(plan, []).append(tile)
     found: dict[int, ReducedTiles] = {}
-    for plan, group in members.items():
+    for plan, group in _groups(members, max_tiles):
         first_rows = [starts[tile] for tile in group]
         together = reduce_tiles(
             _tiles(tokens, first_rows, plan.grid),
@@ -112,6 +126,13 @@ def _reduced(tokens: torch.Tensor, scores: Scores, jobs: Sequence[TileJob], *, s
         ).to("cpu")
         found |= {tile: together[row : row + 1] for row, tile in enumerate(group)}
     return [found[tile] for tile in range(len(plans))]
+
+
+def _groups(members: Mapping[ReductionPlan, list[int]], max_tiles: int | None) -> Iterator[tuple[ReductionPlan, list[int]]]:
+    """Tiles of one plan, about `max_tiles` at a time."""
+    for plan, tiles in members.items():
+        step = len(tiles) if max_tiles is None else max(1, max_tiles // tiles_worth(plan.grid))
+        yield from ((plan, tiles[start : start + step]) for start in range(0, len(tiles), step))
 
 
 def _tiles(rows: torch.Tensor, starts: Sequence[int], grid: Grid) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What an encoder is, in 256 bits: two with one fingerprint make the same visual tokens of the same image."""
+"""What an encoder is, in 256 bits: two with one fingerprint make the same visual tokens of the same image or video."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ CODE_REVISION = 1
 _NOT_CONFIGURATION = {"transformers_version", "processor_class", "_processor_class"}
 
 
-def fingerprint(model: VisionModel) -> bytes:
-    """SHA-256 over weights, configuration, scan settings, dtype and code revision, 32 bytes. One tensor is copied at a time."""
-    return framed_sha256(_fields(model))
+def fingerprint(model: VisionModel, *, max_video_frames: int | None = None) -> bytes:
+    """SHA-256 over weights, configuration, scan settings, dtype and code revision, 32 bytes. One tensor is copied at a time.
+
+    `max_video_frames` bounds what a rate of frames gives, so it is one of a family that takes videos.
+    """
+    return framed_sha256(_fields(model, max_video_frames))
 
 
-def _fields(model: VisionModel) -> Iterator[bytes]:
+def _fields(model: VisionModel, max_video_frames: int | None) -> Iterator[bytes]:
     yield b"vscan encoder"
     yield str(CODE_REVISION).encode()
     yield model.family.encode()
     yield DTYPE_NAMES[model.dtype].encode()
     yield json.dumps(asdict(model.scan), sort_keys=True).encode()
     yield json.dumps(_identity(model.configuration()), sort_keys=True).encode()
+    if model.frame_sampling is not None:
+        yield f"{max_video_frames} frames".encode()
     for name, tensor in sorted(model.named_tensors(), key=lambda entry: entry[0]):
         yield name.encode()
         yield f"{tensor.dtype} {tuple(tensor.shape)}".encode()

@@ -25,12 +25,12 @@ class EncoderIdentity:
     scan: ScanSettings
 
 
-def identify(checkpoint: Checkpoint, model: VisionModel, name: str) -> EncoderIdentity:
+def identify(checkpoint: Checkpoint, model: VisionModel, name: str, *, max_video_frames: int) -> EncoderIdentity:
     """The identity of a loaded model, to be called `name`. Reads every weight once."""
     return EncoderIdentity(
         model=name,
         family=model.family,
-        fingerprint=fingerprint(model),
+        fingerprint=fingerprint(model, max_video_frames=max_video_frames),
         pair_fingerprint=checkpoint.pair_fingerprint(),
         hidden_size=model.hidden_size,
         dtype=model.dtype,

@@ -1,28 +1,28 @@
-"""Images to visual tokens, remembered: the caches, one flight for each key, and behind them the pipeline.
+"""Images and videos to visual tokens, remembered: the caches, one flight for each key, and behind them the pipeline.
 
 An entry is written only under a digest that was computed here from bytes. A digest that a caller sends is only looked up.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from opentelemetry.trace import Span, Tracer
 
 from encoder_service.cache.single_flight import SingleFlight
 from encoder_service.identity import EncoderIdentity
-from encoder_service.images import ImageLimits, check_bytes
+from encoder_service.media import Media, MediaLimits
 from encoder_service.pipeline import Pipeline
 from encoder_service.reduction.budget import Grid, plan_reduction
+from encoder_service.reply_size import TooLargeToSend, too_large_to_send
 from vscan.cache.place import Place
 from vscan.cache.tiers import CacheHit, TieredCache
 from vscan.content_key import content_key
 from vscan.errors import InvalidArgument, MissingImages
 from vscan.offload import off_loop_if_large
-from vscan.specs import ReductionSpec
+from vscan.specs import FrameCount, FrameSampling, ReductionSpec, filled_sampling
 from vscan.telemetry import names
 from vscan.telemetry.logs import add_request_fields, short_digest
 from vscan.telemetry.metrics import EncoderMetrics, TokenMetrics
@@ -45,7 +45,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """The tokens of one image, and how they came."""
+    """The tokens of one image or video, and how they came."""
 
     value: VisualTokens
     place: Place
@@ -72,14 +72,19 @@ class ImageEncoder:
         *,
         grid: Grid,
         defaults: ReductionSpec,
-        limits: ImageLimits,
+        frame_sampling: FrameSampling | None,
+        limits: MediaLimits,
         tracer: Tracer,
         metrics: EncoderMetrics,
         token_metrics: TokenMetrics,
     ) -> None:
-        """`grid` is the one that budgets are checked against before anything is done; `defaults` has every field set."""
+        """`grid` is the one that budgets are checked against before anything is done; `defaults` has every field set.
+
+        `frame_sampling` is what a video gets that asks for none; without it, videos are refused.
+        """
         self.identity = identity
         self.defaults = defaults
+        self.frame_sampling = frame_sampling
         self.limits = limits
         self._pipeline = pipeline
         self._cache = cache
@@ -90,29 +95,35 @@ class ImageEncoder:
         self._token_metrics = token_metrics
         self.filled(ReductionSpec())
 
-    async def encode(self, data: bytes, reduction: ReductionSpec, tenant: str) -> Encoding:
-        """The tokens of an image file: from a cache, from another request's encoding, or encoded now.
+    async def encode(self, media: Media, reduction: ReductionSpec, tenant: str, max_bytes: int | None = None) -> Encoding:
+        """The tokens of an image or video: from a cache, from another request's encoding, or encoded now.
+
+        Nothing is encoded of which it is certain that more than `max_bytes` of tokens would come.
 
         Raises:
-            InvalidArgument: the image, or the spec; names the field and the limit.
+            InvalidArgument: the image or video, or the spec; names the field and the limit.
             ResourceExhausted: too many wait.
             Unavailable: the service is stopping, or its worker has died.
         """
         began = time.perf_counter()
-        check_bytes(data, self.limits)
+        media.check(self.limits)
         filled = self.filled(reduction)
         with self._tracer.start_as_current_span(names.SPAN_ENCODE, record_exception=False) as span:
-            sha256 = await off_loop_if_large(len(data), hashlib.sha256(data).digest)
-            key = self._key(sha256, filled, tenant)
-            span.set_attribute(names.ATTR_IMAGE_BYTES, len(data))
-            found, shared = await self._flights.run(key, lambda: self._find_or_encode(key, sha256, data, filled))
+            sha256 = await off_loop_if_large(media.size_bytes, media.sha256)
+            key = self._key(sha256, filled, tenant, media.sampling)
+            span.set_attribute(names.ATTR_IMAGE_BYTES, media.size_bytes)
+            found, shared = await self._flown(
+                key, lambda: self._find_or_encode(key, sha256, media, filled, max_bytes), max_bytes
+            )
             if shared:
                 self._metrics.shared()
                 found = _as_shared(found)
             return self._ended(span, found, sha256, key, began)
 
-    async def find(self, sha256: bytes, reduction: ReductionSpec, tenant: str) -> Encoding:
-        """The tokens of an image named by its digest, 32 bytes, if they are in a cache.
+    async def find(
+        self, sha256: bytes, reduction: ReductionSpec, tenant: str, sampling: FrameSampling | None = None
+    ) -> Encoding:
+        """The tokens of an image, or of a video so sampled, named by its digest, 32 bytes, if they are in a cache.
 
         Raises:
             InvalidArgument: the spec.
@@ -121,16 +132,21 @@ class ImageEncoder:
         began = time.perf_counter()
         filled = self.filled(reduction)
         with self._tracer.start_as_current_span(names.SPAN_ENCODE, record_exception=False) as span:
-            key = self._key(sha256, filled, tenant)
+            key = self._key(sha256, filled, tenant, sampling)
             hit, get_ms = await self._get(key)
             if hit is None:
                 raise MissingImages([sha256])
             return self._ended(span, _Found(hit.value, hit.place, Timings(cache_get_ms=get_ms)), sha256, key, began)
 
-    async def lookup(self, digests: Sequence[bytes], reduction: ReductionSpec, tenant: str) -> list[Place | None]:
-        """Where the tokens of each image are, in the order of the digests; None if they are nowhere. Raises InvalidArgument."""
+    async def lookup(
+        self, digests: Sequence[bytes], reduction: ReductionSpec, tenant: str, sampling: FrameSampling | None = None
+    ) -> list[Place | None]:
+        """Where the tokens of each image, or video so sampled, are, in the order of the digests; None if they are nowhere.
+
+        Raises InvalidArgument.
+        """
         filled = self.filled(reduction)
-        return await self._cache.locate_many([self._key(digest, filled, tenant) for digest in digests])
+        return await self._cache.locate_many([self._key(digest, filled, tenant, sampling) for digest in digests])
 
     def filled(self, reduction: ReductionSpec) -> ReductionSpec:
         """A request's spec with the defaults in it, checked against the grid. Raises InvalidArgument below `reduction`."""
@@ -141,16 +157,41 @@ class ImageEncoder:
             raise error.below("reduction") from error
         return filled
 
+    def filled_sampling(
+        self, asked: FrameSampling | None, field: str = "video.sampling", *, sent_frames: bool = False
+    ) -> FrameSampling:
+        """Which frames of a video are looked at, the default filled in. Raises InvalidArgument, at or below `field`."""
+        if self.frame_sampling is None:
+            raise InvalidArgument(field.partition(".")[0], f"{self.identity.family} takes no videos")
+        most = self.limits.video.max_frames
+        if isinstance(asked, FrameCount) and asked.count > most:
+            raise InvalidArgument(f"{field}.frames", f"{asked.count}", limit=f"1 to {most}")
+        try:
+            return filled_sampling(asked, self.frame_sampling, sent_frames=sent_frames)
+        except InvalidArgument as error:
+            raise error.below("video") from error
+
     async def aclose(self) -> None:
         """Stops all work under way; who waits for it gets Unavailable."""
         await self._flights.aclose()
 
-    async def _find_or_encode(self, key: bytes, sha256: bytes, data: bytes, filled: ReductionSpec) -> _Found:
+    async def _flown(self, key: bytes, make: Callable[[], Awaitable[_Found]], max_bytes: int | None) -> tuple[_Found, bool]:
+        while True:
+            try:
+                return await self._flights.run(key, make)
+            except TooLargeToSend as error:
+                if max_bytes is not None:
+                    raise too_large_to_send(error.size_bytes, max_bytes) from error
+                # Another's flight, which ended for want of room in that one's message.
+
+    async def _find_or_encode(
+        self, key: bytes, sha256: bytes, media: Media, filled: ReductionSpec, max_bytes: int | None
+    ) -> _Found:
         # The look into the caches is part of the flight: else one that landed in between would be flown again.
         hit, get_ms = await self._get(key)
         if hit is not None:
             return _Found(hit.value, hit.place, Timings(cache_get_ms=get_ms))
-        encoded = await self._pipeline.encode(data, sha256, filled)
+        encoded = await self._pipeline.encode(media, sha256, filled, max_bytes)
         self._token_metrics.record("encoder", encoded.value.unreduced_count, encoded.value.kept_count)
         put_ms = await self._put(key, encoded.value)
         timings = Timings(
@@ -175,7 +216,7 @@ class ImageEncoder:
             await self._cache.put(key, value)
         return _since_ms(began)
 
-    def _key(self, sha256: bytes, filled: ReductionSpec, tenant: str) -> bytes:
+    def _key(self, sha256: bytes, filled: ReductionSpec, tenant: str, sampling: FrameSampling | None) -> bytes:
         return content_key(
             codec_version=CODEC_VERSION,
             fingerprint=self.identity.fingerprint,
@@ -183,6 +224,7 @@ class ImageEncoder:
             dtype=DTYPE_NAMES[self.identity.dtype],
             tenant=tenant,
             media_sha256=sha256,
+            sampling=sampling,
         )
 
     def _ended(self, span: Span, found: _Found, sha256: bytes, key: bytes, began: float) -> Encoding:
@@ -195,6 +237,9 @@ class ImageEncoder:
                 names.ATTR_TOKENS_AFTER: after,
             }
         )
+        if found.value.frames is not None:
+            span.set_attribute(names.ATTR_VIDEO_FRAMES, len(found.value.frames.seconds))
+            add_request_fields(frames=len(found.value.frames.seconds))
         add_request_fields(image=short_digest(sha256), place=place, tokens_before=before, tokens_after=after)
         timings = replace(found.timings, total_ms=_since_ms(began))
         return Encoding(value=found.value, place=found.place, sha256=sha256, content_key=key, timings=timings)

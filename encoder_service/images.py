@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -56,25 +56,75 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
     Raises:
         InvalidArgument: not an image of a known format, truncated, damaged, or over a limit.
     """
-    check_bytes(data, limits)
+    check_bytes(data, limits.max_bytes)
     name, plugin = _recognise(data)
     with _refusing(name):
         if name == "WebP" and (size := _webp_size(data)):
-            _check_size(size, limits)  # its plugin allocates the canvas when it opens the file
+            check_size(size, limits)  # its plugin allocates the canvas when it opens the file
         if name == "JPEG" and (scans := data.count(_START_OF_SCAN)) > MAX_JPEG_SCANS:
             raise InvalidArgument(_FIELD, f"{scans:,} JPEG scans", limit=f"{MAX_JPEG_SCANS}")
         image = plugin(io.BytesIO(data))
-        _check_size(image.size, limits)
+        check_size(image.size, limits)
         image.load()
-        return _rgb(_upright(image))
+        return to_rgb(_upright(image))
 
 
-def check_bytes(data: bytes, limits: ImageLimits) -> None:
+def check_bytes(data: bytes, max_bytes: int, field: str = _FIELD) -> None:
     """Refuses an empty or too large file. Raises InvalidArgument."""
     if not data:
-        raise InvalidArgument(_FIELD, "empty")
-    if len(data) > limits.max_bytes:
-        raise InvalidArgument(_FIELD, _bytes_text(len(data)), limit=_bytes_text(limits.max_bytes))
+        raise InvalidArgument(field, "empty")
+    if len(data) > max_bytes:
+        raise over_bytes(field, len(data), max_bytes)
+
+
+def check_size(size: tuple[int, int], limits: ImageLimits, field: str = _FIELD) -> None:
+    """Refuses a picture of too many pixels, or one too small or too thin. Raises InvalidArgument."""
+    width, height = size
+    shape = f"{width} x {height} pixels"
+    if width * height > limits.max_pixels:
+        raise _over(field, width * height, limits.max_pixels, pixels_text, "pixels")
+    if min(size) < limits.min_side:
+        raise InvalidArgument(field, shape, limit=f"at least {limits.min_side} pixels a side")
+    if max(size) > limits.max_aspect_ratio * min(size):
+        raise InvalidArgument(field, shape, limit=f"aspect ratio of {limits.max_aspect_ratio:g} to 1")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8 bits a channel, transparency on white. Raises InvalidArgument for 32 bits a channel."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise InvalidArgument(_FIELD, "32 bits a channel", limit="16 bits")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image.alpha_composite(rgba)
+    return image.convert("RGB")
+
+
+def bytes_text(count: int) -> str:
+    """As people read it."""
+    return f"{count / _MEBIBYTE:,.1f} MiB" if count >= _MEBIBYTE else f"{count:,} bytes"
+
+
+def pixels_text(count: int) -> str:
+    """As people read it."""
+    if count < _MEGAPIXEL:
+        return f"{count:,} pixels"
+    return f"{count / _MEGAPIXEL:,.1f}".removesuffix(".0") + " MP"
+
+
+def over_bytes(field: str, count: int, most: int) -> InvalidArgument:
+    """What is refused for its size."""
+    return _over(field, count, most, bytes_text, "bytes")
+
+
+def _over(field: str, count: int, most: int, text: Callable[[int], str], unit: str) -> InvalidArgument:
+    """Both as people read them, or exactly where that reads alike."""
+    shown, limit = text(count), text(most)
+    if shown == limit:
+        shown, limit = f"{count:,} {unit}", f"{most:,} {unit}"
+    return InvalidArgument(field, shown, limit=limit)
 
 
 def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
@@ -92,17 +142,6 @@ def _refusing(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # what plugins raise on broken files has no common class
         raise InvalidArgument(_FIELD, f"not a readable {name} file: truncated or damaged") from error
-
-
-def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
-    width, height = size
-    shape = f"{width} x {height} pixels"
-    if width * height > limits.max_pixels:
-        raise InvalidArgument(_FIELD, _pixels_text(width * height), limit=_pixels_text(limits.max_pixels))
-    if min(size) < limits.min_side:
-        raise InvalidArgument(_FIELD, shape, limit=f"at least {limits.min_side} pixels a side")
-    if max(size) > limits.max_aspect_ratio * min(size):
-        raise InvalidArgument(_FIELD, shape, limit=f"aspect ratio of {limits.max_aspect_ratio:g} to 1")
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
@@ -123,25 +162,3 @@ def _upright(image: Image.Image) -> Image.Image:
     with suppress(Exception):
         return ImageOps.exif_transpose(image)
     return image
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise InvalidArgument(_FIELD, "32 bits a channel", limit="16 bits")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image.alpha_composite(rgba)
-    return image.convert("RGB")
-
-
-def _bytes_text(count: int) -> str:
-    return f"{count / _MEBIBYTE:,.1f} MiB" if count >= _MEBIBYTE else f"{count:,} bytes"
-
-
-def _pixels_text(count: int) -> str:
-    if count < _MEGAPIXEL:
-        return f"{count:,} pixels"
-    return f"{count / _MEGAPIXEL:,.1f}".removesuffix(".0") + " MP"

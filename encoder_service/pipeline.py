@@ -1,10 +1,11 @@
-"""From image bytes to visual tokens.
+"""From the bytes of images and videos to visual tokens.
 
     pre: decode, resize          core: transformer, reduction      post: cache, reply
-    thread pool           ──▶    one thread, batched        ──▶    the request's own task
+    thread pools          ──▶    one thread, batched        ──▶    the request's own task
 
-One bound covers what waits before the core: a request takes its place before its image is decoded and keeps it until its batch
-starts. Behind the core there is no more than the calls that the server admits at once.
+Videos take long to decode: they have threads and a waiting room apart from those of images. A request takes its place before it
+is decoded and keeps it until its batch starts. Behind the core there is no more than the calls that the server admits at once.
+Decoding ends when nobody waits for it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from threading import Event
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Tracer, get_current_span
@@ -23,10 +25,13 @@ from PIL import Image
 
 from encoder_service.batcher import Batcher
 from encoder_service.device_pass import DevicePass, Interval, PassResult, TileJob
-from encoder_service.images import ImageLimits, decode_image
-from encoder_service.reduction.budget import plan_reduction, spec_for
+from encoder_service.media import Media, MediaLimits
+from encoder_service.reduction.budget import plan_tiles
 from encoder_service.reduction.controls import tile_seed
+from encoder_service.reply_size import TooLargeToSend
 from encoder_service.vision.base import PreparedImage, VisionModel
+from encoder_service.waiting_room import Place, WaitingRoom
+from vscan.errors import InvalidArgument
 from vscan.specs import ReductionSpec
 from vscan.telemetry import names
 from vscan.telemetry.metrics import EncoderMetrics
@@ -39,15 +44,17 @@ _WARM_UP_SIDE_PIXELS = 64
 class PipelineBounds:
     """How much at once, and how long to wait for company."""
 
-    max_queue: int
+    max_queue: int  # images, and as many videos
+    max_queue_bytes: int  # the same
     max_batch_tiles: int
     batch_wait_ms: float
     image_workers: int
+    video_workers: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """One image's tokens, and the milliseconds that each part took."""
+    """One image's or video's tokens, and the milliseconds that each part took."""
 
     value: VisualTokens
     queue_ms: float
@@ -56,13 +63,22 @@ class Encoded:
     reduce_ms: float
 
 
+class _Lane:
+    """Where images wait and are decoded, or videos."""
+
+    def __init__(self, what: str, threads: int, bounds: PipelineBounds, on_change: Callable[[int], None]) -> None:
+        self.room = WaitingRoom(what, max_places=bounds.max_queue, max_bytes=bounds.max_queue_bytes, on_change=on_change)
+        self.threads = ThreadPoolExecutor(threads, thread_name_prefix=what)
+        self.turns = asyncio.Semaphore(threads)
+
+
 class Pipeline:
-    """Encodes images, many at once. Belongs to one event loop."""
+    """Encodes images and videos, many at once. Belongs to one event loop."""
 
     def __init__(
         self,
         model: VisionModel,
-        limits: ImageLimits,
+        limits: MediaLimits,
         bounds: PipelineBounds,
         *,
         tracer: Tracer,
@@ -72,15 +88,14 @@ class Pipeline:
         self._limits = limits
         self._tracer = tracer
         self._metrics = metrics
-        self._device_pass = DevicePass(model)
+        self._device_pass = DevicePass(model, bounds.max_batch_tiles)
         self._max_batch_tiles = bounds.max_batch_tiles
-        self._images = ThreadPoolExecutor(bounds.image_workers, thread_name_prefix="image")
+        self._images = _Lane("images", bounds.image_workers, bounds, metrics.waiting)
+        self._videos = _Lane("videos", bounds.video_workers, bounds, metrics.waiting)
         self._batcher: Batcher[TileJob, PassResult] = Batcher(
             self._run_batch,
             max_size=bounds.max_batch_tiles,
             max_wait_ms=bounds.batch_wait_ms,
-            max_waiting=bounds.max_queue,
-            on_waiting=metrics.waiting,
         )
 
     async def start(self, reduction: ReductionSpec, on_death: Callable[[str], None]) -> None:
@@ -91,27 +106,34 @@ class Pipeline:
         self._batcher.start(on_death)
         blank = Image.new("RGB", (_WARM_UP_SIDE_PIXELS, _WARM_UP_SIDE_PIXELS))
         job = self._job(self._model.preprocess(blank), bytes(32), reduction)
-        with self._batcher.admit() as admission:
-            await self._batcher.submit(job, self._max_batch_tiles, admission)  # a full batch waits for no company
+        with self._images.room.enter(0) as place:
+            await self._batcher.submit(job, self._max_batch_tiles, place)  # a full batch waits for no company
 
-    async def encode(self, data: bytes, media_sha256: bytes, reduction: ReductionSpec) -> Encoded:
-        """Encodes one image file as a filled spec says.
+    async def encode(
+        self, media: Media, media_sha256: bytes, reduction: ReductionSpec, max_bytes: int | None = None
+    ) -> Encoded:
+        """Encodes one image or video as a filled spec says.
 
         Raises:
-            InvalidArgument: the image, or the spec for its grid.
+            TooLargeToSend: it is certain that there will be more than `max_bytes` of tokens; found before the transformer runs.
+            InvalidArgument: the image or video, or the spec for its tiles.
             ResourceExhausted: too many wait.
             Unavailable: the service is stopping, or its worker has died.
         """
-        with self._batcher.admit() as admission:
+        self._batcher.refuse_if_ended()
+        lane = self._videos if media.is_video else self._images
+        with lane.room.enter(media.size_bytes) as place:
             admitted_ns = time.time_ns()
-            context = copy_context()  # so that the span of the thread's work lies below the request's
-            prepared, decoded = await asyncio.get_running_loop().run_in_executor(self._images, context.run, self._prepare, data)
+            prepared, decoded = await self._decoded(media, lane, place)
             job = self._job(prepared, media_sha256, reduction)
-            result = await self._batcher.submit(job, job.size, admission)
+            least_bytes = job.least_kept * self._model.hidden_size * self._model.dtype.itemsize
+            if max_bytes is not None and least_bytes > max_bytes:
+                raise TooLargeToSend(least_bytes)
+            result = await self._batcher.submit(job, job.size, place)
         queued = Interval(decoded.end_ns, max(decoded.end_ns, result.vit.start_ns))
         queue_ms = Interval(admitted_ns, decoded.start_ns).ms + queued.ms
         self._metrics.waited(queue_ms)
-        self._record_spans(queued, result)
+        self._record_spans(queued, job, result)
         return Encoded(
             value=result.value,
             queue_ms=queue_ms,
@@ -123,22 +145,39 @@ class Pipeline:
     async def aclose(self) -> None:
         """Encodes nothing more; who waits gets Unavailable."""
         await self._batcher.aclose()
-        await asyncio.to_thread(self._images.shutdown, cancel_futures=True)
+        for lane in (self._images, self._videos):
+            await asyncio.to_thread(lane.threads.shutdown, cancel_futures=True)
 
-    def _prepare(self, data: bytes) -> tuple[PreparedImage, Interval]:
+    async def _decoded(self, media: Media, lane: _Lane, place: Place) -> tuple[PreparedImage, Interval]:
+        stop = Event()
+        context = copy_context()  # so that the span of the thread's work lies below the request's
+        async with lane.turns:
+            await lane.room.may_decode()
+            work = asyncio.get_running_loop().run_in_executor(lane.threads, context.run, self._prepare, media, stop)
+            try:
+                prepared, when = await work
+            finally:
+                stop.set()  # a cancelled wait leaves its thread behind
+            place.prepared(prepared.pixels.nbytes)
+        return prepared, when
+
+    def _prepare(self, media: Media, stop: Event) -> tuple[PreparedImage, Interval]:
         """Bytes to what the transformer takes; in a thread of the pool."""
         start = time.time_ns()
-        with self._tracer.start_as_current_span(names.SPAN_DECODE_IMAGE, record_exception=False) as span:
-            image = decode_image(data, self._limits)
-            span.set_attributes({names.ATTR_IMAGE_WIDTH: image.width, names.ATTR_IMAGE_HEIGHT: image.height})
-            prepared = self._model.preprocess(image)
+        with self._tracer.start_as_current_span(names.SPAN_DECODE_IMAGE, record_exception=False):
+            prepared = media.prepare(self._model, self._limits, stop)
         return prepared, Interval(start, time.time_ns())
 
     def _job(self, prepared: PreparedImage, media_sha256: bytes, reduction: ReductionSpec) -> TileJob:
         tiles, scan = range(len(prepared.grids)), self._model.scan
+        try:
+            valid = prepared.valid if scan.skip_padding else None
+            plans = plan_tiles(reduction, prepared.grids, scan.window, scan.share, counted=prepared.counted, valid=valid)
+        except InvalidArgument as error:
+            raise error.below("reduction") from error
         return TileJob(
             image=prepared,
-            plans=tuple(plan_reduction(spec_for(reduction, grid), grid, scan.window, scan.share) for grid in prepared.grids),
+            plans=plans,
             tile_seeds=tuple(tile_seed(reduction.seed or 0, media_sha256, tile) for tile in tiles),
             span=get_current_span().get_span_context(),
         )
@@ -160,7 +199,7 @@ class Pipeline:
         self._metrics.batch(images=len(jobs), tiles=tiles, vit_ms=results[0].vit.ms)
         return [replace(result, batch_span=span.get_span_context()) for result in results]
 
-    def _record_spans(self, queued: Interval, result: PassResult) -> None:
+    def _record_spans(self, queued: Interval, job: TileJob, result: PassResult) -> None:
         """The request's share of a batch, as spans of its own trace."""
         links = [Link(result.batch_span)] if result.batch_span is not None and result.batch_span.is_valid else []
         counts = {
@@ -168,7 +207,7 @@ class Pipeline:
             names.ATTR_TOKENS_AFTER: result.value.kept_count,
         }
         self._record(names.SPAN_QUEUE, queued, {}, [])
-        self._record(names.SPAN_VIT, result.vit, {names.ATTR_TILES: len(result.value.tiles)}, links)
+        self._record(names.SPAN_VIT, result.vit, {names.ATTR_TILES: job.tiles}, links)
         self._record(names.SPAN_REDUCE, result.reduce, counts, links)
 
     def _record(self, name: str, when: Interval, attributes: dict[str, AttributeValue], links: list[Link]) -> None:

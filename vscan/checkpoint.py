@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,32 +23,37 @@ M = TypeVar("M", bound=PreTrainedModel)
 
 # Keys of config.json that say how the files were made, not what the model is.
 _NOT_IDENTITY = {"transformers_version", "dtype", "torch_dtype", "_name_or_path"}
+# What weights may be stored in, as safetensors names it. Of anything narrower the numbers mean nothing without their scales.
+_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_SERVED_WEIGHTS = f"only weights that are not quantised are served, in {', '.join(_STORED.values())}"
+# Only the configurations of the LLaVA and Video-LLaVA authors' own code have these.
+_ORIGINAL_LAYOUT = ("mm_vision_tower", "mm_image_tower", "mm_video_tower")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint directory, opened: its configuration, and which file holds which tensor. Nothing is loaded yet."""
+    """A checkpoint directory and what its config.json states; what else it holds is read where it is needed."""
 
     directory: Path
-    config: PretrainedConfig
-    files: Mapping[str, Path]  # tensor name → safetensors file
+    stated: Mapping[str, Any]  # config.json
 
     @classmethod
     def open(cls, directory: Path | str) -> Checkpoint:
-        """Reads config.json and the tensor index.
+        """Reads config.json.
 
         Raises:
-            CheckpointError: one line that says what is missing or unreadable.
+            CheckpointError: one line that says that it is missing or unreadable, or that the weights are quantised.
         """
         directory = Path(directory)
         _quiet_transformers()
         if not (directory / "config.json").is_file():
             raise CheckpointError(f"{directory}: no config.json; a Hugging Face checkpoint directory is needed")
         try:
-            config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-        except Exception as error:  # transformers has many ways to dislike a configuration
+            stated = dict(json.loads((directory / "config.json").read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{directory}: config.json cannot be read: {_one_line(error)}") from error
-        return cls(directory=directory, config=config, files=_tensor_files(directory))
+        _refuse_quantised(directory, stated)
+        return cls(directory=directory, stated=stated)
 
     @property
     def name(self) -> str:
@@ -54,13 +62,41 @@ class Checkpoint:
 
     @property
     def model_type(self) -> str:
-        """`model_type` of config.json, for instance `llava`."""
-        return str(self.config.model_type)
+        """`model_type` of config.json, for instance `llava`; empty where it states none."""
+        return str(self.stated.get("model_type") or "")
+
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        """config.json as transformers has it. Raises CheckpointError."""
+        try:
+            return AutoConfig.from_pretrained(self.directory, trust_remote_code=False, local_files_only=True)
+        except Exception as error:  # transformers has many ways to dislike a configuration
+            problem = _one_line(error).partition(". ")[0]  # what follows lists all that transformers knows
+            raise CheckpointError(f"{self.directory}: config.json cannot be read: {problem}") from error
+
+    @cached_property
+    def files(self) -> Mapping[str, Path]:
+        """The safetensors file of each tensor, by its name. Raises CheckpointError."""
+        return _tensor_files(self.directory)
+
+    def check_family(self, served: Collection[str]) -> None:
+        """Raises CheckpointError, which names the `served` families, if config.json is of none of them or cannot be used."""
+        families = ", ".join(sorted(served))
+        original = self.model_type.startswith("llava_") or any(name in self.stated for name in _ORIGINAL_LAYOUT)
+        if original and "vision_config" not in self.stated:
+            layout = "the Hugging Face layout is needed, as of llava-hf/llava-1.5-7b-hf or LanguageBind/Video-LLaVA-7B-hf"
+            raise CheckpointError(f"{self.directory}: in the layout of the authors' own code; {layout}, of {families}")
+        if self.model_type not in served:
+            family = f"model family {self.model_type}" if self.model_type else "a config.json without model_type"
+            raise CheckpointError(f"{self.directory}: {family} is not served, only {families}")
+        try:
+            _ = self.config
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; served are {families}") from error
 
     def pair_fingerprint(self) -> bytes:
         """SHA-256 of config.json in canonical form, 32 bytes: what both halves of one checkpoint share."""
-        stated = json.loads((self.directory / "config.json").read_bytes())
-        return hashlib.sha256(json.dumps(_identity(stated), sort_keys=True).encode()).digest()
+        return hashlib.sha256(json.dumps(_identity(self.stated), sort_keys=True).encode()).digest()
 
     def load_half(
         self,
@@ -71,6 +107,7 @@ class Checkpoint:
         dtype: torch.dtype,
         device: torch.device | str,
         attention: str = "sdpa",
+        part: str | None = None,
     ) -> M:
         """Loads one half with its own class (`CLIPVisionModel`, `LlamaForCausalLM`, …), in eval mode, without gradients.
 
@@ -79,10 +116,12 @@ class Checkpoint:
             config: the half's own configuration.
             key_mapping: regular expressions from the composite checkpoint's keys to the half's.
             attention: name in transformers' attention interface.
+            part: what the half is called in messages; its class if not given.
 
         Raises:
-            CheckpointError: a tensor of the half is missing, mis-shaped or unreadable.
+            CheckpointError: a tensor of the half is missing, mis-shaped, quantised or unreadable.
         """
+        files = self.files  # first: what transformers would read is checked there
         try:
             loaded, info = model.from_pretrained(
                 self.directory,
@@ -98,7 +137,9 @@ class Checkpoint:
             )
         except Exception as error:  # and as many to dislike a file
             raise CheckpointError(f"{self.directory}: {model.__name__} cannot be loaded: {_one_line(error)}") from error
-        self._refuse_unfit(model.__name__, info)
+        self._refuse_unfit(part or model.__name__, info)
+        names = loaded.state_dict()
+        self._check_stored(name for name in files if _renamed(name, key_mapping) in names)
         half: M = loaded.to(device).eval().requires_grad_(False)
         return half
 
@@ -116,18 +157,49 @@ class Checkpoint:
         """Single tensors by their names in the files (a projector, `image_newline`).
 
         Raises:
-            CheckpointError: a name that no file holds, or a file that cannot be read.
+            CheckpointError: a name that no file holds, a quantised tensor, or a file that cannot be read.
         """
+        names = list(names)
+        lacking = [name for name in names if name not in self.files]
+        if lacking:
+            raise CheckpointError(f"{self.directory}: lacks the tensor {lacking[0]}")
+        self._check_stored(names)
         tensors = {}
         for name in names:
-            if name not in self.files:
-                raise CheckpointError(f"{self.directory}: lacks the tensor {name}")
             try:
                 with safe_open(self.files[name], framework="pt") as file:
                     tensors[name] = file.get_tensor(name).to(device=device, dtype=dtype)
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(f"{self.directory}: {name} cannot be read: {_one_line(error)}") from error
         return tensors
+
+    def _check_stored(self, names: Iterable[str]) -> None:
+        """Raises CheckpointError for a tensor that is not stored in full; only the heads of the files are read."""
+        by_file = defaultdict(list)
+        for name in names:
+            by_file[self.files[name]].append(name)
+        for path, held in by_file.items():
+            try:
+                with safe_open(path, framework="pt") as file:
+                    stored = {name: file.get_slice(name).get_dtype() for name in held}
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(f"{self.directory}: {path.name} cannot be read: {_one_line(error)}") from error
+            for name, dtype in stored.items():
+                if dtype not in _STORED:
+                    raise CheckpointError(f"{path}: {name} is stored as {dtype}; {_SERVED_WEIGHTS}")
+
+
+def _refuse_quantised(directory: Path, stated: Mapping[str, Any]) -> None:
+    for name, part in {"config.json": stated, **stated}.items():
+        if isinstance(part, dict) and part.get("quantization_config") is not None:
+            raise CheckpointError(f"{directory}: {name} has a quantization_config; {_SERVED_WEIGHTS}")
+
+
+def _renamed(name: str, key_mapping: Mapping[str, str]) -> str:
+    """As transformers renames it."""
+    for pattern, replacement in key_mapping.items():
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _identity(value: Any) -> Any:

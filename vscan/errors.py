@@ -74,17 +74,16 @@ class FailedPrecondition(VScanError):
 
 
 class MissingImages(FailedPrecondition):
-    """Images were named by digest and their tokens are gone: send the bytes.
+    """Images or videos were named by digest and their tokens are gone: send the bytes.
 
     Args:
         sha256: the digests, 32 bytes each.
-        field: path of the first image concerned.
+        field: path of the first one concerned.
     """
 
     def __init__(self, sha256: Sequence[bytes], *, field: str = "image", trace_id: str = "") -> None:
-        super().__init__(
-            f"{field}: {len(sha256)} image(s) named by a digest that is not cached; send the bytes", trace_id=trace_id
-        )
+        problem = f"{len(sha256)} image(s) or video(s) named by a digest that is not cached"
+        super().__init__(f"{field}: {problem}; send the bytes", trace_id=trace_id)
         self.sha256 = tuple(sha256)
         self.field = field
 

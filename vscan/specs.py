@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
@@ -57,6 +59,10 @@ def round_down(amount: float) -> int:
 def floor_tokens(amount: float) -> int:
     """Rounds a token count down, at least one, as forgiving as `round_down`."""
     return max(1, round_down(amount))
+
+
+def _at_most(most: int, counts: Sequence[int]) -> list[int]:
+    return [min(most, count) for count in counts]
 
 
 def _check_fraction(value: float, field: str) -> None:
@@ -116,7 +122,10 @@ class TargetAverage:
 
 @dataclass(frozen=True, slots=True)
 class TotalTokens:
-    """Keep this many tokens of the whole image or video: an equal share of each tile, the first ones one more."""
+    """Keep this many tokens of the whole image or video: an equal share of each tile, the first ones one more.
+
+    What a tile cannot use goes to the others; more than there are keeps all.
+    """
 
     count: int
 
@@ -124,12 +133,26 @@ class TotalTokens:
         if self.count < 1:
             raise InvalidArgument("budget.total_tokens", f"{self.count}", limit="at least one for each tile")
 
-    def shares(self, tiles: int) -> list[int]:
-        """Tokens for each tile: 10 over 4 tiles is 3 3 2 2. Raises InvalidArgument where a tile would get none."""
-        share, more = divmod(self.count, tiles)
-        if not share:
+    def shares(self, tile_tokens: Sequence[int]) -> list[int]:
+        """Tokens for each tile of so many, none for one that has none. Raises InvalidArgument where another would get none.
+
+        total 10    tiles of 9 9 9 9    shares 3 3 2 2
+                             9 1 0 9           5 1 0 4
+                             2 1 2 4           2 1 2 4
+        """
+        level = bisect_right(range(max(tile_tokens) + 1), self.count, key=lambda most: sum(_at_most(most, tile_tokens))) - 1
+        shares = _at_most(level, tile_tokens)
+        if not level and any(tile_tokens):
+            tiles = sum(map(bool, tile_tokens))
             raise InvalidArgument("budget.total_tokens", f"{self.count}", limit=f"at least {tiles}, one for each tile")
-        return [share + 1] * more + [share] * (tiles - more)
+        larger = [tile for tile, tokens in enumerate(tile_tokens) if tokens > level]
+        for tile in larger[: self.count - sum(shares)]:
+            shares[tile] += 1
+        return shares
+
+    def tokens(self, tile_tokens: int) -> int:
+        """Tokens to keep of an image of one tile of `tile_tokens`; all, where it has fewer."""
+        return min(self.count, tile_tokens)
 
 
 Budget = TokensPerTile | Ratio | TargetAverage | TotalTokens
@@ -232,6 +255,25 @@ class FrameRate:
 
 
 FrameSampling = FrameCount | FrameRate
+
+
+# Of frames that are sent where neither the request nor the deployment says at which rate they were taken.
+SENT_FRAMES_PER_SECOND = 1.0
+
+
+def filled_sampling(asked: FrameSampling | None, default: FrameSampling, *, sent_frames: bool = False) -> FrameSampling:
+    """What a video's content key has: one rule for a file, for frames that are sent, and for the name of either.
+
+    Raises InvalidArgument for a number of frames where they are sent: all of those are looked at.
+    """
+    if sent_frames and isinstance(asked, FrameCount):
+        raise InvalidArgument("sampling.frames", "set for frames that are sent", limit="frames_per_second")
+    return asked or default
+
+
+def sent_frame_rate(filled: FrameSampling) -> float:
+    """Frames a second of a video that is sent as frames."""
+    return filled.per_second if isinstance(filled, FrameRate) else SENT_FRAMES_PER_SECOND
 
 
 def canonical_sampling(sampling: FrameSampling) -> bytes:

@@ -1,4 +1,4 @@
-"""Ask questions about images: the SDK of vscan-serve. Needs no torch.
+"""Ask questions about images and videos: the SDK of vscan-serve. Needs no torch.
 
     from vscan_client import Client
 
@@ -11,6 +11,9 @@
 
 from vscan.errors import VScanError
 from vscan.specs import (
+    FrameCount,
+    FrameRate,
+    FrameSampling,
     KeepRatio,
     KeepTokens,
     PositionPolicy,
@@ -22,6 +25,7 @@ from vscan.specs import (
     SamplingSpec,
     TargetAverage,
     TokensPerTile,
+    TotalTokens,
 )
 from vscan_client.answer import (
     Answer,
@@ -34,6 +38,7 @@ from vscan_client.answer import (
     PickedBy,
     Place,
     PruneReport,
+    SampledFrames,
     Started,
     TextDelta,
     TileGrid,
@@ -44,7 +49,7 @@ from vscan_client.answer import (
 from vscan_client.async_client import AsyncClient
 from vscan_client.async_stream import AsyncAnswerStream
 from vscan_client.client import Client
-from vscan_client.content import Image, ImageLike, Message, Role, Text
+from vscan_client.content import Image, ImageLike, Message, Role, Text, Video, VisualLike
 from vscan_client.description import DecoderDescription, Description, EncoderDescription
 from vscan_client.encoded import Encoded, EncodeTimings, TensorBytes
 from vscan_client.options import AskOptions, Retry, Timeout, Tls
@@ -66,6 +71,9 @@ __all__ = [
     "Event",
     "FinishReason",
     "Finished",
+    "FrameCount",
+    "FrameRate",
+    "FrameSampling",
     "Image",
     "ImageLike",
     "ImageReport",
@@ -84,6 +92,7 @@ __all__ = [
     "ReductionSpec",
     "Retry",
     "Role",
+    "SampledFrames",
     "SamplingSpec",
     "Started",
     "TargetAverage",
@@ -96,6 +105,9 @@ __all__ = [
     "Tls",
     "Token",
     "TokensPerTile",
+    "TotalTokens",
     "Usage",
     "VScanError",
+    "Video",
+    "VisualLike",
 ]

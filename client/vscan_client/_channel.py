@@ -8,11 +8,9 @@ import grpc.aio
 from opentelemetry import trace
 
 from vscan.rpc.channel import ClientTls, open_channel
+from vscan_client._files import MAX_MESSAGE_BYTES
 from vscan_client._tracing import PropagateStream, PropagateUnary
 from vscan_client.options import Tls
-
-# The largest reply holds tokens: 2,880 of 8,192 float32 values are 90 MiB. What is sent is the server's to limit.
-_MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 
 
 def open_sdk_channel(
@@ -27,7 +25,7 @@ def open_sdk_channel(
         target,
         tls=None if tls is None else ClientTls(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file),
         insecure=insecure,
-        max_message_bytes=_MAX_MESSAGE_BYTES,
+        max_message_bytes=MAX_MESSAGE_BYTES,
         connect_seconds=connect_s,
         tracer_provider=tracer_provider,
         interceptors=() if _instrumentation_is_installed() else (PropagateUnary(), PropagateStream()),

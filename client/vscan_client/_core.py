@@ -1,10 +1,10 @@
 """What both clients share: what a question is, when its images go as digests, when it is sent again, and how events become
 an answer. No I/O and no messages: a transport has requests built (`_messages.py`), sends them and tells what came back.
 
-    exchange = core.exchange(images, reduction, timeout)
+    exchange = core.exchange(visuals, reduction, timeout)
     while True:
-        send(request built with exchange.form)          # digest where the server has seen the image, else bytes
-        ├─ first event  → exchange.accepted()           # the images count as seen; from here on nothing is sent again
+        send(request built with exchange.form)          # digest where the server has seen the image or video, else bytes
+        ├─ first event  → exchange.accepted()           # they count as seen; from here on nothing is sent again
         └─ error        → wait exchange.failed(error)   # seconds until the next try; raises the error when it is final
 """
 
@@ -20,7 +20,7 @@ from vscan.specs import ReductionSpec
 from vscan_client._retrying import RetryBudget, wait_seconds
 from vscan_client._sent_images import SentImages
 from vscan_client.answer import Answer, ClientReport, Event, Finished, Started, TextDelta, Token
-from vscan_client.content import Image, Message, Text
+from vscan_client.content import Image, Message, Text, Video, Visual
 from vscan_client.options import AskOptions, Retry, Timeout
 
 Clock = Callable[[], float]
@@ -28,10 +28,22 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class RawPrompt:
-    """A prompt in the model's own syntax, and the images of its placeholders."""
+    """A prompt in the model's own syntax, and what its placeholders stand for, each kind in its order."""
 
     text: str
     images: tuple[Image, ...]
+    videos: tuple[Video, ...] = ()
+
+    @classmethod
+    def about(cls, visuals: Sequence[Visual], text: str) -> RawPrompt:
+        """Images and videos may come mixed."""
+        images = tuple(visual for visual in visuals if isinstance(visual, Image))
+        return cls(text, images, tuple(visual for visual in visuals if isinstance(visual, Video)))
+
+    @property
+    def visuals(self) -> tuple[Visual, ...]:
+        """The images, then the videos."""
+        return (*self.images, *self.videos)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +54,16 @@ class Question:
     options: AskOptions
 
     @classmethod
-    def about(cls, images: Sequence[Image], question: str, options: AskOptions) -> Question:
-        """One question about images, which come first."""
-        return cls((Message.user(*images, Text(question)),), options)
+    def about(cls, visuals: Sequence[Visual], question: str, options: AskOptions) -> Question:
+        """One question about images and videos, which come first."""
+        return cls((Message.user(*visuals, Text(question)),), options)
 
     @property
-    def images(self) -> tuple[Image, ...]:
-        """The images, in the prompt's order."""
+    def visuals(self) -> tuple[Visual, ...]:
+        """Its images and videos."""
         if isinstance(self.prompt, RawPrompt):
-            return self.prompt.images
-        return tuple(part for message in self.prompt for part in message.parts if isinstance(part, Image))
+            return self.prompt.visuals
+        return tuple(part for message in self.prompt for part in message.parts if not isinstance(part, Text))
 
     @property
     def reduction(self) -> ReductionSpec | None:
@@ -78,34 +90,33 @@ class Core:
         self.random = random or Random()
         self._timeout = timeout
 
-    def exchange(self, images: Sequence[Image], reduction: ReductionSpec | None, timeout: float | None) -> Exchange:
+    def exchange(self, visuals: Sequence[Visual], reduction: ReductionSpec | None, timeout: float | None) -> Exchange:
         """Begins one call. `timeout` in seconds instead of the client's. Raises InvalidArgument for one that is not over 0."""
         if timeout is not None and not timeout > 0:
             raise InvalidArgument("timeout", f"{timeout:g}", limit="over 0 seconds")
-        return Exchange(self, images, reduction, self._timeout.total if timeout is None else timeout)
+        return Exchange(self, visuals, reduction, self._timeout.total if timeout is None else timeout)
 
 
 class Exchange:
     """The tries of one call."""
 
-    def __init__(self, core: Core, images: Sequence[Image], reduction: ReductionSpec | None, total_s: float | None) -> None:
+    def __init__(self, core: Core, visuals: Sequence[Visual], reduction: ReductionSpec | None, total_s: float | None) -> None:
         self._core = core
-        self._images = images
+        self._visuals = visuals
         self._reduction = reduction
         self._began = core.clock()
         self._total_s = total_s
         self._failures = 0
-        self._whole: set[bytes] = (
-            set()
-        )  # digests of the images whose bytes this call has sent because the server asked for them
+        # Digests of what this call has sent whole because the server asked for it.
+        self._whole: set[bytes] = set()
         self._accepted = False
         self.attempts = 0
         self.sent_bytes = 0
 
-    def form(self, image: Image) -> Image:
-        """An image as it goes in the next try: its digest alone where the server has seen it, else with its bytes."""
-        seen = image.sha256 not in self._whole and self._core.sent.knows(image.sha256, self._reduction)
-        return Image(image.sha256) if seen else image
+    def form(self, visual: Visual) -> Visual:
+        """An image or video as it goes in the next try: its digest alone where the server has seen it, else with its bytes."""
+        seen = visual.sha256 not in self._whole and self._core.sent.knows(visual, self._reduction)
+        return visual.bare if seen else visual
 
     def sending(self, request_bytes: int) -> float | None:
         """One more try begins: the seconds left for it, `None` without a limit. Raises DeadlineExceeded if there are none."""
@@ -128,7 +139,7 @@ class Exchange:
         """The first event came, or the reply."""
         if not self._accepted:
             self._accepted = True
-            self._core.sent.add((image.sha256 for image in self._images), self._reduction)
+            self._core.sent.add(self._visuals, self._reduction)
             self._core.budget.earn()
 
     def failed(self, error: VScanError) -> float:
@@ -148,10 +159,10 @@ class Exchange:
         return wait_s
 
     def _send_whole(self, error: MissingImages) -> None:
-        """The next try carries the bytes of the images that the server lacks: each once, and only if they are here."""
-        here = {image.sha256 for image in self._images if image.data is not None}
+        """The next try carries the bytes of what the server lacks: of each image or video once, and only if they are here."""
+        here = {visual.sha256 for visual in self._visuals if visual.is_whole}
         missing = set(error.sha256)
-        self._core.sent.forget(missing, self._reduction)
+        self._core.sent.forget([visual for visual in self._visuals if visual.sha256 in missing], self._reduction)
         if not missing or not missing <= here - self._whole:
             raise error
         self._whole |= missing

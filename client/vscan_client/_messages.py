@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from vscan import wire
+from vscan.errors import InvalidArgument
 from vscan.specs import ReductionSpec
 from vscan.v1 import decoder_pb2, encoder_pb2, tensor_pb2, visual_tokens_pb2
 from vscan_client._core import Question, RawPrompt
@@ -22,6 +23,7 @@ from vscan_client.answer import (
     PickedBy,
     Place,
     PruneReport,
+    SampledFrames,
     Started,
     TextDelta,
     TileGrid,
@@ -29,12 +31,12 @@ from vscan_client.answer import (
     Token,
     Usage,
 )
-from vscan_client.content import Image, Message, Role, Text
+from vscan_client.content import Image, Message, Role, Text, Video, Visual
 from vscan_client.description import DecoderDescription, EncoderDescription
 from vscan_client.encoded import Encoded, EncodeTimings, TensorBytes
 
-# An image as it goes: with its bytes, or with its digest alone.
-ImageForm: TypeAlias = Callable[[Image], Image]
+# An image or video as it goes: with its bytes, or with its digest alone.
+Form: TypeAlias = Callable[[Visual], Visual]
 
 _ROLES = {Role.SYSTEM: decoder_pb2.ROLE_SYSTEM, Role.USER: decoder_pb2.ROLE_USER, Role.ASSISTANT: decoder_pb2.ROLE_ASSISTANT}
 _REASONS = {
@@ -56,6 +58,7 @@ _SCANS = {
     visual_tokens_pb2.PICKED_BY_ALL: PickedBy.ALL,
     visual_tokens_pb2.PICKED_BY_POOL: PickedBy.POOL,
     visual_tokens_pb2.PICKED_BY_NEWLINE: PickedBy.NEWLINE,
+    visual_tokens_pb2.PICKED_BY_CLASS: PickedBy.CLASS,
 }
 _DTYPES = {
     tensor_pb2.DTYPE_FLOAT32: "float32",
@@ -64,8 +67,8 @@ _DTYPES = {
 }
 
 
-def generate_request(question: Question, form: ImageForm) -> decoder_pb2.GenerateRequest:
-    """A question, with each image as `form` gives it; what is `None` stays unset.
+def generate_request(question: Question, form: Form) -> decoder_pb2.GenerateRequest:
+    """A question, with each image and video as `form` gives it; what is `None` stays unset.
 
     Raises:
         InvalidArgument: a number that the wire cannot hold.
@@ -82,19 +85,30 @@ def generate_request(question: Question, form: ImageForm) -> decoder_pb2.Generat
     )
 
 
-def encode_request(image: Image, reduction: ReductionSpec | None, *, tokens: bool) -> encoder_pb2.EncodeRequest:
-    """An image to encode, with or without the tokens in the reply."""
+def encode_request(visual: Visual, reduction: ReductionSpec | None, *, tokens: bool) -> encoder_pb2.EncodeRequest:
+    """An image or video to encode, with or without the tokens in the reply."""
     return encoder_pb2.EncodeRequest(
-        image=_image(image),
+        image=_image(visual) if isinstance(visual, Image) else None,
+        video=_video(visual) if isinstance(visual, Video) else None,
         reduction=wire.reduction_to_proto(reduction) if reduction else None,
         reply_form=encoder_pb2.REPLY_FORM_INLINE if tokens else encoder_pb2.REPLY_FORM_REFERENCE,
     )
 
 
-def lookup_request(images: tuple[Image, ...], reduction: ReductionSpec | None) -> encoder_pb2.LookupRequest:
-    """Digests to look for."""
+def lookup_request(visuals: tuple[Visual, ...], reduction: ReductionSpec | None) -> encoder_pb2.LookupRequest:
+    """Digests to look for.
+
+    Raises:
+        InvalidArgument: images beside videos, or videos of several samplings; the contract takes one of these at a time.
+    """
+    kinds = {(type(visual), getattr(visual, "sampling", None)) for visual in visuals}
+    if len(kinds) > 1:
+        raise InvalidArgument("images", "of several kinds", limit="images alone, or videos of one sampling, in one lookup")
+    videos = [visual for visual in visuals if isinstance(visual, Video)]
     return encoder_pb2.LookupRequest(
-        sha256=[image.sha256 for image in images], reduction=wire.reduction_to_proto(reduction) if reduction else None
+        sha256=[visual.sha256 for visual in visuals],
+        reduction=wire.reduction_to_proto(reduction) if reduction else None,
+        video_sampling=wire.frame_sampling_to_proto(videos[0].sampling) if videos else None,
     )
 
 
@@ -123,18 +137,19 @@ def event_from_proto(message: decoder_pb2.GenerateEvent) -> Event | None:
 
 
 def image_report(message: visual_tokens_pb2.ImageReport) -> ImageReport:
-    """What became of one image."""
+    """What became of one image or video."""
     return ImageReport(
         sha256=message.sha256,
         tokens_before=message.tokens_before,
         tokens_after=message.tokens_after,
         place=_PLACES.get(message.place, Place.UNKNOWN),
         kept=_kept(message.kept) if message.HasField("kept") else None,
+        frames=_sampled_frames(message.frames) if message.HasField("frames") else None,
     )
 
 
 def encoded(message: encoder_pb2.EncodeResponse) -> Encoded:
-    """One image, encoded."""
+    """One image or video, encoded."""
     inline = message.visual_tokens if message.HasField("visual_tokens") else None
     return Encoded(
         image=image_report(message.report),
@@ -147,7 +162,7 @@ def encoded(message: encoder_pb2.EncodeResponse) -> Encoded:
 
 
 def places(message: encoder_pb2.LookupResponse) -> tuple[Place | None, ...]:
-    """Where each image's tokens are; `None`: nowhere."""
+    """Where the tokens of each are; `None`: nowhere."""
     return tuple(_PLACES.get(result.place) for result in message.results)
 
 
@@ -189,10 +204,11 @@ def encoder_description(message: encoder_pb2.DescribeEncoderResponse) -> Encoder
         skip_padding=defaults.skip_padding,
         reduction=wire.reduction_from_proto(defaults.reduction),
         limits={field.name: getattr(message.limits, field.name) for field in message.limits.DESCRIPTOR.fields},
+        frame_sampling=wire.frame_sampling_from_proto(defaults.frame_sampling, "defaults.frame_sampling"),
     )
 
 
-def _chat(messages: tuple[Message, ...], form: ImageForm) -> decoder_pb2.Chat:
+def _chat(messages: tuple[Message, ...], form: Form) -> decoder_pb2.Chat:
     return decoder_pb2.Chat(
         messages=[
             decoder_pb2.Message(role=_ROLES[message.role], parts=[_part(part, form) for part in message.parts])
@@ -201,18 +217,33 @@ def _chat(messages: tuple[Message, ...], form: ImageForm) -> decoder_pb2.Chat:
     )
 
 
-def _part(part: Text | Image, form: ImageForm) -> decoder_pb2.Part:
-    return decoder_pb2.Part(text=part.text) if isinstance(part, Text) else decoder_pb2.Part(image=_image(form(part)))
+def _part(part: Text | Visual, form: Form) -> decoder_pb2.Part:
+    if isinstance(part, Text):
+        return decoder_pb2.Part(text=part.text)
+    sent = form(part)
+    return decoder_pb2.Part(image=_image(sent)) if isinstance(sent, Image) else decoder_pb2.Part(video=_video(sent))
 
 
-def _raw(prompt: RawPrompt, form: ImageForm) -> decoder_pb2.RawPrompt:
-    return decoder_pb2.RawPrompt(text=prompt.text, images=[_image(form(image)) for image in prompt.images])
+def _raw(prompt: RawPrompt, form: Form) -> decoder_pb2.RawPrompt:
+    sent = RawPrompt.about([form(visual) for visual in prompt.visuals], prompt.text)
+    return decoder_pb2.RawPrompt(
+        text=sent.text, images=[_image(image) for image in sent.images], videos=[_video(video) for video in sent.videos]
+    )
 
 
 def _image(image: Image) -> visual_tokens_pb2.Image:
     if image.data is None:
         return visual_tokens_pb2.Image(sha256=image.sha256)
     return visual_tokens_pb2.Image(data=image.data)
+
+
+def _video(video: Video) -> visual_tokens_pb2.Video:
+    sampling = wire.frame_sampling_to_proto(video.sampling) if video.sampling else None
+    if video.frames:
+        return visual_tokens_pb2.Video(frames=visual_tokens_pb2.VideoFrames(images=video.frames), sampling=sampling)
+    if video.data is None:
+        return visual_tokens_pb2.Video(sha256=video.sha256, sampling=sampling)
+    return visual_tokens_pb2.Video(data=video.data, sampling=sampling)
 
 
 def _token(message: decoder_pb2.GeneratedToken) -> Token:
@@ -261,6 +292,10 @@ def _kept(message: visual_tokens_pb2.VisualTokens) -> Kept:
         tiles=tuple(TileGrid(tile.rows, tile.columns, tile.kept_count) for tile in message.tiles),
         unreduced_count=message.unreduced_count,
     )
+
+
+def _sampled_frames(message: visual_tokens_pb2.SampledFrames) -> SampledFrames:
+    return SampledFrames(tuple(message.seconds), message.duration_seconds, message.interval_seconds)
 
 
 def _tensor(message: tensor_pb2.Tensor) -> TensorBytes:

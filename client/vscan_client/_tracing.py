@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -13,12 +13,15 @@ from opentelemetry import propagate, trace
 from vscan.errors import VScanError
 from vscan.telemetry import names
 from vscan_client.answer import Answer
+from vscan_client.content import Video, Visual
 
 
 @contextmanager
-def ask_span(tracer: trace.Tracer, *, images: int) -> Iterator[trace.Span]:
+def ask_span(tracer: trace.Tracer, visuals: Sequence[Visual]) -> Iterator[trace.Span]:
     """The span `ask`, a child of the current one. Not made current: whichever task asks for the next event goes on in it."""
-    span = tracer.start_span(names.SPAN_ASK, attributes={names.ATTR_IMAGES: images})
+    videos = sum(isinstance(visual, Video) for visual in visuals)
+    counts = {names.ATTR_IMAGES: len(visuals) - videos, names.ATTR_VIDEOS: videos}
+    span = tracer.start_span(names.SPAN_ASK, attributes=counts)
     try:
         yield span
     except VScanError as error:

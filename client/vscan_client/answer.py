@@ -19,7 +19,7 @@ class FinishReason(StrEnum):
 
 
 class Place(StrEnum):
-    """Where an image's tokens were found."""
+    """Where the tokens of an image or video were found."""
 
     UNKNOWN = "unknown"
     ENCODED = "encoded"
@@ -39,6 +39,7 @@ class PickedBy(StrEnum):
     ALL = "all"
     POOL = "pool"
     NEWLINE = "newline"
+    CLASS = "class"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class TileGrid:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Which of an image's N patches became its T visual tokens.
+    """Which of the N patches of an image or video became its T visual tokens.
 
     Attributes:
         kept_indices: for each of the T tokens its patch (0 to N-1; tile after tile, row-major), ascending.
@@ -82,19 +83,35 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class SampledFrames:
+    """What was looked at of a video.
+
+    Attributes:
+        seconds: when each frame comes, from the video's beginning, ascending.
+        duration_seconds: how long the video is.
+        interval_seconds: from one frame to the next where they are spread evenly.
+    """
+
+    seconds: tuple[float, ...]
+    duration_seconds: float
+    interval_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ImageReport:
-    """What became of one image. `kept` only where it was asked for."""
+    """What became of one image or video. `kept` only where it was asked for; `frames` of a video."""
 
     sha256: bytes
     tokens_before: int
     tokens_after: int
     place: Place
     kept: Kept | None = None
+    frames: SampledFrames | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """What one pruning layer did. `survivors`, where asked for: for each image the rows of its T tokens that went on."""
+    """What one pruning layer did. `survivors`, where asked for: of each image or video the rows of its tokens that went on."""
 
     layer: int
     tokens_before: int
@@ -147,7 +164,7 @@ class ClientReport:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request was accepted and its images are there. First, once."""
+    """The request was accepted, and its images and videos (`images`, in the prompt's order) are there. First, once."""
 
     request_id: str
     images: tuple[ImageReport, ...]

@@ -23,7 +23,7 @@ from vscan_client._channel import open_sdk_channel
 from vscan_client._core import Core, Exchange, Question, RawPrompt
 from vscan_client.answer import Answer, Place
 from vscan_client.async_stream import AsyncAnswerStream, GenerateCall, raise_if_closed
-from vscan_client.content import ImageLike, Message, as_images
+from vscan_client.content import Message, VisualLike, as_visuals
 from vscan_client.description import Description
 from vscan_client.encoded import Encoded
 from vscan_client.options import AskOptions, Retry, Timeout, Tls
@@ -33,13 +33,15 @@ DEFAULT_SERVER = "127.0.0.1:7070"
 
 
 class AsyncClient:
-    """Asks a deployment questions about images.
+    """Asks a deployment questions about images and videos.
 
         async with AsyncClient(server="127.0.0.1:7070") as client:
             answer = await client.ask("photo.jpg", "What colour is the car?")
 
-    An image that was sent once goes as its digest (32 bytes) the next time; the client sends the bytes by itself if the server
-    has lost it. Errors are those of `vscan.errors`. A client belongs to one event loop; many calls may run at once.
+    Where an image is wanted a video may stand, and bytes or files that plainly are videos are taken as such (a GIF is an image
+    unless it is made a `Video`). What was sent once goes as its digest (32 bytes) the next time; the client sends the bytes by
+    itself if the server has lost it. Errors are those of `vscan.errors`. A client belongs to one event loop; many calls may run
+    at once.
 
     Args:
         server: address of the decoder, `host:port`.
@@ -48,7 +50,7 @@ class AsyncClient:
         insecure: allow plaintext beyond loopback, where the network protects itself.
         timeout: how long to wait.
         retry: when to try again.
-        remembered_images: how many images to remember as sent; 0 always sends bytes.
+        remembered_images: how many images and videos to remember as sent; 0 always sends bytes.
         tracer_provider: OpenTelemetry's; `None`: the global one.
     """
 
@@ -73,25 +75,25 @@ class AsyncClient:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._closed = False
 
-    async def ask(self, images: ImageLike | Sequence[ImageLike], question: str, **options: Unpack[AskOptions]) -> Answer:
-        """Asks about one image or several, and waits for the whole answer."""
+    async def ask(self, images: VisualLike | Sequence[VisualLike], question: str, **options: Unpack[AskOptions]) -> Answer:
+        """Asks about one image or video or several, and waits for the whole answer."""
         return await _whole(self.stream(images, question, **options))
 
     async def chat(self, messages: Sequence[Message], **options: Unpack[AskOptions]) -> Answer:
         """Answers the last message of a conversation, which is the user's."""
         return await _whole(self.stream_chat(messages, **options))
 
-    async def raw(self, prompt: str, images: ImageLike | Sequence[ImageLike] = (), **options: Unpack[AskOptions]) -> Answer:
-        """Goes on with a prompt in the model's own syntax, one placeholder for each image. Servers may not permit it."""
+    async def raw(self, prompt: str, images: VisualLike | Sequence[VisualLike] = (), **options: Unpack[AskOptions]) -> Answer:
+        """Goes on with a prompt in the model's own syntax: a placeholder for each image or video. Servers may refuse it."""
         return await _whole(self.stream_raw(prompt, images, **options))
 
     def stream(
-        self, images: ImageLike | Sequence[ImageLike], question: str, **options: Unpack[AskOptions]
+        self, images: VisualLike | Sequence[VisualLike], question: str, **options: Unpack[AskOptions]
     ) -> AsyncAnswerStream:
         """`ask`, event by event."""
 
         async def prepare() -> Question:
-            return Question.about(await asyncio.to_thread(as_images, images), question, options)
+            return Question.about(await asyncio.to_thread(as_visuals, images), question, options)
 
         return self._stream(prepare)
 
@@ -104,21 +106,21 @@ class AsyncClient:
         return self._stream(prepare)
 
     def stream_raw(
-        self, prompt: str, images: ImageLike | Sequence[ImageLike] = (), **options: Unpack[AskOptions]
+        self, prompt: str, images: VisualLike | Sequence[VisualLike] = (), **options: Unpack[AskOptions]
     ) -> AsyncAnswerStream:
         """`raw`, event by event."""
 
         async def prepare() -> Question:
-            return Question(RawPrompt(prompt, await asyncio.to_thread(as_images, images)), options)
+            return Question(RawPrompt.about(await asyncio.to_thread(as_visuals, images), prompt), options)
 
         return self._stream(prepare)
 
     async def encode(
-        self, image: ImageLike, *, reduction: ReductionSpec | None = None, tokens: bool = False, timeout: float | None = None
+        self, image: VisualLike, *, reduction: ReductionSpec | None = None, tokens: bool = False, timeout: float | None = None
     ) -> Encoded:
-        """Has the encoder make and cache an image's tokens before anybody asks; with `tokens` they come back too."""
+        """Has the encoder make and cache the tokens of an image or video before anybody asks; `tokens`: they come back too."""
         stub = self._encoder_stub()
-        (loaded,) = await asyncio.to_thread(as_images, image)
+        (loaded,) = await asyncio.to_thread(as_visuals, image)
         exchange = self._core.exchange([loaded], reduction, timeout)
         reply: encoder_pb2.EncodeResponse = await self._unary(
             exchange,
@@ -128,11 +130,11 @@ class AsyncClient:
         return _messages.encoded(reply)
 
     async def lookup(
-        self, images: ImageLike | Sequence[ImageLike], *, reduction: ReductionSpec | None = None, timeout: float | None = None
+        self, images: VisualLike | Sequence[VisualLike], *, reduction: ReductionSpec | None = None, timeout: float | None = None
     ) -> tuple[Place | None, ...]:
-        """Where the tokens of images are cached, `None` for nowhere; moves and encodes nothing."""
+        """Where the tokens of images, or of videos of one sampling, are cached, `None` for nowhere; moves and makes nothing."""
         stub = self._encoder_stub()
-        loaded = await asyncio.to_thread(as_images, images)
+        loaded = await asyncio.to_thread(as_visuals, images)
         exchange = self._core.exchange((), None, timeout)
         return _messages.places(await self._unary(exchange, lambda: _messages.lookup_request(loaded, reduction), stub.Lookup))
 

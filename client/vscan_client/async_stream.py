@@ -92,8 +92,8 @@ class AsyncAnswerStream:
 
     async def _run(self) -> AsyncGenerator[Event, None]:
         question = await self._prepare()
-        with ask_span(self._tracer, images=len(question.images)) as span:
-            exchange = self._core.exchange(question.images, question.reduction, question.options.get("timeout"))
+        with ask_span(self._tracer, question.visuals) as span:
+            exchange = self._core.exchange(question.visuals, question.reduction, question.options.get("timeout"))
             builder = AnswerBuilder(exchange)
             async with aclosing(self._tries(question, exchange, span)) as events:
                 async for event in events:

@@ -12,7 +12,7 @@ from vscan.specs import ReductionSpec
 from vscan_client._loop_thread import LoopThread
 from vscan_client.answer import Answer, Place
 from vscan_client.async_client import DEFAULT_SERVER, AsyncClient
-from vscan_client.content import ImageLike, Message
+from vscan_client.content import Message, VisualLike
 from vscan_client.description import Description
 from vscan_client.encoded import Encoded
 from vscan_client.options import AskOptions, Retry, Timeout, Tls
@@ -20,13 +20,15 @@ from vscan_client.stream import AnswerStream
 
 
 class Client:
-    """Asks a deployment questions about images.
+    """Asks a deployment questions about images and videos.
 
         with Client(server="127.0.0.1:7070") as client:
             answer = client.ask("photo.jpg", "What colour is the car?")
 
-    An image that was sent once goes as its digest (32 bytes) the next time; the client sends the bytes by itself if the server
-    has lost it. Errors are those of `vscan.errors`. Any number of threads may use one client. Close it, or use it in a `with`.
+    Where an image is wanted a video may stand, and bytes or files that plainly are videos are taken as such (a GIF is an image
+    unless it is made a `Video`). What was sent once goes as its digest (32 bytes) the next time; the client sends the bytes by
+    itself if the server has lost it. Errors are those of `vscan.errors`. Any number of threads may use one client. Close it, or
+    use it in a `with`.
 
     Args:
         server: address of the decoder, `host:port`.
@@ -35,7 +37,7 @@ class Client:
         insecure: allow plaintext beyond loopback, where the network protects itself.
         timeout: how long to wait.
         retry: when to try again.
-        remembered_images: how many images to remember as sent; 0 always sends bytes.
+        remembered_images: how many images and videos to remember as sent; 0 always sends bytes.
         tracer_provider: OpenTelemetry's; `None`: the global one.
     """
 
@@ -63,19 +65,19 @@ class Client:
         )
         self._loop = LoopThread("vscan-client")
 
-    def ask(self, images: ImageLike | Sequence[ImageLike], question: str, **options: Unpack[AskOptions]) -> Answer:
-        """Asks about one image or several, and waits for the whole answer."""
+    def ask(self, images: VisualLike | Sequence[VisualLike], question: str, **options: Unpack[AskOptions]) -> Answer:
+        """Asks about one image or video or several, and waits for the whole answer."""
         return self._loop.run(self._client.ask(images, question, **options))
 
     def chat(self, messages: Sequence[Message], **options: Unpack[AskOptions]) -> Answer:
         """Answers the last message of a conversation, which is the user's."""
         return self._loop.run(self._client.chat(messages, **options))
 
-    def raw(self, prompt: str, images: ImageLike | Sequence[ImageLike] = (), **options: Unpack[AskOptions]) -> Answer:
-        """Goes on with a prompt in the model's own syntax, one placeholder for each image. Servers may not permit it."""
+    def raw(self, prompt: str, images: VisualLike | Sequence[VisualLike] = (), **options: Unpack[AskOptions]) -> Answer:
+        """Goes on with a prompt in the model's own syntax: a placeholder for each image or video. Servers may refuse it."""
         return self._loop.run(self._client.raw(prompt, images, **options))
 
-    def stream(self, images: ImageLike | Sequence[ImageLike], question: str, **options: Unpack[AskOptions]) -> AnswerStream:
+    def stream(self, images: VisualLike | Sequence[VisualLike], question: str, **options: Unpack[AskOptions]) -> AnswerStream:
         """`ask`, event by event."""
         return AnswerStream(self._client.stream(images, question, **options), self._loop)
 
@@ -84,21 +86,21 @@ class Client:
         return AnswerStream(self._client.stream_chat(messages, **options), self._loop)
 
     def stream_raw(
-        self, prompt: str, images: ImageLike | Sequence[ImageLike] = (), **options: Unpack[AskOptions]
+        self, prompt: str, images: VisualLike | Sequence[VisualLike] = (), **options: Unpack[AskOptions]
     ) -> AnswerStream:
         """`raw`, event by event."""
         return AnswerStream(self._client.stream_raw(prompt, images, **options), self._loop)
 
     def encode(
-        self, image: ImageLike, *, reduction: ReductionSpec | None = None, tokens: bool = False, timeout: float | None = None
+        self, image: VisualLike, *, reduction: ReductionSpec | None = None, tokens: bool = False, timeout: float | None = None
     ) -> Encoded:
-        """Has the encoder make and cache an image's tokens before anybody asks; with `tokens` they come back too."""
+        """Has the encoder make and cache the tokens of an image or video before anybody asks; `tokens`: they come back too."""
         return self._loop.run(self._client.encode(image, reduction=reduction, tokens=tokens, timeout=timeout))
 
     def lookup(
-        self, images: ImageLike | Sequence[ImageLike], *, reduction: ReductionSpec | None = None, timeout: float | None = None
+        self, images: VisualLike | Sequence[VisualLike], *, reduction: ReductionSpec | None = None, timeout: float | None = None
     ) -> tuple[Place | None, ...]:
-        """Where the tokens of images are cached, `None` for nowhere; moves and encodes nothing."""
+        """Where the tokens of images, or of videos of one sampling, are cached, `None` for nowhere; moves and makes nothing."""
         return self._loop.run(self._client.lookup(images, reduction=reduction, timeout=timeout))
 
     def describe(self, *, timeout: float | None = None) -> Description:

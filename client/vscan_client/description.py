@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vscan.specs import PruneSpec, ReductionSpec, SamplingSpec
+from vscan.specs import FrameSampling, PruneSpec, ReductionSpec, SamplingSpec
 from vscan_client.jsonable import jsonable
 
 
@@ -29,7 +29,10 @@ class DecoderDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderDescription:
-    """The encoder: its model, its limits (by their names in the contract, units in the names), its defaults."""
+    """The encoder: its model, its limits (by their names in the contract, units in the names), its defaults.
+
+    `frame_sampling` says which frames of a video are looked at; `None`: the model takes no videos.
+    """
 
     model: str
     family: str
@@ -46,6 +49,7 @@ class EncoderDescription:
     skip_padding: bool
     reduction: ReductionSpec
     limits: dict[str, float]
+    frame_sampling: FrameSampling | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

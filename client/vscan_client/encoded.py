@@ -1,4 +1,4 @@
-"""What the encoder says about one image."""
+"""What the encoder says about one image or video."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EncodeTimings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """One image, encoded. `tokens` [T, hidden] and `kept` only where tokens were asked for."""
+    """One image or video, encoded. `tokens` [T, hidden] and `kept` only where tokens were asked for."""
 
     image: ImageReport
     content_key: bytes

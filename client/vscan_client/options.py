@@ -77,7 +77,7 @@ class AskOptions(TypedDict, total=False):
     """Keywords of every verb that asks. What is left out is as the deployment does it.
 
     Attributes:
-        reduction: stage 1, for every image of the request.
+        reduction: stage 1, for every image and video of the request.
         prune: stage 2.
         sampling: how tokens are chosen; greedy by default.
         report_kept: report which patches were kept, by the encoder and by each pruning layer.

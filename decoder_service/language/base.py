@@ -84,6 +84,11 @@ class LanguageModel:
         self.device: torch.device = model.device
 
     @property
+    def takes_videos(self) -> bool:
+        """Whether prompts may have a video."""
+        return self.tokens.video_placeholder_id is not None
+
+    @property
     def layers(self) -> Sequence[Any]:
         """The layers, in order; called as `layer(hidden, attention_mask=None, position_embeddings=rope, plan=plan)`."""
         layers: Sequence[Any] = self._decoder.layers
@@ -125,7 +130,7 @@ class LanguageModel:
         return rows
 
     def positions_taken(self, prompt: Prompt) -> int:
-        """Positions up to where the answer begins. Raises InvalidArgument for an image that the family cannot lay out."""
+        """Positions up to where the answer begins. Raises InvalidArgument for what the family cannot lay out."""
         return self.prompt_positions(prompt).next
 
     def prompt_positions(self, prompt: Prompt) -> Positions:

@@ -1,6 +1,6 @@
 """The language half of the LLaVA families: a Llama, or another plain causal model.
 
-Every row has one position, an image is one run of rows.
+Every row has one position, an image or a video is one run of rows.
 """
 
 from __future__ import annotations
@@ -26,8 +26,17 @@ _KEY_MAPPING = {
 }
 
 
-def load_causal(family: str, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str) -> LanguageModel:
-    """Loads the language half alone. Raises CheckpointError when it is missing or of a kind that is not served."""
+def load_causal(
+    family: str, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str, videos: bool = False
+) -> LanguageModel:
+    """Loads the language half alone.
+
+    Args:
+        videos: whether the family takes videos, and so its configuration names their placeholder.
+
+    Raises:
+        CheckpointError: it is missing, or of a kind that is not served.
+    """
     text_config = _text_config(checkpoint)
     model = checkpoint.load_half(
         _TEXT_MODELS[text_config.model_type],
@@ -37,7 +46,11 @@ def load_causal(family: str, checkpoint: Checkpoint, *, dtype: torch.dtype, devi
         device=device,
         attention=register_attention(),
     )
-    tokens = read_special_tokens(checkpoint, placeholder_id=int(checkpoint.config.image_token_id))
+    tokens = read_special_tokens(
+        checkpoint,
+        placeholder_id=int(checkpoint.config.image_token_id),
+        video_placeholder_id=int(checkpoint.config.video_token_id) if videos else None,
+    )
     return LanguageModel(model, family=family, shape=shape_of(text_config), tokens=tokens)
 
 

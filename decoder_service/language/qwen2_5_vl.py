@@ -1,6 +1,6 @@
 """Qwen2.5-VL: every row has a place on three axes (time, height, width), an image is a grid of rows among the text.
 
-The encoder's tokens are merged patches; grids count tokens.
+The encoder's tokens are merged patches; grids count tokens. A video is a grid for each pair of frames, apart in time.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from vscan.visual_tokens import VisualTokens
 _KEY_MAPPING = {r"^(model\.language_model|language_model|model)\.": ""}
 _HEAD = "lm_head.weight"
 _AXES = 3
+_MOST_TIME = 2**24  # what float32, in which times are computed, counts exactly; no model has a context so long
 
 
 class QwenLanguage(LanguageModel):
@@ -37,6 +38,18 @@ class QwenLanguage(LanguageModel):
     default_positions = PositionPolicy.KEEP
     rope_in_scores = False
 
+    def __init__(self, model: Any, *, places_per_frame_second: float, **stated: Any) -> None:
+        """
+        Args:
+            places_per_frame_second: on the time axis, from one pair of frames to the next, where frames are a second apart.
+        """
+        super().__init__(model, **stated)
+        self._places_per_frame_second = places_per_frame_second
+
+    def positions_taken(self, prompt: Prompt) -> int:
+        """Up to the last place on any axis: a video's time may run ahead of all text."""
+        return self._lay_out(prompt)[1]
+
     def prompt_positions(self, prompt: Prompt) -> Positions:
         """As in the prompt without any reduction: a dropped token leaves a gap. A 2 x 3 image of which 0, 4 and 5 are kept:
 
@@ -44,19 +57,40 @@ class QwenLanguage(LanguageModel):
         time      0 1 2 2 2 5 6
         height    0 1 2 3 3 5 6
         width     0 1 2 3 4 5 6        next 7
+
+        A video of three 1 x 2 grids, 4 places apart in time. Text does not wait for its time to pass, as transformers has it:
+
+        rows      s v v v v v v q
+        time      0 1 1 5 5 9 9 3
+        height    0 1 1 1 1 1 1 3
+        width     0 1 2 1 2 1 2 3      next 4, taken 10
         """
-        parts, row, start, end = [], 0, 0, 0
+        return self._lay_out(prompt)[0]
+
+    def _lay_out(self, prompt: Prompt) -> tuple[Positions, int]:
+        """The prompt's positions, and how many it takes."""
+        parts, row, start, furthest = [], 0, 0, 0
         for span in prompt.spans:
             image = prompt.images[span.image]
             parts.append(_text_places(start, span.start - row))
             start += span.start - row
             rows, columns = _grid(image, f"images[{span.image}]")
-            parts.append(_kept_places(image, rows, columns) + start)
-            end = max(end, start + max(len(image.tiles), rows, columns))  # time may run ahead of the text that follows
+            times = self._times(image, f"images[{span.image}]")
+            parts.append(_kept_places(image, times, rows, columns) + start)
+            furthest = max(furthest, start + int(times[-1]) + 1)
             start += max(rows, columns)
             row = span.start + span.count
-        parts.append(_text_places(start, prompt.rows - row))
-        return Positions(torch.cat(parts, dim=1), max(end, start + prompt.rows - row))
+        text = prompt.rows - row
+        parts.append(_text_places(start, text))
+        taken = max(furthest, start + text)
+        return Positions(torch.cat(parts, dim=1), start + text if text else taken), taken
+
+    def _times(self, image: VisualTokens, field: str) -> torch.Tensor:
+        """Place of each grid on the time axis, from 0, [grids], int64."""
+        interval = 1.0 if image.frames is None else self._places_per_frame_second * image.frames.interval_seconds
+        if (len(image.tiles) - 1) * interval > _MOST_TIME:
+            raise InvalidArgument(field, f"{len(image.tiles)} moments {interval:g} places apart", limit=f"{_MOST_TIME} places")
+        return (torch.arange(len(image.tiles), dtype=torch.float32) * interval).long()  # as transformers has it
 
     def text_positions(self, start: int, count: int) -> Positions:
         """The same place on all axes."""
@@ -82,8 +116,19 @@ def load(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | s
         Qwen2_5_VLTextModel, config, key_mapping=_KEY_MAPPING, dtype=dtype, device=device, attention=register_attention()
     )
     head = _load_head(checkpoint, text, dtype, device)
-    tokens = read_special_tokens(checkpoint, placeholder_id=int(checkpoint.config.image_token_id))
-    return QwenLanguage(_CausalModel(text, head, text.dtype, text.device), family=FAMILY.model_type, shape=shape, tokens=tokens)
+    tokens = read_special_tokens(
+        checkpoint,
+        placeholder_id=int(checkpoint.config.image_token_id),
+        video_placeholder_id=int(checkpoint.config.video_token_id),
+    )
+    vision = checkpoint.config.vision_config
+    return QwenLanguage(
+        _CausalModel(text, head, text.dtype, text.device),
+        family=FAMILY.model_type,
+        shape=shape,
+        tokens=tokens,
+        places_per_frame_second=vision.tokens_per_second * vision.temporal_patch_size,
+    )
 
 
 class _CausalModel(NamedTuple):
@@ -118,10 +163,10 @@ def _grid(image: VisualTokens, field: str) -> tuple[int, int]:
     return grids.pop()
 
 
-def _kept_places(image: VisualTokens, rows: int, columns: int) -> torch.Tensor:
-    """Time, height and width of every kept token in the grid before the reduction, [3, T], from 0."""
+def _kept_places(image: VisualTokens, times: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Time, height and width of every kept token in the grids before the reduction, [3, T], from 0; `times` of each grid."""
     kept = image.kept_indices
-    return torch.stack((kept // (rows * columns), kept // columns % rows, kept % columns))
+    return torch.stack((times[kept // (rows * columns)], kept // columns % rows, kept % columns))
 
 
 FAMILY = Family(model_type="qwen2_5_vl", load=load)

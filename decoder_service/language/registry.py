@@ -10,7 +10,6 @@ import torch
 from decoder_service import language
 from decoder_service.language.base import Family, LanguageModel
 from vscan.checkpoint import Checkpoint
-from vscan.errors import CheckpointError
 
 
 def families() -> dict[str, Family]:
@@ -24,10 +23,8 @@ def load_language(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.d
     """Loads a checkpoint's language half.
 
     Raises:
-        CheckpointError: the family is not known, or the half cannot be loaded.
+        CheckpointError: the family is not served, or the half cannot be loaded.
     """
     known = families()
-    if checkpoint.model_type not in known:
-        served = ", ".join(sorted(known))
-        raise CheckpointError(f"{checkpoint.directory}: model family {checkpoint.model_type} is not served, only {served}")
+    checkpoint.check_family(known)
     return known[checkpoint.model_type].load(checkpoint, dtype=dtype, device=device)

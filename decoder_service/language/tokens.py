@@ -15,13 +15,16 @@ from vscan.errors import CheckpointError
 class SpecialTokens:
     """Which ids mean more than text."""
 
-    placeholder_id: int  # stands in a prompt where visual rows go
+    placeholder_id: int  # stands in a prompt where rows of an image go
     end_ids: frozenset[int]  # end an answer
-    control_ids: frozenset[int]  # user text must never yield one of these; placeholder and end ids are among them
+    control_ids: frozenset[int]  # user text must never yield one of these; placeholders and end ids are among them
     unknown_ids: frozenset[int]  # stands for words outside the vocabulary: any text may yield it
+    video_placeholder_id: int | None = None  # where rows of a video go; None: the family takes no videos
 
 
-def read_special_tokens(checkpoint: Checkpoint, *, placeholder_id: int) -> SpecialTokens:
+def read_special_tokens(
+    checkpoint: Checkpoint, *, placeholder_id: int, video_placeholder_id: int | None = None
+) -> SpecialTokens:
     """The special tokens of a checkpoint.
 
     End ids are those of generation_config.json, else of the text configuration, else of the tokenizer.
@@ -36,7 +39,10 @@ def read_special_tokens(checkpoint: Checkpoint, *, placeholder_id: int) -> Speci
     ends = _end_ids(checkpoint, added)
     unknown = {token["id"] for token in added if token["content"] == stated.get("model", {}).get("unk_token")}
     control = {token["id"] for token in added if token.get("special")} - unknown
-    return SpecialTokens(placeholder_id, ends, frozenset(control | ends | {placeholder_id}), frozenset(unknown))
+    placeholders = {placeholder_id} if video_placeholder_id is None else {placeholder_id, video_placeholder_id}
+    return SpecialTokens(
+        placeholder_id, ends, frozenset(control | ends | placeholders), frozenset(unknown), video_placeholder_id
+    )
 
 
 def _end_ids(checkpoint: Checkpoint, added: list[dict[str, Any]]) -> frozenset[int]:

@@ -42,8 +42,10 @@ class SingleFlight(Generic[T]):
             Unavailable: the work was stopped from outside, for instance at shutdown.
             Exception: whatever `make` raised, to every waiter; a VScanError as a copy of its own.
         """
-        shared = key in self._flights
-        flight = self._flights[key] if shared else self._start(key, make)
+        under_way = self._flights.get(key)
+        # One that has ended, and whose end the event loop is still to tell of, is nothing to wait for: it may have failed.
+        shared = under_way is not None and not under_way.task.done()
+        flight = under_way if under_way is not None and shared else self._start(key, make)
         flight.waiters += 1
         try:
             return await asyncio.shield(flight.task), shared

@@ -1,10 +1,9 @@
-"""The controls that a method must beat: choosing at random, and average pooling."""
+"""The control that any method must beat: choosing at random."""
 
 from __future__ import annotations
 
 import torch
 
-from encoder_service.reduction.budget import Grid
 from vscan.content_key import framed_sha256
 
 # splitmix64's increment and multipliers, as signed 64-bit numbers.
@@ -35,20 +34,6 @@ def random_scores(tile_seeds: torch.Tensor, tokens: int) -> torch.Tensor:
     state = (state ^ _shifted(state, 30)) * _FIRST
     state = (state ^ _shifted(state, 27)) * _SECOND
     return state ^ _shifted(state, 31)
-
-
-def pool_cells(grid: Grid, cells: Grid, device: torch.device | None = None) -> torch.Tensor:
-    """The cell of each token, [N], int64, row-major. 5 x 7 tokens in 2 x 3 cells:
-
-    0 0 0 1 1 2 2
-    0 0 0 1 1 2 2
-    0 0 0 1 1 2 2
-    3 3 3 4 4 5 5
-    3 3 3 4 4 5 5
-    """
-    rows = torch.arange(grid.rows, device=device) * cells.rows // grid.rows
-    columns = torch.arange(grid.columns, device=device) * cells.columns // grid.columns
-    return (rows[:, None] * cells.columns + columns).flatten()
 
 
 def _shifted(state: torch.Tensor, bits: int) -> torch.Tensor:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from encoder_service.reduction.budget import ReductionPlan, WindowShare, pool_grid
-from encoder_service.reduction.controls import pool_cells, random_scores
+from encoder_service.reduction.budget import ReductionPlan, WindowShare, pool_cells, pool_grid
+from encoder_service.reduction.controls import random_scores
 from encoder_service.reduction.merge import gather_rows, mean_rows, merge_dropped
 from encoder_service.reduction.scan import capped_scan, global_scan, local_scan
 from vscan.specs import ReductionMethod

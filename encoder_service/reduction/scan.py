@@ -58,7 +58,8 @@ def local_scan(scores: torch.Tensor, grid: Grid, window: int, count: int, valid:
 def capped_scan(scores: torch.Tensor, grid: Grid, window: int, count: int) -> torch.Tensor:
     """Keeps the best `count` tokens, but of no window more than an equal share of `count`, rounded up.
 
-    Where windows are smaller than their share it may keep fewer. 2 windows of 3 tokens, count 3, so 2 of a window at most:
+    Where windows are smaller than their share it may keep fewer. No family whose tiles have padding shares so. 2 windows of 3
+    tokens, count 3, so 2 of a window at most:
 
         tokens by score    2 0 1 4 5 3        0 1 2 are one window, 3 4 5 the other
         kept               2 0   4

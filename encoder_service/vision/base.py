@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -12,7 +14,12 @@ from PIL import Image
 
 from encoder_service.reduction.budget import Grid, WindowShare
 from encoder_service.reduction.reduce import ReducedTiles, Scores
-from vscan.visual_tokens import Tile, VisualTokens
+from vscan.errors import InvalidArgument
+from vscan.specs import FrameCount, FrameSampling
+from vscan.visual_tokens import SampledFrames, Tile, VisualTokens
+
+# A tile of 24 x 24 tokens, as CLIP ViT-L/14-336 has it.
+_TILE_TOKENS = 576
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +35,15 @@ class ScanSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedImage:
-    """An image as its model wants it, on the CPU. A family may add what it needs to put the tiles together."""
+    """An image or video as its model wants it, on the CPU. A family may add what it needs to put the tiles together."""
 
     pixels: torch.Tensor  # in the family's own form
     grids: tuple[Grid, ...]  # one for each tile
     # For each tile which of its tokens are not padding, [N], bool; None for a tile, or for all of them, that has none.
     valid: tuple[torch.Tensor | None, ...] | None = None
+    # For each tile whether budgets count it; the others are kept whole. None: all are counted.
+    counted: tuple[bool, ...] | None = None
+    frames: SampledFrames | None = None  # None: an image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +56,12 @@ class Seen:
     features: torch.Tensor  # [rows, vision hidden], as the projector reads them
     scores: Scores  # [rows]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Seen]) -> Seen:
+        """Parts after each other."""
+        scores = Scores(torch.cat([part.scores.shallow for part in parts]), torch.cat([part.scores.deep for part in parts]))
+        return cls(torch.cat([part.features for part in parts]), scores)
+
 
 class VisionModel(ABC):
     """A loaded vision half: transformer, projector and preprocessing. The tensors belong to the device's thread."""
@@ -56,14 +72,33 @@ class VisionModel(ABC):
     dtype: torch.dtype
     device: torch.device
     scan: ScanSettings
+    frame_sampling: FrameSampling | None = None  # of a video, where a request does not say; None: takes no videos
+    video_max_tokens: int | None = None  # of a video, unreduced; None: as many as come
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> PreparedImage:
         """Resizes, cuts and normalises an RGB image. Safe to call from several threads."""
 
+    def frames_of(self, duration_seconds: Fraction, available: int, sampling: FrameSampling, max_frames: int) -> int:
+        """How many frames to take of a video that has `available`: at least one, at most `max_frames`, none twice."""
+        return max(1, min(frames_asked(duration_seconds, sampling), available, max_frames))
+
+    def preprocess_video(self, frames: Iterable[Image.Image], sampled: SampledFrames) -> PreparedImage:
+        """The same for the RGB frames of a video, all of one size, taken one by one; `sampled` says when each comes."""
+        raise InvalidArgument("video", f"{self.family} takes no videos")
+
+    def check_video_tokens(self, tokens: int, frames: int) -> None:
+        """Raises InvalidArgument where they are too many; to be called before all frames are pixels."""
+        most = self.video_max_tokens
+        if most is not None and tokens > most:
+            raise InvalidArgument("video", f"{tokens:,} tokens of {frames} frames", limit=f"{most:,} tokens")
+
     @abstractmethod
-    def look(self, images: Sequence[PreparedImage]) -> Seen:
-        """Runs the transformer over the tiles of all images at once, up to the feature layer, and no further."""
+    def look(self, images: Sequence[PreparedImage], max_tiles: int | None = None) -> Seen:
+        """Runs the transformer over the tiles of all images, up to the feature layer, and no further.
+
+        All at once, or about `max_tiles` at a time, so that what a pass holds does not grow with a video's length.
+        """
 
     @abstractmethod
     def project(self, features: torch.Tensor) -> torch.Tensor:
@@ -71,7 +106,7 @@ class VisionModel(ABC):
 
     def assemble(self, image: PreparedImage, tiles: Sequence[ReducedTiles]) -> VisualTokens:
         """One image's tiles, each a batch of one on the CPU, as the language model receives them: here after each other."""
-        return in_order(image.grids, tiles)
+        return in_order(image.grids, tiles, image.frames)
 
     @abstractmethod
     def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -82,7 +117,19 @@ class VisionModel(ABC):
         """Whatever else the visual tokens depend on, preprocessing included, in plain JSON values."""
 
 
-def in_order(grids: Sequence[Grid], tiles: Sequence[ReducedTiles]) -> VisualTokens:
+def frames_asked(duration_seconds: Fraction, sampling: FrameSampling) -> int:
+    """What a sampling asks for, rounded down. A rate is the decimal that it is written as: 10 seconds at 0.3 are 3 frames."""
+    if isinstance(sampling, FrameCount):
+        return sampling.count
+    return math.floor(duration_seconds * Fraction(repr(float(sampling.per_second))))
+
+
+def tiles_worth(grid: Grid) -> int:
+    """For how many tiles one counts: a large one for as many as would have its tokens."""
+    return -(-grid.tokens // _TILE_TOKENS)
+
+
+def in_order(grids: Sequence[Grid], tiles: Sequence[ReducedTiles], frames: SampledFrames | None = None) -> VisualTokens:
     """Tiles after each other. Indices of later tiles are moved behind those of earlier ones:
 
     kept of two tiles of 6, T = 2      1 5 | 0 3     →    1 5 6 9
@@ -102,6 +149,7 @@ def in_order(grids: Sequence[Grid], tiles: Sequence[ReducedTiles]) -> VisualToke
         merged_into=torch.cat(merged) if len(merged) == len(tiles) else None,
         tiles=tuple(Tile(grid.rows, grid.columns, tile.kept.shape[1]) for grid, tile in zip(grids, tiles, strict=True)),
         unreduced_count=first_token,
+        frames=frames,
     )
 
 
@@ -109,9 +157,9 @@ def in_order(grids: Sequence[Grid], tiles: Sequence[ReducedTiles]) -> VisualToke
 class Family:
     """One file of this package: the `model_type` of config.json, and how to load its vision half.
 
-    `load(checkpoint, dtype=…, device=…, shallow_layer=…, window=…, skip_padding=…)` raises CheckpointError when the half is
-    missing or of a kind that is not served, and StartupError when the layer or the window does not fit; a layer or window of
-    `None` means the family's default.
+    `load(checkpoint, dtype=…, device=…, shallow_layer=…, window=…, skip_padding=…, video_max_tokens=…)` raises CheckpointError
+    when the half is missing or of a kind that is not served, and StartupError when the layer or the window does not fit; a
+    layer or window of `None` means the family's default.
     """
 
     model_type: str

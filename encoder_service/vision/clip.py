@@ -20,8 +20,8 @@ from encoder_service.vision.attention import WATCHED_ATTENTION, first_row_scores
 from encoder_service.vision.base import PreparedImage, ScanSettings, Seen, VisionModel
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError, StartupError
+from vscan.visual_tokens import SampledFrames
 
-_VISION_KEYS = {r"^(model\.)?vision_tower\.(vision_model\.)?": ""}
 _PROJECTOR_PREFIXES = ("multi_modal_projector.", "model.multi_modal_projector.")
 _TOWER_CONFIGURATION = ("hidden_act", "image_size", "layer_norm_eps", "num_attention_heads", "patch_size")
 # The paper's choices: layer index 5 of 24; windows of 6 x 6 tokens.
@@ -56,18 +56,10 @@ class ClipVision(VisionModel):
         self._projector = parts.projector
         self._processor = parts.processor
 
-    def look(self, images: Sequence[PreparedImage]) -> Seen:
+    def look(self, images: Sequence[PreparedImage], max_tiles: int | None = None) -> Seen:
         """Every layer runs fused attention; two of them show their queries and keys, of which one row is needed."""
-        pixels = torch.cat([image.pixels for image in images]).to(self.device)  # [tiles, channels, height, width]
-        rows: dict[int, torch.Tensor] = {}
-        hidden = self._tower.pre_layrnorm(self._tower.embeddings(pixels))
-        for index, layer in enumerate(self._tower.encoder.layers):
-            if index in (self.scan.shallow_layer, self.scan.deep_layer):
-                hidden = layer(hidden, None, watch=lambda q, k, s, at=index: rows.update({at: first_row_scores(q, k, s)}))
-            else:
-                hidden = layer(hidden, None)
-        scores = Scores(rows[self.scan.shallow_layer].flatten(), rows[self.scan.deep_layer].flatten())
-        return Seen(hidden[:, 1:].flatten(0, 1), scores)
+        hidden, scores = self._see(self._tower, images, max_tiles)
+        return Seen(hidden[:, 1:].flatten(0, 1), Scores(scores.shallow.flatten(), scores.deep.flatten()))
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """The two-layer projector."""
@@ -86,36 +78,52 @@ class ClipVision(VisionModel):
         activation = type(self._projector.act).__name__
         return {"tower": tower, "projector": activation, "preprocessing": self._processor.to_dict()}
 
+    def _see(self, tower: Any, images: Sequence[PreparedImage], max_tiles: int | None) -> tuple[torch.Tensor, Scores]:
+        """What a tower makes of all tiles: [tiles, 1 + N, vision hidden], the [CLS] token first, and [tiles, N]."""
+        pixels = torch.cat([image.pixels for image in images])  # [tiles, channels, height, width]
+        passes = [self._pass(tower, part.to(self.device)) for part in torch.split(pixels, max_tiles or len(pixels))]
+        hidden, shallow, deep = (torch.cat(parts) for parts in zip(*passes, strict=True))
+        return hidden, Scores(shallow, deep)
+
+    def _pass(self, tower: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        rows: dict[int, torch.Tensor] = {}
+        hidden = tower.pre_layrnorm(tower.embeddings(pixels))
+        for index, layer in enumerate(tower.encoder.layers):
+            if index in (self.scan.shallow_layer, self.scan.deep_layer):
+                hidden = layer(hidden, None, watch=lambda q, k, s, at=index: rows.update({at: first_row_scores(q, k, s)}))
+            else:
+                hidden = layer(hidden, None)
+        return hidden, rows[self.scan.shallow_layer], rows[self.scan.deep_layer]
+
 
 def load_clip_parts(
     checkpoint: Checkpoint,
     *,
     processors: Mapping[str, Any],
+    tower: str = "vision_tower",
     dtype: torch.dtype,
     device: torch.device,
     shallow_layer: int | None,
     window: int | None,
     skip_padding: bool,
+    **_: Any,
 ) -> ClipParts:
     """Loads tower, projector and preprocessing; of the tower only the layers up to the feature layer.
 
     Args:
         processors: the image processors that the family is served with, by the name in the checkpoint.
+        tower: its name in the checkpoint.
 
     Raises:
         CheckpointError: a part is missing, or of a kind that is not served.
         StartupError: the shallow layer or the window does not fit.
     """
-    vision = copy.deepcopy(checkpoint.config.vision_config)
+    vision = checkpoint.config.vision_config
     if vision.model_type != CLIPVisionModel.config_class.model_type:
         raise CheckpointError(f"{checkpoint.directory}: vision tower {vision.model_type} is not served here, only CLIP")
     scan = _scan_settings(checkpoint, shallow_layer, window, skip_padding)
-    vision.num_hidden_layers = scan.deep_layer + 1
-    tower = checkpoint.load_half(
-        CLIPVisionModel, vision, key_mapping=_VISION_KEYS, dtype=dtype, device=device, attention=WATCHED_ATTENTION
-    )
     return ClipParts(
-        tower,
+        load_tower(checkpoint, tower, scan, dtype=dtype, device=device),
         _load_projector(checkpoint, dtype, device),
         _load_processor(checkpoint, processors),
         scan=scan,
@@ -123,13 +131,27 @@ def load_clip_parts(
     )
 
 
+def load_tower(checkpoint: Checkpoint, name: str, scan: ScanSettings, *, dtype: torch.dtype, device: torch.device) -> Any:
+    """The layers up to the feature layer of the tower of this name. Raises CheckpointError."""
+    config = copy.deepcopy(checkpoint.config.vision_config)
+    config.num_hidden_layers = scan.deep_layer + 1
+    keys = {rf"^(model\.)?{name}\.(vision_model\.)?": ""}
+    return checkpoint.load_half(
+        CLIPVisionModel, config, key_mapping=keys, dtype=dtype, device=device, attention=WATCHED_ATTENTION, part=name
+    )
+
+
 def check_preprocessing(checkpoint: Checkpoint, model: ClipVision) -> None:
-    """Raises CheckpointError if the image processor does not make what the tower takes."""
+    """Raises CheckpointError if the image processor, or that of frames, does not make what a tower takes."""
     side = checkpoint.config.vision_config.image_size
-    prepared = model.preprocess(Image.new("RGB", (2 * side, side)))
-    made, wanted = tuple(prepared.pixels.shape), (len(prepared.grids), 3, side, side)
-    if made != wanted:
-        raise CheckpointError(f"{checkpoint.directory}: preprocessing makes {made}, the vision tower wants {wanted}")
+    blank = Image.new("RGB", (2 * side, side))
+    prepared = [model.preprocess(blank)]
+    if model.frame_sampling is not None:
+        prepared.append(model.preprocess_video([blank], SampledFrames((0.0,), 0.0)))
+    for pixels in (image.pixels for image in prepared):
+        made, wanted = tuple(pixels.shape), (len(pixels), 3, side, side)
+        if made != wanted:
+            raise CheckpointError(f"{checkpoint.directory}: preprocessing makes {made}, the vision tower wants {wanted}")
 
 
 def _scan_settings(checkpoint: Checkpoint, shallow_layer: int | None, window: int | None, skip_padding: bool) -> ScanSettings:

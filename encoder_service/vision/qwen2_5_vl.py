@@ -1,5 +1,7 @@
 """Qwen2.5-VL: a vision transformer of any resolution, most of its blocks in windows; a merger makes 2 x 2 patches a token.
 
+A patch is a square of two frames. Of a video two frames make a tile, which sees nothing of the others; of an image both are it.
+
 Grids count tokens. The patches of a token lie together, in the processor's order:
 
     patches of 2 x 2 tokens     0  1 |  4  5
@@ -10,9 +12,11 @@ Grids count tokens. The patches of a token lie together, in the processor's orde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isqrt
+from fractions import Fraction
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -23,10 +27,13 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 
 from encoder_service.reduction.budget import Grid, WindowShare
 from encoder_service.reduction.reduce import Scores
-from encoder_service.vision.base import Family, PreparedImage, ScanSettings, Seen, VisionModel
+from encoder_service.vision.base import Family, PreparedImage, ScanSettings, Seen, VisionModel, tiles_worth
+from encoder_service.vision.frame_processor import load_frame_processor
 from encoder_service.vision.packed_attention import PACKED_ATTENTION, PackedSequences, received_scores
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError, InvalidArgument, StartupError
+from vscan.specs import FrameCount, FrameRate, FrameSampling
+from vscan.visual_tokens import SampledFrames
 
 _VISION_KEYS = {r"^(model\.)?visual\.": ""}
 _PROCESSORS = ("Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor")
@@ -42,6 +49,8 @@ _TOWER_CONFIGURATION = (
     "window_size",
 )
 _WINDOW = 4
+# transformers' own, where a checkpoint states nothing else of videos.
+_VIDEO_DEFAULTS = {"size": {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28}, "min_frames": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,42 +67,55 @@ class QwenVision(VisionModel):
     """The vision half of Qwen2.5-VL. What a patch receives of attention is its score (VScan, arXiv 2505.22654, as released)."""
 
     family = "qwen2_5_vl"
+    frame_sampling = FrameRate(2.0)
 
-    def __init__(self, tower: Any, processor: Any, *, scan: ScanSettings) -> None:
+    def __init__(
+        self, tower: Any, processor: Any, frame_processor: Any, *, scan: ScanSettings, video_max_tokens: int | None
+    ) -> None:
         self.scan = scan
+        self.video_max_tokens = video_max_tokens
         self.hidden_size: int = tower.config.out_hidden_size
         self.dtype: torch.dtype = tower.dtype
         self.device: torch.device = tower.device
         self.grid = _largest_grid(processor)
         self._tower = tower
         self._processor = processor
+        self._frame_processor = frame_processor
         self._merge: int = tower.config.spatial_merge_size
+        self._moments: int = tower.config.temporal_patch_size
+        self._min_frames: int = frame_processor.min_frames
+        self._frame_pixels: tuple[int, int] = (frame_processor.size["shortest_edge"], frame_processor.size["longest_edge"])
 
     def preprocess(self, image: Image.Image) -> PreparedImage:
         """The checkpoint's own image processor, on the CPU; it resizes to whole tokens within the checkpoint's limits."""
-        try:
-            made = self._processor(images=image, return_tensors="pt")
-        except ValueError as error:  # its only complaint about a decoded image
-            raise InvalidArgument("image", f"{image.width} x {image.height} pixels: {error}") from error
-        _, rows, columns = made["image_grid_thw"][0].tolist()
-        return PreparedImage(made["pixel_values"], (Grid(rows // self._merge, columns // self._merge),))
+        pixels, grid = self._patches(self._processor, image, "image")
+        return PreparedImage(pixels, (grid,))
 
-    def look(self, images: Sequence[PreparedImage]) -> Seen:
+    def frames_of(self, duration_seconds: Fraction, available: int, sampling: FrameSampling, max_frames: int) -> int:
+        """As transformers does: a rate gives at least 4 frames and an even number of them, where there are so many."""
+        count = super().frames_of(duration_seconds, available, sampling, max_frames)
+        if isinstance(sampling, FrameCount):
+            return count
+        count = min(max(count, self._min_frames), available, max_frames)
+        return count if count < self._moments else count - count % self._moments
+
+    def preprocess_video(self, frames: Iterable[Image.Image], sampled: SampledFrames) -> PreparedImage:
+        """Each frame by itself, as the checkpoint's video processor resizes it; an odd last one stands for two."""
+        count = len(sampled.seconds)
+        pairs = -(-count // self._moments)
+        size = self._frame_size(pairs)
+        coming = iter(frames)
+        tiles = []
+        while together := list(islice(coming, self._moments)):
+            tile, grid = self._tile(together, size)
+            self.check_video_tokens(pairs * grid.tokens, count)
+            tiles.append((tile, grid))
+        pixels, grids = zip(*tiles, strict=True)
+        return PreparedImage(torch.cat(pixels), grids, frames=sampled)
+
+    def look(self, images: Sequence[PreparedImage], max_tiles: int | None = None) -> Seen:
         """Every block runs fused attention, in windows or over whole tiles; two of them show their queries and keys."""
-        hidden = self._tower.patch_embed(torch.cat([image.pixels for image in images]).to(self.device))
-        layout = self._layout([grid for image in images for grid in image.grids], hidden)
-        received: dict[int, torch.Tensor] = {}
-        hidden = self._by_token(hidden)[layout.order].flatten(0, 1)
-        whole = torch.tensor([0, len(hidden)])  # the sequences are ours to tell apart
-        for index, block in enumerate(self._tower.blocks):
-            sequences = layout.tiles if index in self._tower.fullatt_block_indexes else layout.windows
-            watch = _watch(received, index, sequences) if index in (self.scan.shallow_layer, self.scan.deep_layer) else None
-            hidden = block(hidden, cu_seqlens=whole, position_embeddings=layout.rope, sequences=sequences, watch=watch)
-        back = layout.order.argsort()
-        shallow, deep = (
-            self._by_token(received[layer]).mean(dim=1)[back] for layer in (self.scan.shallow_layer, self.scan.deep_layer)
-        )
-        return Seen(self._by_token(hidden)[back].flatten(1), Scores(shallow, deep))
+        return Seen.joined([self._pass(tiles) for tiles in self._passes(images, max_tiles)])
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """The merger: the patches of a token, side by side, to a token."""
@@ -107,7 +129,74 @@ class QwenVision(VisionModel):
     def configuration(self) -> Mapping[str, Any]:
         """What the shapes of the tensors do not say."""
         tower = {name: getattr(self._tower.config, name) for name in _TOWER_CONFIGURATION}
-        return {"tower": tower, "preprocessing": self._processor.to_dict()}
+        processors = {"preprocessing": self._processor.to_dict(), "video_preprocessing": self._frame_processor.to_dict()}
+        return {"tower": tower, **processors, "video_max_tokens": self.video_max_tokens}
+
+    def _frame_size(self, pairs: int) -> dict[str, int]:
+        """Least and most pixels of a frame. A video's most pixels are shared equally, so that a longer one has smaller frames.
+
+        As the authors' qwen-vl-utils and transformers' `cap_pixels_per_frame`: never less than 1.05 times a frame's least.
+        """
+        least, most = self._frame_pixels
+        if self.video_max_tokens is not None:
+            share = self.video_max_tokens * (self._merge * self._tower.config.patch_size) ** 2 // pairs
+            most = min(most, max(share, int(1.05 * least)))
+        return {"shortest_edge": least, "longest_edge": most}
+
+    def _patches(self, processor: Any, image: Image.Image, field: str, **options: Any) -> tuple[torch.Tensor, Grid]:
+        """[patches, channels x moments x pixels of a patch], the same at each moment."""
+        try:
+            made = processor(images=image, return_tensors="pt", **options)
+        except ValueError as error:  # its only complaint about a decoded image
+            raise InvalidArgument(field, f"{image.width} x {image.height} pixels: {error}") from error
+        _, rows, columns = made["image_grid_thw"][0].tolist()
+        return made["pixel_values"], Grid(rows // self._merge, columns // self._merge)
+
+    def _tile(self, frames: Sequence[Image.Image], size: Mapping[str, int]) -> tuple[torch.Tensor, Grid]:
+        """Of the patches of each frame its own moment; the last frame's are repeated for moments that have none.
+
+        frames a, b     a a | a a | ...  and  b b | b b | ...     →     a b | a b | ...
+        """
+        made = (self._patches(self._frame_processor, frame, "video", size=dict(size)) for frame in frames)
+        patches, grids = zip(*made, strict=True)
+        if len(set(grids)) > 1:
+            raise InvalidArgument("video", "frames of different sizes")
+        channels = self._tower.config.in_channels
+        by_moment = [rows.view(len(rows), channels, self._moments, -1) for rows in patches]
+        chosen = [by_moment[min(moment, len(frames) - 1)][:, :, moment] for moment in range(self._moments)]
+        # The tower would round them to its own type anyway; a long video is smaller so.
+        return torch.stack(chosen, dim=2).flatten(1).to(self.dtype), grids[0]
+
+    def _passes(self, images: Sequence[PreparedImage], max_tiles: int | None) -> Iterator[list[tuple[torch.Tensor, Grid]]]:
+        """Tiles, pixels and grid, that go through the transformer together."""
+        most = math.inf if max_tiles is None else max_tiles
+        together: list[tuple[torch.Tensor, Grid]] = []
+        for tile in chain.from_iterable(self._tiles(image) for image in images):
+            if together and sum(tiles_worth(grid) for _, grid in [*together, tile]) > most:
+                yield together
+                together = []
+            together.append(tile)
+        yield together
+
+    def _tiles(self, image: PreparedImage) -> Iterable[tuple[torch.Tensor, Grid]]:
+        patches = [self._merge**2 * grid.tokens for grid in image.grids]
+        return zip(torch.split(image.pixels, patches), image.grids, strict=True)
+
+    def _pass(self, tiles: Sequence[tuple[torch.Tensor, Grid]]) -> Seen:
+        hidden = self._tower.patch_embed(torch.cat([pixels for pixels, _ in tiles]).to(self.device))
+        layout = self._layout([grid for _, grid in tiles], hidden)
+        received: dict[int, torch.Tensor] = {}
+        hidden = self._by_token(hidden)[layout.order].flatten(0, 1)
+        whole = torch.tensor([0, len(hidden)])  # the sequences are ours to tell apart
+        for index, block in enumerate(self._tower.blocks):
+            sequences = layout.tiles if index in self._tower.fullatt_block_indexes else layout.windows
+            watch = _watch(received, index, sequences) if index in (self.scan.shallow_layer, self.scan.deep_layer) else None
+            hidden = block(hidden, cu_seqlens=whole, position_embeddings=layout.rope, sequences=sequences, watch=watch)
+        back = layout.order.argsort()
+        shallow, deep = (
+            self._by_token(received[layer]).mean(dim=1)[back] for layer in (self.scan.shallow_layer, self.scan.deep_layer)
+        )
+        return Seen(self._by_token(hidden)[back].flatten(1), Scores(shallow, deep))
 
     def _layout(self, grids: Sequence[Grid], hidden: torch.Tensor) -> _Layout:
         merge, config = self._merge, self._tower.config
@@ -136,6 +225,7 @@ def load(
     device: torch.device,
     shallow_layer: int | None,
     window: int | None,
+    video_max_tokens: int | None,
     **_: Any,
 ) -> QwenVision:
     """Loads the vision half: transformer, merger and preprocessing.
@@ -146,7 +236,10 @@ def load(
     """
     config = checkpoint.config.vision_config
     scan = _scan_settings(config, shallow_layer, window)
-    processor = _load_processor(checkpoint, config)
+    processor = _load_processor(checkpoint)
+    frame_processor = load_frame_processor(checkpoint, "Qwen2VLVideoProcessor", Qwen2VLImageProcessorPil, **_VIDEO_DEFAULTS)
+    for made in (processor, frame_processor):
+        _check_patches(checkpoint, made)
     tower = checkpoint.load_half(
         Qwen2_5_VisionTransformerPretrainedModel,
         config,
@@ -155,7 +248,7 @@ def load(
         device=device,
         attention=PACKED_ATTENTION,
     )
-    return QwenVision(tower, processor, scan=scan)
+    return QwenVision(tower, processor, frame_processor, scan=scan, video_max_tokens=video_max_tokens)
 
 
 def _watch(received: dict[int, torch.Tensor], index: int, sequences: PackedSequences) -> Any:
@@ -173,27 +266,31 @@ def _scan_settings(config: Any, shallow_layer: int | None, window: int | None) -
     return ScanSettings(shallow_layer=shallow, deep_layer=full[-1], window=side, share=WindowShare.CAPPED)
 
 
-def _load_processor(checkpoint: Checkpoint, config: Any) -> Any:
+def _load_processor(checkpoint: Checkpoint) -> Any:
     directory = checkpoint.directory
     try:
         stated, _ = Qwen2VLImageProcessorPil.get_image_processor_dict(directory, local_files_only=True)
         name = str(stated.get("image_processor_type", _PROCESSORS[0])).removesuffix("Fast").removesuffix("Pil")
         if name not in _PROCESSORS:
             raise CheckpointError(f"{directory}: image processor {name} is not served, only {', '.join(_PROCESSORS)}")
-        processor = Qwen2VLImageProcessorPil.from_pretrained(directory, local_files_only=True)
+        return Qwen2VLImageProcessorPil.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{directory}: no usable preprocessor_config.json or processor_config.json") from error
+
+
+def _check_patches(checkpoint: Checkpoint, processor: Any) -> None:
+    config = checkpoint.config.vision_config
     wanted = (config.patch_size, config.temporal_patch_size, config.spatial_merge_size)
     made = (processor.patch_size, processor.temporal_patch_size, processor.merge_size)
     if made != wanted:
-        raise CheckpointError(f"{directory}: preprocessing makes patches and tokens of {made}, the vision tower wants {wanted}")
-    return processor
+        problem = f"preprocessing makes patches and tokens of {made}, the vision tower wants {wanted}"
+        raise CheckpointError(f"{checkpoint.directory}: {problem}")
 
 
 def _largest_grid(processor: Any) -> Grid:
     """The squarest grid of as many tokens as the processor's limit on pixels allows."""
     tokens = processor.size["longest_edge"] // (processor.patch_size * processor.merge_size) ** 2
-    rows = max(side for side in range(1, isqrt(tokens) + 1) if tokens % side == 0)
+    rows = max(side for side in range(1, math.isqrt(tokens) + 1) if tokens % side == 0)
     return Grid(rows, tokens // rows)
 
 

@@ -10,7 +10,6 @@ import torch
 from encoder_service import vision
 from encoder_service.vision.base import Family, VisionModel
 from vscan.checkpoint import Checkpoint
-from vscan.errors import CheckpointError
 
 
 def families() -> dict[str, Family]:
@@ -28,17 +27,22 @@ def load_vision(
     shallow_layer: int | None = None,
     window: int | None = None,
     skip_padding: bool = True,
+    video_max_tokens: int | None = None,
 ) -> VisionModel:
     """Loads a checkpoint's vision half.
 
     Raises:
-        CheckpointError: the family is not known, or the half cannot be loaded.
+        CheckpointError: the family is not served, or the half cannot be loaded.
         StartupError: the layer or the window does not fit the model.
     """
     known = families()
-    if checkpoint.model_type not in known:
-        served = ", ".join(sorted(known))
-        raise CheckpointError(f"{checkpoint.directory}: model family {checkpoint.model_type} is not served, only {served}")
+    checkpoint.check_family(known)
     return known[checkpoint.model_type].load(
-        checkpoint, dtype=dtype, device=device, shallow_layer=shallow_layer, window=window, skip_padding=skip_padding
+        checkpoint,
+        dtype=dtype,
+        device=device,
+        shallow_layer=shallow_layer,
+        window=window,
+        skip_padding=skip_padding,
+        video_max_tokens=video_max_tokens,
     )

@@ -16,14 +16,16 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from embedded_model import checkpoint_dir
 from embedded_model.album import draw_album
-from tests.support.asking import OTHER_PICTURE, PICTURE, ask, chat, decoder_stub, raw
+from tests.support.asking import ask, chat, decoder_stub, raw
 from tests.support.decoder import PARITY_CHECKPOINT
+from tests.support.encoder import png
 from tests.support.stack import in_process_stack
 from vscan.v1 import decoder_pb2 as pb
 from vscan.v1 import visual_tokens_pb2
 
 SEED = 20
 NEW_TOKENS = 16
+SHAPES = [(64, 48), (48, 131), (336, 336), (500, 120), (21, 400), (9, 10)]
 
 
 class Reference:
@@ -82,15 +84,12 @@ async def test_chats_of_the_embedded_model() -> None:
 
 @pytest.mark.parametrize("images", [0, 1, 2])
 async def test_raw_prompts_of_the_parity_checkpoint(images: int) -> None:
-    """Random words around no, one and two images; this checkpoint never ends by itself."""
+    """Random words around no, one and two images of any shape; this checkpoint never ends by itself."""
     reference = Reference(PARITY_CHECKPOINT)
     generator = random.Random(images)
     async with in_process_stack() as stack, decoder_stub(stack.decoder_address) as stub:
-        for _ in range(4):
-            pieces = [
-                " ".join(f"w{generator.randrange(7, 250)}" for _ in range(generator.randint(1, 8))) for _ in range(images + 1)
-            ]
-            prompt = "USER: " + " <image> ".join(pieces) + " ASSISTANT:"
-            pictures = [PICTURE, OTHER_PICTURE][:images]
+        for seed in range(len(SHAPES)):
+            prompt = "USER: " + " <image> ".join(words(generator) for _ in range(images + 1)) + " ASSISTANT:"
+            pictures = [png(seed + 10 * image, SHAPES[seed - image]) for image in range(images)]
             served = await ask(stub, unreduced(raw(prompt, *pictures, max_new_tokens=NEW_TOKENS, ignore_eos=False)))
             assert served.ids == reference.generate(prompt, pictures), prompt

@@ -1,4 +1,4 @@
-"""`vscan up --model` and `vscan ask` with a checkpoint of every family that is served."""
+"""`vscan up --model` and `vscan ask` with a checkpoint of every family that is served, about videos where it takes them."""
 
 import json
 import signal
@@ -11,6 +11,8 @@ from decoder_service.language.registry import families
 from tests.support.client_cli import vscan
 from tests.support.client_up import vscan_up
 from tests.support.qwen import shared_qwen
+from tests.support.video_llava import shared_video_llava
+from tests.support.videos import video
 
 DATA = Path(__file__).parents[1] / "data" / "parity"
 # The checkpoint, a picture, and how many visual tokens it has before and after stage 1: a sixth of each tile.
@@ -19,12 +21,50 @@ FAMILIES: dict[str, tuple[Callable[[], Path], str, int, int]] = {
     # Five tiles, and a newline for each of the 48 stitched rows.
     "llava_next": (lambda: DATA / "llava_next", "next_2x2.png", 5 * 576 + 48, 5 * 96 + 48),
     "qwen2_5_vl": (lambda: shared_qwen()[0], "qwen_a.png", 216, 36),
+    "video_llava": (lambda: shared_video_llava()[0], "sq_a.png", 16, 2),
+}
+# Of 3 seconds: when the frames come that are looked at by default, and their visual tokens before and after stage 1.
+VIDEOS: dict[str, tuple[list[float], int, int]] = {
+    # Two frames for each second, of which two make a tile of 2 x 3.
+    "qwen2_5_vl": ([0, 0.5, 1, 1.5, 2, 2.5], 3 * 6, 3),
+    # Eight frames, each of 4 x 4 and its [CLS], which is kept.
+    "video_llava": ([0, 0.3, 0.7, 1.1, 1.5, 1.8, 2.2, 2.6], 8 * (16 + 1), 8 * (2 + 1)),
 }
 SETTINGS = ("-s", "encoder.torch_threads=1", "-s", "decoder.torch_threads=1")
 
 
 def test_every_family_is_here() -> None:
     assert FAMILIES.keys() == families().keys()
+
+
+def ask_about_videos(family: str, *server: object, folder: Path) -> None:
+    """An MP4, which is a video by itself, and a GIF, which is one where it is said to be one."""
+    mp4, gif = folder / "clip.mp4", folder / "clip.gif"
+    mp4.write_bytes(video("mp4 h264"))
+    gif.write_bytes(video("gif"))
+    options = (*server, "--json", "--max-new-tokens", "3")
+    if family not in VIDEOS:
+        refused = vscan("ask", mp4, "what happens", *options)
+        assert (refused.code, "takes no videos" in refused.one_line) == (2, True)
+        return
+    seconds, before, after = VIDEOS[family]
+    for place in ("encoded", "memory"):
+        ran = vscan("ask", mp4, "--video", gif, "what happens", *options)
+        assert ran.code == 0, ran.err
+        for report in json.loads(ran.out)["images"]:
+            assert report["frames"]["seconds"] == pytest.approx(seconds)
+            assert report["frames"]["duration_seconds"] == pytest.approx(3)
+            assert (report["tokens_before"], report["tokens_after"], report["place"]) == (before, after, place)
+    two = ("--frames", "2", "--budget", "total:4")
+    ran = vscan("ask", gif, mp4, "what happens", *two, *options)
+    assert ran.code == 0, ran.err
+    image, sampled = json.loads(ran.out)["images"]
+    assert (image["frames"], image["tokens_after"]) == (None, 4)
+    assert sampled["frames"]["seconds"] == pytest.approx([0, 1.5])
+    named = vscan("ask", "--video", f"sha256:{sampled['sha256']}", "what happens", *two, *options)
+    assert named.code == 0, named.err
+    refused = vscan("ask", mp4, "what happens", "--frames", "1000", *options)
+    assert (refused.code, "sampling.frames: 1000, limit" in refused.one_line) == (2, True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -40,4 +80,5 @@ def test_a_checkpoint_is_served_and_answers(family: str, tmp_path: Path) -> None
         assert ran.code == 0, ran.err
         (image,) = json.loads(ran.out)["images"]
         assert (image["tokens_before"], image["tokens_after"]) == (before, after)
+        ask_about_videos(family, *server, folder=tmp_path)
         assert up.end(signal.SIGINT) == (0, [])

@@ -22,7 +22,7 @@ from vscan.v1 import decoder_pb2 as pb
 from vscan.v1 import visual_tokens_pb2
 
 NEW_TOKENS = 10
-SHAPES = [(4, 4), (2, 2), (1, 9), (9, 2), (5, 7)]
+SHAPES = [(4, 4), (2, 2), (1, 9), (9, 2), (5, 7), (3, 12), (8, 8)]
 Content = str | tuple[int, int]
 
 

@@ -1,6 +1,7 @@
 """A real gRPC server on loopback whose answers are known: it speaks the contract, but runs no model.
 
-It remembers images by digest as a deployment does, records every request, and can be told to fail, to wait, or to break off.
+It remembers images and videos by digest as a deployment does, records every request, and can be told to fail, to wait, or to
+break off.
 """
 
 from __future__ import annotations
@@ -14,21 +15,25 @@ from typing import Any
 
 import grpc
 
+from vscan.content_key import frames_sha256
 from vscan.errors import MissingImages, VScanError
 from vscan.rpc.error_details import STATUS_DETAILS_KEY, to_status
 from vscan.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, visual_tokens_pb2
 
 TOKENS_BEFORE, TOKENS_AFTER, SURVIVORS = 144, 24, 8
+SECONDS, DURATION_SECONDS = (0.0, 0.5), 1.0  # of every video
+Media = visual_tokens_pb2.Image | visual_tokens_pb2.Video
 
 
 class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.VisionEncoderServicer):
-    """Answers `<n> image(s): <last text>`, a word at a time."""
+    """Answers `<n> image(s): <last text>`, a word at a time; `, <n> video(s)` behind the images where there are any."""
 
     def __init__(self) -> None:
         self.requests: list[decoder_pb2.GenerateRequest] = []
         self.metadata: list[dict[str, str | bytes]] = []
         self.time_left: list[float | None] = []
-        self.known: set[bytes] = set()  # digests
+        self.lookups: list[encoder_pb2.LookupRequest] = []
+        self.known: set[bytes] = set()  # digests, of videos with their sampling behind them (see `key_of`)
         self.fail_with: list[VScanError] = []  # raised by the next calls, one each, before anything is said
         self.fail_after_first_text: VScanError | None = None
         self.describe_fails_with: list[VScanError] = []
@@ -70,13 +75,15 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
         _wait(self.hold_before, context)
         if self.fail_with:
             abort(context, self.fail_with.pop(0))
-        images, text = _content(request)
-        places = self._resolve(images, context)
-        reports = [self._report(image, place, request.report_kept) for image, place in zip(images, places, strict=True)]
+        media, text = _content(request)
+        places = self._resolve(media, context)
+        reports = [self._report(each, place, request.report_kept) for each, place in zip(media, places, strict=True)]
         yield decoder_pb2.GenerateEvent(
             started=decoder_pb2.Started(request_id=f"r{len(self.requests)}", images=reports, prompt_tokens=30)
         )
-        words = f"{len(images)} image(s): {text}".split(" ")
+        videos = sum(isinstance(each, visual_tokens_pb2.Video) for each in media)
+        shown = f"{len(media) - videos} image(s)" + (f", {videos} video(s)" if videos else "")
+        words = f"{shown}: {text}".split(" ")
         limit = request.sampling.max_new_tokens if request.sampling.HasField("max_new_tokens") else len(words)
         for index, word in enumerate(words[:limit]):
             token = decoder_pb2.GeneratedToken(token_id=index)
@@ -85,34 +92,41 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
             if self.fail_after_first_text:
                 abort(context, self.fail_after_first_text)
             _wait(self.hold_after_first_text, context)
-        yield decoder_pb2.GenerateEvent(finished=_finished(len(images), min(limit, len(words)), request))
+        yield decoder_pb2.GenerateEvent(finished=_finished(len(media), min(limit, len(words)), request))
 
-    def _resolve(self, images: list[visual_tokens_pb2.Image], context: Any) -> list[visual_tokens_pb2.Place]:
-        missing = [image.sha256 for image in images if image.sha256 and image.sha256 not in self.known]
+    def _resolve(self, media: list[Media], context: Any) -> list[visual_tokens_pb2.Place]:
+        missing = [each.sha256 for each in media if each.sha256 and key_of(each) not in self.known]
         if missing:
             abort(context, MissingImages(missing, field="messages[0].parts[0].image"))
-        return [self._place(image) for image in images]
+        return [self._place(each) for each in media]
 
-    def _place(self, image: visual_tokens_pb2.Image) -> visual_tokens_pb2.Place:
-        digest = digest_of(image)
-        found = visual_tokens_pb2.PLACE_MEMORY if digest in self.known else visual_tokens_pb2.PLACE_ENCODED
-        self.known.add(digest)
+    def _place(self, media: Media) -> visual_tokens_pb2.Place:
+        key = key_of(media)
+        found = visual_tokens_pb2.PLACE_MEMORY if key in self.known else visual_tokens_pb2.PLACE_ENCODED
+        self.known.add(key)
         return found
 
-    def _report(
-        self, image: visual_tokens_pb2.Image, place: visual_tokens_pb2.Place, kept: bool
-    ) -> visual_tokens_pb2.ImageReport:
+    def _report(self, media: Media, place: visual_tokens_pb2.Place, kept: bool) -> visual_tokens_pb2.ImageReport:
+        frames = visual_tokens_pb2.SampledFrames(seconds=SECONDS, duration_seconds=DURATION_SECONDS, interval_seconds=0.5)
         return visual_tokens_pb2.ImageReport(
-            sha256=digest_of(image),
+            sha256=digest_of(media),
             tokens_before=TOKENS_BEFORE,
             tokens_after=TOKENS_AFTER,
             place=place,
             kept=_kept() if kept else None,
+            frames=frames if isinstance(media, visual_tokens_pb2.Video) else None,
         )
 
     def Describe(self, request: Any, context: Any) -> Any:
         if isinstance(request, encoder_pb2.DescribeEncoderRequest):
-            return encoder_pb2.DescribeEncoderResponse(model="scripted", family="llava", fingerprint=bytes(32), hidden_size=64)
+            return encoder_pb2.DescribeEncoderResponse(
+                model="scripted",
+                family="llava",
+                fingerprint=bytes(32),
+                hidden_size=64,
+                limits=encoder_pb2.EncoderLimits(max_video_frames=64, max_video_seconds=600),
+                defaults=encoder_pb2.EncoderDefaults(frame_sampling=visual_tokens_pb2.FrameSampling(frames_per_second=2)),
+            )
         if self.describe_fails_with:
             abort(context, self.describe_fails_with.pop(0))
         defaults = decoder_pb2.DecoderDefaults(prune_layers=[4])
@@ -120,20 +134,21 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
         return decoder_pb2.DescribeDecoderResponse(model="scripted", family="llava", layers=8, defaults=defaults, limits=limits)
 
     def Encode(self, request: encoder_pb2.EncodeRequest, context: Any) -> encoder_pb2.EncodeResponse:
-        (place,) = self._resolve([request.image], context)
+        media = request.video if request.HasField("video") else request.image
+        (place,) = self._resolve([media], context)
         inline = request.reply_form != encoder_pb2.REPLY_FORM_REFERENCE
         return encoder_pb2.EncodeResponse(
-            report=self._report(request.image, place, False),
+            report=self._report(media, place, False),
             visual_tokens=_kept() if inline else None,
             content_key=bytes(32),
             fingerprint=bytes(32),
         )
 
     def Lookup(self, request: encoder_pb2.LookupRequest, context: Any) -> encoder_pb2.LookupResponse:
-        places = [
-            visual_tokens_pb2.PLACE_MEMORY if digest in self.known else visual_tokens_pb2.PLACE_UNSPECIFIED
-            for digest in request.sha256
-        ]
+        self.lookups.append(request)
+        sampling = request.video_sampling if request.HasField("video_sampling") else None
+        keys = [digest if sampling is None else video_key(digest, sampling) for digest in request.sha256]
+        places = [visual_tokens_pb2.PLACE_MEMORY if key in self.known else visual_tokens_pb2.PLACE_UNSPECIFIED for key in keys]
         return encoder_pb2.LookupResponse(
             results=[
                 encoder_pb2.LookupResult(sha256=digest, place=place)
@@ -168,9 +183,22 @@ def abort(context: Any, error: VScanError) -> None:
     context.abort(error.status, error.message)
 
 
-def digest_of(image: visual_tokens_pb2.Image) -> bytes:
-    """The image's name, however it was sent."""
-    return image.sha256 or hashlib.sha256(image.data).digest()
+def digest_of(media: Media) -> bytes:
+    """The name of an image or video, however it was sent."""
+    if isinstance(media, visual_tokens_pb2.Video) and media.frames.images:
+        return frames_sha256(media.frames.images)
+    return media.sha256 or hashlib.sha256(media.data).digest()
+
+
+def key_of(media: Media) -> bytes:
+    """Under what the deployment remembers it."""
+    digest = digest_of(media)
+    return video_key(digest, media.sampling) if isinstance(media, visual_tokens_pb2.Video) else digest
+
+
+def video_key(digest: bytes, sampling: visual_tokens_pb2.FrameSampling) -> bytes:
+    """A video's: other frames have other tokens."""
+    return digest + b"video" + sampling.SerializeToString()
 
 
 def _wait(event: threading.Event, context: Any) -> None:
@@ -179,12 +207,12 @@ def _wait(event: threading.Event, context: Any) -> None:
             return
 
 
-def _content(request: decoder_pb2.GenerateRequest) -> tuple[list[visual_tokens_pb2.Image], str]:
+def _content(request: decoder_pb2.GenerateRequest) -> tuple[list[Media], str]:
     if request.WhichOneof("prompt") == "raw":
-        return list(request.raw.images), request.raw.text
+        return [*request.raw.images, *request.raw.videos], request.raw.text
     parts = [part for message in request.chat.messages for part in message.parts]
     texts = [part.text for part in parts if part.WhichOneof("content") == "text"]
-    return [part.image for part in parts if part.WhichOneof("content") == "image"], texts[-1]
+    return [getattr(part, kind) for part in parts if (kind := part.WhichOneof("content")) not in (None, "text")], texts[-1]
 
 
 def _kept() -> visual_tokens_pb2.VisualTokens:

@@ -33,12 +33,13 @@ SPECIALS = (
     "<|video_pad|>",
 )
 END_OF_TEXT, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = range(_VOCABULARY, _VOCABULARY + 7)
-# In the family's manner: a system message where there is none, an image between marks of its own.
+# In the family's manner: a system message where there is none, an image or a video between marks of its own.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful "
     "assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
     "{{ message['content'] }}{% else %}{% for part in message['content'] %}{% if part['type'] == 'image' %}"
-    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _TEXT: dict[str, Any] = {
@@ -133,6 +134,11 @@ def noise(rows: int, columns: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(torch.randint(0, 256, sides, generator=generator, dtype=torch.uint8).numpy())
 
 
+def kinds_of(ids: torch.Tensor) -> torch.Tensor:
+    """What each row is, as transformers counts: 0 text, 1 image, 2 video."""
+    return (ids == IMAGE_PAD).int() + 2 * (ids == VIDEO_PAD).int()
+
+
 @torch.inference_mode()
 def generate(model: Any, ids: Sequence[int], inputs: Any, *, new_tokens: int, end: Sequence[int] = (-1,)) -> list[int]:
     """transformers' greedy answer; `ids` has one placeholder for each merged token, `inputs` is the processor's."""
@@ -140,7 +146,7 @@ def generate(model: Any, ids: Sequence[int], inputs: Any, *, new_tokens: int, en
     made = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
-        mm_token_type_ids=(prompt == IMAGE_PAD).int(),
+        mm_token_type_ids=kinds_of(prompt),
         max_new_tokens=new_tokens,
         do_sample=False,
         eos_token_id=list(end),

@@ -9,7 +9,8 @@ from typing import Any
 from opentelemetry.sdk.trace import TracerProvider
 
 from decoder_service.encoder_link import EncoderLink
-from decoder_service.images import ImageInput, ImageResolver
+from decoder_service.images import ImageResolver
+from decoder_service.media import ImageInput
 from decoder_service.pairing import Fit
 from tests.support.caches import tiered_cache
 from tests.support.redis_server import RedisServer

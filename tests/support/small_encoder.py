@@ -15,29 +15,29 @@ from encoder_service.cache.single_flight import SingleFlight
 from tests.support.visual_values import make_tokens
 from vscan.cache.place import Place
 from vscan.cache.tiers import TieredCache
-from vscan.content_key import content_key
+from vscan.content_key import content_key, frames_sha256
 from vscan.errors import InvalidArgument, MissingImages
 from vscan.rpc.server import RpcServer
 from vscan.rpc.settings import RpcSettings
-from vscan.specs import DEFAULT_REDUCTION, ReductionMethod, ReductionSpec
+from vscan.specs import DEFAULT_REDUCTION, FrameSampling, ReductionMethod, ReductionSpec, TotalTokens, filled_sampling
 from vscan.telemetry.providers import Telemetry
 from vscan.tensors import DTYPE_NAMES, dtype_to_proto
 from vscan.v1 import encoder_pb2, encoder_pb2_grpc, visual_tokens_pb2
 from vscan.visual_tokens import CODEC_VERSION, VisualTokens
-from vscan.wire import reduction_from_proto, reduction_to_proto
+from vscan.wire import frame_sampling_from_proto, frame_sampling_to_proto, reduction_from_proto, reduction_to_proto
 
 TILE_TOKENS = 12
 SERVICE = "vscan.v1.VisionEncoder"
 
 
 def image_bytes(name: str, *, size: int = 0) -> bytes:
-    """What this encoder takes for an image file."""
+    """What this encoder takes for an image file, or a video file."""
     return f"image {name}".encode() + bytes(size)
 
 
 @dataclass
 class SmallEncoder(encoder_pb2_grpc.VisionEncoderServicer):
-    """Tokens depend on the image, the reduction and the fingerprint alone. Work waits while `go` is not set."""
+    """Tokens depend on the image or the frames, the reduction and the fingerprint alone. Work waits while `go` is not set."""
 
     cache: TieredCache
     fingerprint: bytes = b"f" * 32
@@ -46,6 +46,7 @@ class SmallEncoder(encoder_pb2_grpc.VisionEncoderServicer):
     dtype: torch.dtype = torch.float32
     codec_version: int = CODEC_VERSION
     model: str = "small"
+    frame_sampling: FrameSampling | None = None
     spoil_reply: Callable[[encoder_pb2.EncodeResponse], Any] = lambda reply: None
     runs: int = 0  # of what stands for the vision transformer
     describes: int = 0
@@ -67,16 +68,22 @@ class SmallEncoder(encoder_pb2_grpc.VisionEncoderServicer):
             dtype=dtype_to_proto(self.dtype),
             tokens_per_tile=TILE_TOKENS,
             codec_version=self.codec_version,
-            defaults=encoder_pb2.EncoderDefaults(reduction=reduction_to_proto(DEFAULT_REDUCTION)),
+            defaults=encoder_pb2.EncoderDefaults(
+                reduction=reduction_to_proto(DEFAULT_REDUCTION), frame_sampling=frame_sampling_to_proto(self.frame_sampling)
+            ),
         )
 
     async def Encode(self, request: encoder_pb2.EncodeRequest, context: Any) -> encoder_pb2.EncodeResponse:
         self.arrived += 1
         spec = reduction_from_proto(request.reduction).filled_from(DEFAULT_REDUCTION)
         kept = self._kept(spec)
-        data = request.image.data if request.image.WhichOneof("source") == "data" else None
-        sha256 = request.image.sha256 if data is None else hashlib.sha256(data).digest()
-        key = self.key(spec, sha256)
+        sampling = self._sampling(request)
+        media = request.image if sampling is None else request.video
+        data = media.data or b"".join(request.video.frames.images) or None
+        sha256 = media.sha256
+        if data is not None:
+            sha256 = frames_sha256(request.video.frames.images) if not media.data else hashlib.sha256(data).digest()
+        key = self.key(spec, sha256, sampling)
         try:
             tokens, place = await self._tokens(key, data, sha256, kept)
         except asyncio.CancelledError:
@@ -95,8 +102,8 @@ class SmallEncoder(encoder_pb2_grpc.VisionEncoderServicer):
         self.spoil_reply(reply)
         return reply
 
-    def key(self, spec: ReductionSpec, sha256: bytes) -> bytes:
-        """The content key of an image here."""
+    def key(self, spec: ReductionSpec, sha256: bytes, sampling: FrameSampling | None = None) -> bytes:
+        """The content key of an image, or a video, here."""
         return content_key(
             codec_version=CODEC_VERSION,
             fingerprint=self.fingerprint,
@@ -104,6 +111,7 @@ class SmallEncoder(encoder_pb2_grpc.VisionEncoderServicer):
             dtype=DTYPE_NAMES[self.dtype],
             tenant="default",
             media_sha256=sha256,
+            sampling=sampling,
         )
 
     def expected(self, data: bytes, *, kept: int = 2) -> VisualTokens:
@@ -114,10 +122,23 @@ class SmallEncoder(encoder_pb2_grpc.VisionEncoderServicer):
     def _kept(self, spec: ReductionSpec) -> int:
         if spec.method is ReductionMethod.NONE or spec.budget is None:
             return TILE_TOKENS
+        assert not isinstance(spec.budget, TotalTokens)
         try:
             return spec.budget.tokens(TILE_TOKENS)
         except InvalidArgument as error:
             raise error.below("reduction") from error
+
+    def _sampling(self, request: encoder_pb2.EncodeRequest) -> FrameSampling | None:
+        """As the real one fills it; None of an image."""
+        if not request.HasField("video"):
+            return None
+        assert self.frame_sampling is not None
+        asked = frame_sampling_from_proto(request.video.sampling, "video.sampling")
+        sent_frames = request.video.WhichOneof("source") == "frames"
+        try:
+            return filled_sampling(asked, self.frame_sampling, sent_frames=sent_frames)
+        except InvalidArgument as error:
+            raise error.below("video") from error
 
     async def _tokens(self, key: bytes, data: bytes | None, sha256: bytes, kept: int) -> tuple[VisualTokens, Place]:
         hit = await self.cache.get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,10 +17,16 @@ CPU = torch.device("cpu")
 
 
 def load(
-    directory: Path = LLAVA15, *, shallow_layer: int | None = 5, window: int | None = 6, dtype: torch.dtype = torch.float32
+    directory: Path = LLAVA15,
+    *,
+    shallow_layer: int | None = 5,
+    window: int | None = 6,
+    dtype: torch.dtype = torch.float32,
+    **settings: Any,
 ) -> VisionModel:
     """A vision half of its own."""
-    return load_vision(Checkpoint.open(directory), dtype=dtype, device=CPU, shallow_layer=shallow_layer, window=window)
+    checkpoint = Checkpoint.open(directory)
+    return load_vision(checkpoint, dtype=dtype, device=CPU, shallow_layer=shallow_layer, window=window, **settings)
 
 
 @lru_cache(maxsize=1)

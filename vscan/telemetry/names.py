@@ -22,7 +22,7 @@ SPAN_REDIS_EXISTS = "redis.exists"  #     asking where entries are
 SPAN_REDIS_DELETE = "redis.delete"  #     removing entries that are not to be trusted
 SPAN_ENCODE = "encode"  #     encoder: one Encode call
 SPAN_QUEUE = "queue"  #       waiting: for room in the encoder's batch, or for the decoder's engine
-SPAN_DECODE_IMAGE = "decode_image"  #       file bytes to pixels
+SPAN_DECODE_IMAGE = "decode_image"  #       file bytes to pixels, of an image or of a video's frames
 SPAN_VIT = "vit"  #       the vision transformer
 SPAN_REDUCE = "reduce"  #       scans, projector, merging
 SPAN_CACHE_PUT = "cache_put"  #       writing the caches
@@ -54,10 +54,12 @@ PROVIDER = "vscan"
 ATTR_REQUEST_ID = "vscan.request_id"
 ATTR_TENANT = "vscan.tenant"
 ATTR_IMAGES = "vscan.images"  # images in the request
+ATTR_VIDEOS = "vscan.videos"  # videos in the request
 ATTR_IMAGE_DIGEST = "vscan.image.digest"  # first 8 hexadecimal digits of the SHA-256
 ATTR_IMAGE_BYTES = "vscan.image.size_bytes"
 ATTR_IMAGE_WIDTH = "vscan.image.width_pixels"
 ATTR_IMAGE_HEIGHT = "vscan.image.height_pixels"
+ATTR_VIDEO_FRAMES = "vscan.video.frames"  # frames of a video that are looked at
 ATTR_PLACE = "vscan.place"  # where an image's tokens were found: "encoded", "memory", "redis", "shared", "encoder_memory"
 ATTR_PLACES = "vscan.places"  # a list: one such place for each image of a request
 ATTR_TOKENS_BEFORE = "vscan.visual_tokens.before_tokens"  # visual tokens before a stage
@@ -77,7 +79,7 @@ ATTR_CACHE_ENTRIES = "vscan.cache.entries"  # keys asked for at once
 # ── Attributes: the encoder.
 ATTR_BATCH_IMAGES = "vscan.batch.images"
 ATTR_BATCH_TILES = "vscan.batch.tiles"
-ATTR_TILES = "vscan.tiles"  # of one image
+ATTR_TILES = "vscan.tiles"  # of one image or video, as they go through the transformer
 ATTR_DEVICE = "vscan.device"
 
 # ── Attributes: the engine.

@@ -1,4 +1,4 @@
-"""`vscan ask IMAGE [IMAGE…] QUESTION`."""
+"""`vscan ask FILE [FILE…] QUESTION`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from vscan.specs import PositionPolicy, Rater, ReductionMethod
 from vscan_client.cli import connection as shared
 
 if TYPE_CHECKING:
-    from vscan_client import Answer, Client, Image
+    from vscan_client import Answer, Client
+    from vscan_client.content import Visual
     from vscan_client.options import AskOptions
 
 METHODS = ", ".join(ReductionMethod)
@@ -22,8 +23,17 @@ RATERS = ", ".join(Rater)
 POSITIONS = ", ".join(PositionPolicy)
 ReductionOption = Annotated[str | None, typer.Option("--reduction", help=f"How the encoder reduces: {METHODS}.")]
 BudgetOption = Annotated[
-    str | None, typer.Option("--budget", help="Visual tokens to keep: 96 of each tile, 33%, or avg:11.1% over the layers.")
+    str | None,
+    typer.Option("--budget", help="Visual tokens to keep: 96 of each tile, total:256, 33%, or avg:11.1% over the layers."),
 ]
+VideoOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--video", metavar="FILE", help="A file meant as a video, such as a GIF; comes after the others, may be repeated."
+    ),
+]
+FramesOption = Annotated[int | None, typer.Option("--frames", help="Frames to look at of each video.")]
+FpsOption = Annotated[float | None, typer.Option("--fps", help="Frames to look at for each second of a video.")]
 LocalShareOption = Annotated[
     float | None,
     typer.Option("--local-share", help="Share of the budget, 0 to 1, that the vscan reduction's local scan takes."),
@@ -55,8 +65,13 @@ LogprobsOption = Annotated[
 def ask(
     arguments: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE... QUESTION", help="Files (or sha256:… of one sent before), then the question."),
+        typer.Argument(
+            metavar="FILE... QUESTION", help="Images and videos (or sha256:… of an image sent before), then the question."
+        ),
     ],
+    video: VideoOption = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text, usage, timings, images.")] = False,
     reduction: ReductionOption = None,
     budget: BudgetOption = None,
@@ -81,9 +96,9 @@ def ask(
     trace_console: shared.ConsoleOption = False,
     otlp_endpoint: shared.OtlpOption = None,
 ) -> None:
-    """Ask a question about one image or several; the answer is printed as it comes."""
+    """Ask a question about images and videos; the answer is printed as it comes."""
     from vscan_client import Client
-    from vscan_client.cli.questions import QuestionOptions
+    from vscan_client.cli.questions import QuestionOptions, parse_files
 
     connection = shared.Connection(
         server=server,
@@ -93,7 +108,7 @@ def ask(
         trace_console=trace_console,
         otlp_endpoint=otlp_endpoint,
     )
-    options = QuestionOptions(
+    asked = QuestionOptions(
         reduction=reduction,
         budget=budget,
         local_share=local_share,
@@ -110,26 +125,28 @@ def ask(
         ignore_eos=ignore_eos,
         logprobs=logprobs,
         report_kept=report_kept,
-    ).ask_options()
-    images, question = images_and_question(arguments)
+        frames=frames,
+        fps=fps,
+    )
+    options = asked.ask_options()
+    files, question = files_and_question(arguments, video or [])
+    visuals = parse_files(files, video or [], asked.frame_sampling())
     with connection.telemetry() as telemetry, Client(**connection.client_arguments(telemetry)) as client:
-        answer = _answer(client, images, question, options, quietly=as_json)
+        answer = _answer(client, visuals, question, options, quietly=as_json)
     if as_json:
         print(json.dumps(answer.to_dict(), ensure_ascii=False))
     elif sys.stderr.isatty():
         print(summary(answer), file=sys.stderr)
 
 
-def images_and_question(arguments: list[str]) -> tuple[list[Image], str]:
-    """The files, read, and the question. Raises InvalidArgument where one of them is missing."""
-    from vscan_client.cli.questions import parse_image
-
-    *images, question = arguments
-    if not images:
-        raise InvalidArgument("arguments", "an image and a question are needed: vscan ask IMAGE... QUESTION")
+def files_and_question(arguments: list[str], videos: list[str]) -> tuple[list[str], str]:
+    """The files that are not in `videos`, and the question. Raises InvalidArgument where there is no file or no question."""
+    *files, question = arguments
+    if not files and not videos:
+        raise InvalidArgument("arguments", "an image or a video and a question are needed: vscan ask FILE... QUESTION")
     if Path(question).is_file():
         raise InvalidArgument("question", f"the last argument is the question, but {question} is a file")
-    return [parse_image(image) for image in images], question
+    return files, question
 
 
 def summary(answer: Answer) -> str:
@@ -141,8 +158,8 @@ def summary(answer: Answer) -> str:
     return f"[visual tokens {' → '.join(map(str, counts))} · {places}{waited} · {answer.client.total_ms:.0f} ms in all]"
 
 
-def _answer(client: Client, images: list[Image], question: str, options: AskOptions, *, quietly: bool) -> Answer:
-    with client.stream(images, question, **options) as stream:
+def _answer(client: Client, visuals: list[Visual], question: str, options: AskOptions, *, quietly: bool) -> Answer:
+    with client.stream(visuals, question, **options) as stream:
         for text in stream.texts():
             if not quietly:
                 print(text, end="", flush=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def ask_many(
-    questions: Annotated[Path, typer.Argument(help="Lines of JSON: id, image or images, question, and options of `ask`.")],
+    questions: Annotated[Path, typer.Argument(help="Lines of JSON: id, image(s) or video(s), question, and options of `ask`.")],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -98,13 +98,13 @@ class Batch:
 
     async def _ask(self, client: AsyncClient, line: QuestionLine | BadLine) -> Answer:
         from vscan_client.cli.question_file import BadLine
-        from vscan_client.cli.questions import parse_image
+        from vscan_client.cli.questions import parse_files
 
         if isinstance(line, BadLine):
             raise line.error
-        options = line.options.ask_options()
-        images = [await asyncio.to_thread(parse_image, image, self._folder) for image in line.images]
-        return await client.ask(images, line.question, **options)
+        options, sampling = line.options.ask_options(), line.options.frame_sampling()
+        visuals = await asyncio.to_thread(parse_files, line.images, line.videos, sampling, self._folder)
+        return await client.ask(visuals, line.question, **options)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`vscan encode IMAGE…`."""
+"""`vscan encode FILE…`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ from typing import Annotated
 
 import typer
 
+from vscan.errors import InvalidArgument
 from vscan_client.cli import connection as shared
-from vscan_client.cli.ask import BudgetOption, LocalShareOption, MergeOption, ReductionOption, SeedOption
+from vscan_client.cli.ask import (
+    BudgetOption,
+    FpsOption,
+    FramesOption,
+    LocalShareOption,
+    MergeOption,
+    ReductionOption,
+    SeedOption,
+    VideoOption,
+)
 
 
 def encode(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="Images and videos.")] = None,
+    video: VideoOption = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
     encoder: Annotated[
         str, typer.Option("--encoder", envvar="VSCAN_ENCODER", help="The encoder's address.")
     ] = shared.DEFAULT_ENCODER,
@@ -27,9 +40,9 @@ def encode(
     trace_console: shared.ConsoleOption = False,
     otlp_endpoint: shared.OtlpOption = None,
 ) -> None:
-    """Encode and cache images before anybody asks about them; prints a line of JSON for each."""
+    """Encode and cache images and videos before anybody asks about them; prints a line of JSON for each."""
     from vscan_client import Client
-    from vscan_client.cli.questions import QuestionOptions, parse_image
+    from vscan_client.cli.questions import QuestionOptions, check_sampling, read_files
 
     connection = shared.Connection(
         encoder=encoder,
@@ -39,8 +52,14 @@ def encode(
         trace_console=trace_console,
         otlp_endpoint=otlp_endpoint,
     )
-    options = QuestionOptions(reduction=reduction, budget=budget, local_share=local_share, merge=merge, seed=seed)
-    spec = options.ask_options()["reduction"]
+    options = QuestionOptions(
+        reduction=reduction, budget=budget, local_share=local_share, merge=merge, seed=seed, frames=frames, fps=fps
+    )
+    spec, sampling = options.ask_options()["reduction"], options.frame_sampling()
+    files, videos = files or [], video or []
+    if not files and not videos:
+        raise InvalidArgument("arguments", "an image or a video is needed: vscan encode FILE...")
+    check_sampling(read_files(files, videos, sampling), sampling)
     with connection.telemetry() as telemetry, Client(**connection.client_arguments(telemetry)) as client:
-        for image in images:
-            print(json.dumps({"file": image, **client.encode(parse_image(image), reduction=spec).to_dict()}), flush=True)
+        for name, visual in zip([*files, *videos], read_files(files, videos, sampling), strict=True):
+            print(json.dumps({"file": name, **client.encode(visual, reduction=spec).to_dict()}), flush=True)

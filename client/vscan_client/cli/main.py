@@ -48,16 +48,16 @@ def _in_one_line(error: VScanError) -> str:
 
 app = typer.Typer(
     cls=Commands,
-    help="Ask questions about images, and serve the models that answer them.",
+    help="Ask questions about images and videos, and serve the models that answer them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("ask", short_help="Ask a question about images.")(ask.ask)
+app.command("ask", short_help="Ask a question about images and videos.")(ask.ask)
 app.command("ask-many", short_help="Ask every question of a file.")(ask_many.ask_many)
 app.command("describe", short_help="Print what a deployment serves.")(describe.describe)
-app.command("encode", short_help="Encode and cache images.")(encode.encode)
+app.command("encode", short_help="Encode and cache images and videos.")(encode.encode)
 app.command("up", short_help="Serve a model on this machine.")(up.up)
 app.command(
     "serve",

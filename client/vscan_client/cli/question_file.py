@@ -2,9 +2,11 @@
 
     {"id": 1, "image": "cat.png", "question": "What is it?"}
     {"id": "b", "images": ["a.png", "b.png"], "question": "Which is larger?", "max_new_tokens": 8, "meta": {"truth": "a"}}
+    {"id": 3, "video": "clip.gif", "frames": 4, "question": "What happens?"}
 
-`id`, `image` or `images`, and `question` are needed; the options are those of `QuestionOptions`; `meta` is passed on to
-the answer. Files are relative to the file of questions.
+`id`, `question` and files are needed: `image` or `images`, `video` or `videos`, or one of each pair; then the videos come after
+the images. A file that plainly is a video may be an `image` too; a GIF is a video as a `video` only. The options are those of
+`QuestionOptions`; `meta` is passed on to the answer. Files are relative to the file of questions.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from vscan_client.cli.questions import QuestionOptions
 
 Id: TypeAlias = str | int
 _OPTIONS = {field.name for field in fields(QuestionOptions)}
-_KNOWN = {"id", "image", "images", "question", "meta"} | _OPTIONS
+_KNOWN = {"id", "image", "images", "video", "videos", "question", "meta"} | _OPTIONS
 _TEXTS = {"reduction", "rater", "positions"}
 _BUDGETS = {"budget", "keep"}
-_INTEGERS = {"max_new_tokens", "top_k", "seed", "logprobs"}
-_NUMBERS = {"local_share", "temperature", "top_p"}
+_INTEGERS = {"max_new_tokens", "top_k", "seed", "logprobs", "frames"}
+_NUMBERS = {"local_share", "temperature", "top_p", "fps"}
 _SWITCHES = {"merge", "ignore_eos", "report_kept"}
 
 
@@ -37,6 +39,7 @@ class QuestionLine:
     question: str
     options: QuestionOptions
     meta: Any = None
+    videos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +109,20 @@ def _question(identity: Id, record: dict[str, Any]) -> QuestionLine:
     options = QuestionOptions(
         **{name: _option(name, record[name]) for name in _OPTIONS & record.keys() if record[name] is not None}
     )
-    return QuestionLine(identity, _images(record), question, options, record.get("meta"))
+    images, videos = _files(record, "image"), _files(record, "video")
+    if not images and not videos:
+        raise InvalidArgument("image", "image, images, video or videos is needed")
+    return QuestionLine(identity, images, question, options, record.get("meta"), videos)
 
 
-def _images(record: dict[str, Any]) -> tuple[str, ...]:
-    if ("image" in record) == ("images" in record):
-        raise InvalidArgument("image", "either image or images is needed")
-    images = [record["image"]] if "image" in record else record["images"]
-    if not isinstance(images, list) or not images or not all(isinstance(image, str) and image for image in images):
-        raise InvalidArgument("images", "a list of file names is needed")
-    return tuple(images)
+def _files(record: dict[str, Any], kind: str) -> tuple[str, ...]:
+    if kind in record and f"{kind}s" in record:
+        raise InvalidArgument(kind, f"either {kind} or {kind}s")
+    files = [record[kind]] if kind in record else record.get(f"{kind}s", [])
+    named = isinstance(files, list) and all(isinstance(file, str) and file for file in files)
+    if not named or (f"{kind}s" in record and not files):
+        raise InvalidArgument(f"{kind}s", "a list of file names is needed")
+    return tuple(files)
 
 
 def _option(name: str, value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 from vscan.errors import InvalidArgument
 from vscan.specs import (
     Budget,
+    FrameSampling,
     KeepRatio,
     KeepTokens,
     PositionPolicy,
@@ -23,14 +24,16 @@ from vscan.specs import (
     SamplingSpec,
     TargetAverage,
     TokensPerTile,
+    TotalTokens,
 )
-from vscan_client.content import Image
+from vscan_client.content import Image, Video, Visual, as_visual, frame_sampling
 from vscan_client.options import AskOptions
 
 E = TypeVar("E", bound=StrEnum)
 P = ParamSpec("P")
 Spec = TypeVar("Spec")
 _AVERAGE = "avg:"
+_TOTAL = "total:"
 _DIGEST = "sha256:"
 
 
@@ -54,6 +57,8 @@ class QuestionOptions:
     ignore_eos: bool = False
     logprobs: int | None = None
     report_kept: bool = False
+    frames: int | None = None
+    fps: float | None = None
 
     def ask_options(self) -> AskOptions:
         """As keywords of the client's verbs.
@@ -64,6 +69,10 @@ class QuestionOptions:
         return AskOptions(
             reduction=self._reduction(), prune=self._prune(), sampling=self._sampling(), report_kept=self.report_kept
         )
+
+    def frame_sampling(self) -> FrameSampling | None:
+        """Which frames of the videos are looked at. Raises InvalidArgument as `ask_options` does."""
+        return frame_sampling(self.frames, self.fps)
 
     def _reduction(self) -> ReductionSpec | None:
         if all(asked is None for asked in (self.reduction, self.budget, self.local_share, self.merge)):
@@ -106,9 +115,13 @@ class QuestionOptions:
 
 
 def parse_budget(text: str) -> Budget:
-    """`96`: tokens of each tile; `33%`: of a tile's tokens; `avg:11.1%`: on average over the language model's layers."""
+    """`96`: tokens of each tile; `total:256`: of the whole image or video; `33%`: of a tile's tokens; `avg:11.1%`: on average
+    over the language model's layers.
+    """
     if text.startswith(_AVERAGE):
         return _under("reduction", TargetAverage, _fraction(text.removeprefix(_AVERAGE), "budget"))
+    if text.startswith(_TOTAL):
+        return _under("reduction", TotalTokens, _count(text.removeprefix(_TOTAL), "budget"))
     if text.endswith("%"):
         return _under("reduction", Ratio, _fraction(text, "budget"))
     return _under("reduction", TokensPerTile, _count(text, "budget"))
@@ -119,11 +132,45 @@ def parse_keep(text: str) -> tuple[PruneBudget, ...]:
     return tuple(_parse_kept(part, f"prune.budgets[{index}]") for index, part in enumerate(text.replace(" ", "").split(",")))
 
 
-def parse_image(text: str, folder: Path | None = None) -> Image:
-    """A file, relative to `folder`; or `sha256:…`, an image that the server has seen."""
+def parse_files(
+    files: Sequence[str], videos: Sequence[str], sampling: FrameSampling | None, folder: Path | None = None
+) -> list[Visual]:
+    """All that `read_files` reads. Raises InvalidArgument as `check_sampling` does."""
+    visuals = list(read_files(files, videos, sampling, folder))
+    check_sampling(visuals, sampling)
+    return visuals
+
+
+def read_files(
+    files: Sequence[str], videos: Sequence[str], sampling: FrameSampling | None, folder: Path | None = None
+) -> Iterator[Visual]:
+    """`files` as what they are, then `videos`, which are meant as such; frames of all videos are taken by `sampling`.
+
+    Each is a file, relative to `folder`; or `sha256:…`, an image or a video that the server has seen. They are read one by one.
+    """
+    for file in files:
+        visual = _read_file(file, folder)
+        yield replace(visual, sampling=sampling) if isinstance(visual, Video) else visual
+    for video in videos:
+        yield replace(_read_video(video, folder), sampling=sampling)
+
+
+def check_sampling(visuals: Iterable[Visual], sampling: FrameSampling | None) -> None:
+    """Raises InvalidArgument where there is a sampling and no video."""
+    if sampling is not None and not any(isinstance(visual, Video) for visual in visuals):
+        raise InvalidArgument("video.sampling", "there is no video among the files (a GIF is one if it is given as a video)")
+
+
+def _read_file(text: str, folder: Path | None) -> Visual:
     if text.startswith(_DIGEST):
         return Image.from_digest(text.removeprefix(_DIGEST))
-    return Image.from_path(text if folder is None else folder / text)
+    return as_visual(Path(text if folder is None else folder / text))
+
+
+def _read_video(text: str, folder: Path | None) -> Video:
+    if text.startswith(_DIGEST):
+        return Video.from_digest(text.removeprefix(_DIGEST))
+    return Video.from_path(text if folder is None else folder / text)
 
 
 def _parse_kept(text: str, path: str) -> PruneBudget:

@@ -153,7 +153,7 @@ def _how_to_reach(addresses: Addresses) -> str:
             f"  decoder  {addresses.decoder}",
             f"  encoder  {addresses.encoder}",
             f"  redis    {addresses.redis_url or 'none'}",
-            f"  ask      vscan ask{server} IMAGE... QUESTION",
+            f"  ask      vscan ask{server} FILE... QUESTION",
             "  stop     Ctrl-C",
         ]
     )

@@ -10,7 +10,19 @@ from tests.support.client_decoder import ScriptedDeployment, serving
 
 # Of the extras. Importing one of them fails in the child, as it would where it is not installed.
 EXTRAS = [
-    *("torch", "numpy", "pydantic", "pydantic_settings", "transformers", "safetensors", "tokenizers", "PIL", "jinja2", "redis"),
+    *(
+        "torch",
+        "numpy",
+        "pydantic",
+        "pydantic_settings",
+        "transformers",
+        "safetensors",
+        "tokenizers",
+        "PIL",
+        "av",
+        "jinja2",
+        "redis",
+    ),
     *("prometheus_client", "grpc_health", "grpc_reflection"),
     *("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.instrumentation"),
 ]

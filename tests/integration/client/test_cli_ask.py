@@ -13,7 +13,7 @@ from tests.support.client_decoder import ScriptedDeployment, serving
 from vscan.errors import DeadlineExceeded, InternalError, InvalidArgument, VScanError
 from vscan.specs import KeepTokens, PositionPolicy, PruneSpec, Rater, ReductionMethod, ReductionSpec, TargetAverage
 from vscan.wire import prune_from_proto, reduction_from_proto, sampling_from_proto
-from vscan_client import Image
+from vscan_client import Image, Video
 
 
 @pytest.fixture
@@ -27,6 +27,25 @@ def cat(tmp_path: Path) -> Path:
 def test_the_answer_is_printed(address: str, cat: Path) -> None:
     ran = vscan("ask", cat, cat, "what is it?", "--server", address)
     assert (ran.code, ran.out, ran.err) == (0, "2 image(s): what is it?\n", "")
+
+
+def test_videos_are_asked_about_too(deployment: ScriptedDeployment, address: str, cat: Path) -> None:
+    clip, gif = cat.with_name("clip.webm"), cat.with_name("cat.gif")
+    clip.write_bytes(b"\x1a\x45\xdf\xa3")
+    gif.write_bytes(b"GIF89a")
+    ran = vscan("ask", "--video", gif, clip, cat, "what?", "--frames", "4", "--budget", "total:64", "--server", address)
+    assert (ran.code, ran.out) == (0, "1 image(s), 2 video(s): what?\n")
+    (request,) = deployment.requests
+    first, image, last, _ = request.chat.messages[0].parts
+    assert (first.video.data, image.image.data, last.video.data) == (b"\x1a\x45\xdf\xa3", b"cat", b"GIF89a")
+    assert first.video.sampling.frames == last.video.sampling.frames == 4
+    assert request.reduction.budget.total_tokens == 64
+
+    video = Video.from_path(gif)
+    told = json.loads(vscan("encode", "--video", gif, "--fps", "0.5", "--encoder", address).out)
+    assert (told["file"], told["image"]["sha256"]) == (str(gif), video.digest)
+    ran = vscan("ask", "--video", f"sha256:{video.digest}", "--fps", "0.5", "then?", "--server", address)
+    assert (ran.out, ran.err) == ("0 image(s), 1 video(s): then?\n", "")
 
 
 def test_json_is_one_object(address: str, cat: Path) -> None:
@@ -103,7 +122,11 @@ def test_a_server_that_is_not_there_is_one_line_too(cat: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["what?"], "an image and a question"),
+        (["what?"], "an image or a video and a question"),
+        (["--video", "gone.gif", "what?"], "gone.gif: No such file"),
+        (["CAT", "what?", "--frames", "4"], "there is no video among the files"),
+        (["--video", "CAT", "what?", "--frames", "4", "--fps", "2"], "either a number of frames or frames per second"),
+        (["--video", "CAT", "what?", "--fps", "0"], "video.sampling.frames_per_second: 0"),
         (["gone.png", "what?"], "gone.png: No such file"),
         (["CAT", "CAT"], "the last argument is the question"),
         (["CAT", "what?", "--budget", "x"], "budget"),
@@ -143,6 +166,11 @@ def test_encode_prints_what_to_ask_about(deployment: ScriptedDeployment, address
     assert (first["image"]["place"], second["image"]["place"]) == ("encoded", "memory")
     assert first["image"]["sha256"] == Image.from_bytes(b"cat").digest
     assert vscan("ask", f"sha256:{first['image']['sha256']}", "what?", "--server", address).code == 0
+
+
+def test_encode_refuses_before_anything_is_sent(cat: Path) -> None:
+    assert "a video is needed" in vscan("encode").one_line
+    assert "no video among" in vscan("encode", cat, "--frames", "4").one_line
 
 
 def test_the_version() -> None:

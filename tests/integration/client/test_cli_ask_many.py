@@ -43,6 +43,20 @@ def test_every_question_is_answered(deployment: ScriptedDeployment, address: str
     assert found[0]["usage"]["visual_tokens"] == 24
 
 
+def test_a_question_may_be_about_a_video(deployment: ScriptedDeployment, address: str, questions: Path) -> None:
+    lines = [
+        {"id": 1, "image": "pictures/a.png", "video": "pictures/b.png", "frames": 3, "question": "same?"},
+        {"id": 2, "image": "pictures/a.png", "frames": 3, "question": "what?"},
+    ]
+    questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ran = vscan("ask-many", questions, "--server", address)
+    assert ran.one_line == "1 answered, 1 failed, 0 were answered before"
+    found = answers_in(questions.with_name("questions.answers.jsonl"))
+    assert found[1]["text"] == "1 image(s), 1 video(s): same?"
+    assert "no video" in found[2]["error"]["message"]
+    assert deployment.requests[0].chat.messages[0].parts[1].video.sampling.frames == 3
+
+
 def test_questions_are_asked_together_up_to_a_bound(deployment: ScriptedDeployment, address: str, questions: Path) -> None:
     deployment.hold_before.clear()
     command = in_a_process("ask-many", questions, "--server", address, "--concurrency", 3)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.client_decoder import ScriptedDeployment
 from vscan.errors import MissingImages, Unavailable
-from vscan_client import Client, Image, ReductionMethod, ReductionSpec, Retry
+from vscan_client import Client, Image, ReductionMethod, ReductionSpec, Retry, Video
 
 CAT, DOG = b"c" * 50_000, b"d" * 50_000
 
@@ -66,6 +66,17 @@ def test_another_reduction_needs_the_bytes_again(deployment: ScriptedDeployment,
         client.ask(CAT, "what?", reduction=ReductionSpec(method=ReductionMethod.NONE))
         client.ask(CAT, "what?", reduction=ReductionSpec(method=ReductionMethod.NONE))
     assert [size > 50_000 for size in deployment.sizes] == [True, True, False]
+
+
+@pytest.mark.parametrize("video", [Video.from_bytes(CAT, frames=2), Video.from_frames([CAT, DOG], frames_per_second=2)])
+def test_a_video_travels_once_too(deployment: ScriptedDeployment, address: str, video: Video) -> None:
+    with Client(server=address) as client:
+        client.ask(video, "what?")
+        assert client.ask(video, "and then?").text == "0 image(s), 1 video(s): and then?"
+        deployment.known.clear()
+        assert client.ask(video, "and now?").client.attempts == 2
+        client.ask(Video(video.sha256, video.data, video.frames), "all of it?")  # other frames are looked at
+    assert [size > 50_000 for size in deployment.sizes] == [True, False, False, True, True]
 
 
 def test_the_encoder_gets_digests_too(deployment: ScriptedDeployment, address: str) -> None:

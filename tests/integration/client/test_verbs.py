@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.client_decoder import SURVIVORS, TOKENS_AFTER, TOKENS_BEFORE, ScriptedDeployment
+from tests.support.client_decoder import SURVIVORS, TOKENS_AFTER, TOKENS_BEFORE, ScriptedDeployment, digest_of
 from vscan.errors import Cancelled, InvalidArgument
 from vscan.v1 import decoder_pb2
 from vscan_client import (
@@ -14,6 +14,7 @@ from vscan_client import (
     Client,
     Finished,
     FinishReason,
+    FrameRate,
     Image,
     KeepTokens,
     Message,
@@ -23,11 +24,16 @@ from vscan_client import (
     Rater,
     ReductionMethod,
     ReductionSpec,
+    SampledFrames,
     SamplingSpec,
     Started,
     TextDelta,
     TokensPerTile,
+    TotalTokens,
+    Video,
 )
+
+MP4 = b"\x00\x00\x00\x20ftypisom" + bytes(2000)
 
 
 def timeless(answer: Answer) -> dict[str, Any]:
@@ -63,6 +69,36 @@ def test_kept_patches_are_reported_where_asked_for(address: str) -> None:
     assert answer.pruning[0].survivors == ((0, 2), (0, 2))
 
 
+def test_a_video_is_asked_about_like_an_image(deployment: ScriptedDeployment, address: str, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(MP4)
+    sampled = Video.from_path(tmp_path / "clip.mp4", frames=4)
+    frames = Video.from_frames([b"zero", b"one"], frames_per_second=2)
+    with Client(server=address) as client:
+        answer = client.ask([b"cat", tmp_path / "clip.mp4"], "what?", reduction=ReductionSpec(budget=TotalTokens(64)))
+        client.chat([Message.user(frames, "then?", sampled)])
+    assert answer.text == "1 image(s), 1 video(s): what?"
+    image, video = answer.images
+    assert (image.frames, video.frames) == (None, SampledFrames((0.0, 0.5), 1.0, 0.5))
+    assert video.sha256 == sampled.sha256
+    assert answer.to_dict()["images"][1]["frames"] == {"seconds": [0, 0.5], "duration_seconds": 1, "interval_seconds": 0.5}
+    first, second = deployment.requests
+    assert first.reduction.budget.total_tokens == 64
+    plain = first.chat.messages[0].parts[1].video
+    assert (plain.data, plain.HasField("sampling")) == (MP4, False)
+    sent, _, file = second.chat.messages[0].parts
+    assert (list(sent.video.frames.images), sent.video.sampling.frames_per_second) == ([b"zero", b"one"], 2)
+    assert (file.video.data, file.video.sampling.frames) == (MP4, 4)
+    assert digest_of(sent.video) == frames.sha256
+
+
+def test_a_raw_prompt_has_placeholders_of_both_kinds(deployment: ScriptedDeployment, address: str) -> None:
+    with Client(server=address) as client:
+        client.raw("<video> <image> <video>", [MP4, b"cat", Video.from_bytes(b"GIF89a")])
+    (request,) = deployment.requests
+    assert [image.data for image in request.raw.images] == [b"cat"]
+    assert [video.data for video in request.raw.videos] == [MP4, b"GIF89a"]
+
+
 async def test_sync_and_async_say_and_send_the_same(deployment: ScriptedDeployment, address: str) -> None:
     options: Any = {
         "reduction": ReductionSpec(
@@ -72,7 +108,7 @@ async def test_sync_and_async_say_and_send_the_same(deployment: ScriptedDeployme
         "sampling": SamplingSpec(max_new_tokens=3, temperature=0.0, seed=5, stop=("x",)),
         "report_kept": True,
     }
-    chat = [Message.user(b"cat", "what?"), Message.assistant("a cat"), Message.user("and where?")]
+    chat = [Message.user(b"cat", MP4, "what?"), Message.assistant("a cat"), Message.user("and where?")]
     async with AsyncClient(server=address) as client:
         there = [
             await client.ask(b"cat", "what?", **options),
@@ -146,6 +182,23 @@ def test_encode_prewarms_so_that_the_question_sends_a_digest(deployment: Scripte
     assert deployment.sizes[0] < 200
 
 
+def test_a_lookup_is_about_images_or_about_videos_of_one_sampling(deployment: ScriptedDeployment, address: str) -> None:
+    eight = Video.from_bytes(MP4, frames=8)
+    with Client(server=address, encoder=address) as client:
+        assert client.encode(eight).image.frames is not None
+        assert client.lookup(eight) == client.lookup([eight, eight])[:1] == (Place.MEMORY,)
+        assert client.lookup([MP4]) == client.lookup(Image.from_bytes(MP4)) == (None,)
+        with pytest.raises(InvalidArgument, match=r"images: of several kinds, limit .*one sampling"):
+            client.lookup([eight, MP4])
+        with pytest.raises(InvalidArgument, match=r"images: of several kinds"):
+            client.lookup([MP4, b"cat"])
+    one, _, unset, image = deployment.lookups
+    assert (one.video_sampling.frames, one.sha256[0]) == (8, eight.sha256)
+    assert unset.HasField("video_sampling")
+    assert unset.video_sampling.WhichOneof("amount") is None
+    assert not image.HasField("video_sampling")
+
+
 def test_describe_tells_of_both_services(address: str) -> None:
     with Client(server=address) as alone, Client(server=address, encoder=address) as both:
         assert alone.describe().encoder is None
@@ -154,6 +207,9 @@ def test_describe_tells_of_both_services(address: str) -> None:
     assert description.decoder.limits["max_images"] == 16
     assert description.encoder is not None
     assert description.to_dict()["encoder"]["hidden_size"] == 64
+    assert description.encoder.frame_sampling == FrameRate(2)
+    assert (description.encoder.limits["max_video_frames"], description.encoder.limits["max_video_seconds"]) == (64, 600)
+    assert description.decoder.limits["max_videos"] == 0
 
 
 def test_without_an_address_the_encoder_cannot_be_asked(address: str) -> None:

@@ -83,7 +83,7 @@ INVALID: dict[str, tuple[pb.GenerateRequest, str, str]] = {
     "a decompression bomb": (chat(bomb(40_000), "w1"), IMAGE, "limit"),
     "an unsupported format": (chat(picture((64, 64), "PPM"), "w1"), IMAGE, ""),
     "an image without source": (with_part(pb.Part(image=visual_tokens_pb2.Image())), "messages[0].parts[1].image", "neither"),
-    "an empty part": (with_part(pb.Part()), "messages[0].parts[1]", "neither text nor image"),
+    "an empty part": (with_part(pb.Part()), "messages[0].parts[1]", "neither text, image nor video"),
     "100 images": (images(50, 50), "messages", "100 images, limit 16"),
     "100 images in one message": (images(100), "messages", "100 images, limit 16"),
     "a prompt over the context": (chat("w1 " * 4200, max_new_tokens=4), "messages", "limit 4096 tokens"),
@@ -153,3 +153,25 @@ async def test_raw_prompts_are_a_permission() -> None:
         assert "raw" in error.message
         assert not (await stub.Describe(pb.DescribeDecoderRequest())).raw_prompts
         assert len((await ask(stub, chat("w1"))).ids) == 6
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "words"),
+    [
+        ({"max_message_bytes": 100_000}, {}, "147,456 bytes of tokens, limit 100,000 bytes of a message; keep fewer"),
+        ({}, {"max_message_bytes": 100_000}, "limit 100,000 bytes"),
+    ],
+)
+async def test_more_tokens_than_a_message_holds_are_the_reductions_fault(
+    encoder: dict[str, int], decoder: dict[str, int], words: str
+) -> None:
+    """Whichever side takes no more."""
+    small = {"max_image_bytes": 50_000, "max_video_bytes": 50_000}
+    async with in_process_stack(encoder=small | encoder, decoder=decoder) as stack, decoder_stub(stack.decoder_address) as stub:
+        whole, fewer = chat(picture((64, 64)), "w1"), chat(picture((64, 64)), "w1")
+        whole.reduction.method = visual_tokens_pb2.REDUCTION_METHOD_NONE
+        error = await refusal(stub, whole)
+        assert isinstance(error, InvalidArgument)
+        assert error.field == "reduction"
+        assert words in error.message
+        assert len((await ask(stub, fewer)).ids) == 6

@@ -26,7 +26,8 @@ def named(digest: bytes) -> pb.EncodeRequest:
 
 # What is asked, and the whole refusal.
 REFUSED: dict[str, tuple[Callable[[], pb.EncodeRequest], str]] = {
-    "no image": (pb.EncodeRequest, "image: not set"),
+    "neither image nor video": (pb.EncodeRequest, "image: neither image nor video is set"),
+    "no image": (lambda: pb.EncodeRequest(image=tokens_pb.Image()), "image: not set"),
     "empty": (lambda: encode_request(b""), "image: empty"),
     "not an image": (
         lambda: encode_request(b"hello"),

@@ -10,9 +10,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from tests.integration.encoder.test_trace import Watched
 from tests.support.encoder import PARITY, RunningEncoder, encode_request, png, running_encoder, tokens_per_tile
 from vscan.cache.place import Place
-from vscan.errors import MissingImages, ResourceExhausted
+from vscan.errors import InvalidArgument, MissingImages, ResourceExhausted
 from vscan.specs import ReductionMethod, ReductionSpec, TargetAverage
 from vscan.telemetry.providers import Telemetry
 from vscan.tensors import dtype_to_proto
@@ -88,6 +89,43 @@ async def test_a_reference_has_counts_and_key_but_no_tokens() -> None:
         inline = await encoder.encode(png(2))
         assert inline.content_key == reference.content_key
         assert place_of(inline) == Place.MEMORY
+
+
+WHOLE_BYTES = 576 * 64 * 4  # of the tokens of an image, where all are kept
+SMALL: dict[str, Any] = {"max_image_bytes": 50_000, "max_video_bytes": 50_000}
+
+
+async def test_more_tokens_than_a_message_holds_are_refused_before_the_tower_runs() -> None:
+    watched = Watched()
+    everything = tokens_pb.REDUCTION_METHOD_NONE
+    text = "reduction: 147,456 bytes of tokens, limit 100,000 bytes of a message; keep fewer"
+    async with running_encoder(telemetry=watched.telemetry, max_message_bytes=100_000, **SMALL) as encoder:
+        made: list[Any]
+        error = await encoder.refusal(encoder.encode(png(30), method=everything))
+        assert isinstance(error, InvalidArgument)
+        assert (str(error), error.field) == (text, "reduction")
+        assert not watched.spans("vit")
+        assert (await encoder.encode(png(30))).report.tokens_after == 96  # on the same connection
+        reference = encode_request(png(30), method=everything)
+        reference.reply_form = pb.REPLY_FORM_REFERENCE
+        wanted = [
+            stub(encoder).Encode(encode_request(png(30), method=everything)),
+            *(stub(encoder).Encode(reference) for _ in "ab"),
+        ]
+        refused, *made = await asyncio.gather(*wanted, return_exceptions=True)
+        assert text in str(refused)
+        assert [response.report.tokens_after for response in made] == [576, 576], "without their bytes they fit"
+        assert len(watched.spans("vit")) == 2
+        error = await encoder.refusal(stub(encoder).Encode(by_digest(png(30), method=everything)))
+        assert str(error) == text, "also where they are cached"
+
+
+async def test_what_is_sent_beside_the_tokens_counts() -> None:
+    async with running_encoder(max_message_bytes=WHOLE_BYTES + 10, **SMALL) as encoder:
+        error = await encoder.refusal(encoder.encode(png(31), method=tokens_pb.REDUCTION_METHOD_NONE))
+        assert (error.field, error.limit) == ("reduction", "147,466 bytes of a message; keep fewer")
+    async with running_encoder(max_message_bytes=WHOLE_BYTES + 4096, **SMALL) as encoder:
+        assert (await encoder.encode(png(31), method=tokens_pb.REDUCTION_METHOD_NONE)).report.tokens_after == 576
 
 
 async def test_lookup_tells_places_and_moves_nothing() -> None:

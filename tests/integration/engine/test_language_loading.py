@@ -15,6 +15,7 @@ from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGener
 from decoder_service.language.registry import families, load_language
 from tests.support.engines import ids_of, make_engine, run_all
 from tests.support.language_models import PARITY, ask, lay_out
+from tests.support.video_llava import IMAGE, VIDEO, write_video_llava
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError
 
@@ -96,6 +97,14 @@ def test_a_tie_stated_at_one_level_only_holds(tmp_path: Path, level: str) -> Non
     text = json.loads((tmp_path / "config.json").read_text())["text_config"]
     restate(tmp_path, tie_word_embeddings=level == "composite", text_config=text | {"tie_word_embeddings": level == "text"})
     assert_answers_equal(tmp_path, reference)
+
+
+@pytest.mark.parametrize("style", ["hub", "old", "new", "newest"])
+def test_video_llava_in_every_key_style(tmp_path: Path, style: str) -> None:
+    assert_answers_equal(tmp_path, write_video_llava(tmp_path, style=style, shards=1 + (style == "hub")))
+    tokens = load(tmp_path).tokens
+    assert (tokens.placeholder_id, tokens.video_placeholder_id) == (IMAGE, VIDEO)
+    assert {IMAGE, VIDEO} <= tokens.control_ids
 
 
 @pytest.mark.parametrize("text_model", ["mistral", "qwen2"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from decoder_service.language.base import LanguageModel
@@ -140,6 +140,18 @@ def test_what_the_half_needs_and_the_files_lack_is_refused(tmp_path: Path) -> No
         load(tmp_path)
     rename_tensors(tmp_path, lambda key: "" if "layers.1.mlp" in key else key)
     with pytest.raises(CheckpointError, match="lacks 3 tensors of Qwen2_5_VLTextModel"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("style", ["old", "new"])
+@pytest.mark.parametrize("part", ["layers.1.mlp.up_proj.weight", "lm_head.weight", "embed_tokens.weight"])
+def test_quantised_weights_are_refused(tmp_path: Path, style: str, part: str) -> None:
+    make_qwen(tmp_path, style=style)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith(part))
+    save_file(tensors | {name: tensors[name].to(torch.float8_e4m3fn)}, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"{name} is stored as F8_E4M3; only weights that are not"):
         load(tmp_path)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from decoder_service.images import ImageInput
+from decoder_service.media import ImageInput
 from tests.support.caches import redis_cache
 from tests.support.redis_server import RedisServer
 from tests.support.resolving import ANYTHING, inputs, resolver, small_encoder

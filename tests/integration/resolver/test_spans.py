@@ -44,5 +44,9 @@ async def test_the_tree_of_a_cold_and_a_repeated_image(redis_server: RedisServer
         "/vscan.v1.VisionEncoder/Encode",
         names.SPAN_REDIS_GET,
     ]
-    assert dict(resolve.attributes or {}) == {names.ATTR_IMAGES: 2, names.ATTR_PLACES: ("encoded", "encoded")}
-    assert dict(repeated.attributes or {}) == {names.ATTR_IMAGES: 2, names.ATTR_PLACES: ("memory", "memory")}
+    assert dict(resolve.attributes or {}) == {
+        names.ATTR_IMAGES: 2,
+        names.ATTR_VIDEOS: 0,
+        names.ATTR_PLACES: ("encoded", "encoded"),
+    }
+    assert dict(repeated.attributes or {}) == dict(resolve.attributes or {}) | {names.ATTR_PLACES: ("memory", "memory")}

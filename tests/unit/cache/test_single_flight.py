@@ -34,6 +34,10 @@ class Work:
             raise self.error
         return self.result
 
+    async def at_once(self) -> str:
+        """Without waiting."""
+        return self.result
+
 
 async def waiting(
     flights: SingleFlight[str], work: Work, count: int, key: bytes = b"k"
@@ -173,3 +177,23 @@ async def test_a_deadline_of_one_waiter_is_its_own() -> None:
         await leader
     work.gate.set()
     assert await follower == ("tokens", True)
+
+
+async def test_nobody_joins_work_that_has_just_failed() -> None:
+    """Also not before its end is told: one that asked again at once would never let it be."""
+    flights, work = SingleFlight[str](), Work()
+    work.error = LookupError()
+    (first,) = await waiting(flights, work, 1)
+
+    async def come_just_then() -> tuple[str, bool]:
+        await work.gate.wait()  # behind the work itself
+        assert len(flights) == 1
+        return await flights.run(b"k", Work("anew").at_once)
+
+    second = asyncio.create_task(come_just_then())
+    await asyncio.sleep(0)
+    work.gate.set()
+    with pytest.raises(LookupError):
+        await first
+    assert await second == ("anew", False)
+    assert len(flights) == 0

@@ -16,8 +16,9 @@ from vscan.errors import (
     VScanError,
 )
 from vscan.specs import ReductionMethod, ReductionSpec
-from vscan_client import Finished, FinishReason, Image, Retry, Started, TextDelta, Timeout, Timings, Token, Usage
+from vscan_client import Finished, FinishReason, Image, Retry, Started, TextDelta, Timeout, Timings, Token, Usage, Video
 from vscan_client._core import AnswerBuilder, Core, Exchange
+from vscan_client.content import Visual
 
 CAT, DOG = Image.from_bytes(b"cat"), Image.from_bytes(b"dog")
 
@@ -42,12 +43,12 @@ def make_core(clock: Clock | None = None, *, remembered_images: int = 10, **retr
     )
 
 
-def begin(core: Core, *images: Image, reduction: ReductionSpec | None = None, timeout: float | None = None) -> Exchange:
-    return core.exchange(images, reduction, timeout)
+def begin(core: Core, *visuals: Visual, reduction: ReductionSpec | None = None, timeout: float | None = None) -> Exchange:
+    return core.exchange(visuals, reduction, timeout)
 
 
-def sends(exchange: Exchange, image: Image) -> str:
-    return "sha256" if exchange.form(image).data is None else "data"
+def sends(exchange: Exchange, visual: Visual) -> str:
+    return "data" if exchange.form(visual).is_whole else "sha256"
 
 
 def test_an_image_goes_whole_until_the_server_has_accepted_it() -> None:
@@ -65,6 +66,26 @@ def test_an_image_known_under_one_reduction_goes_whole_under_another() -> None:
     begin(core, CAT).accepted()
     other = ReductionSpec(method=ReductionMethod.NONE)
     assert sends(begin(core, CAT, reduction=other), CAT) == "data"
+
+
+def test_a_video_is_known_with_the_frames_that_were_looked_at_and_not_as_an_image() -> None:
+    core = make_core()
+    eight = Video.from_bytes(b"gif", frames=8)
+    begin(core, eight).accepted()
+    assert begin(core, eight).form(eight) == eight.bare
+    for other in (Video.from_bytes(b"gif"), Video.from_bytes(b"gif", frames=4), Image.from_bytes(b"gif")):
+        assert sends(begin(core, other), other) == "data"
+
+
+def test_a_missing_video_goes_whole_exactly_once() -> None:
+    core = make_core(attempts=1)
+    frames = Video.from_frames([b"zero", b"one"])
+    begin(core, CAT, frames).accepted()
+    exchange = begin(core, CAT, frames)
+    assert exchange.failed(MissingImages([frames.sha256])) == 0
+    assert (sends(exchange, CAT), exchange.form(frames)) == ("sha256", frames)
+    with pytest.raises(MissingImages):
+        exchange.failed(MissingImages([frames.sha256]))
 
 
 def test_the_oldest_image_is_forgotten() -> None:

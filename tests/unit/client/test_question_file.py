@@ -35,6 +35,8 @@ def test_lines_become_questions(tmp_path: Path) -> None:
             "ignore_eos": True,
             "meta": [1],
         },
+        {"id": 3, "video": "c.gif", "image": "a.png", "question": "then?", "frames": 4},
+        {"id": 4, "videos": ["c.gif", "d.mp4"], "question": "same?", "fps": 2},
     )
     asked = QuestionOptions(
         budget="96",
@@ -49,6 +51,8 @@ def test_lines_become_questions(tmp_path: Path) -> None:
     assert read_questions(path) == [
         QuestionLine(1, ("a.png",), "what?", QuestionOptions()),
         QuestionLine("b", ("a.png", "b.png"), "which?", asked, [1]),
+        QuestionLine(3, ("a.png",), "then?", QuestionOptions(frames=4), videos=("c.gif",)),
+        QuestionLine(4, (), "same?", QuestionOptions(fps=2.0), videos=("c.gif", "d.mp4")),
     ]
 
 
@@ -67,6 +71,11 @@ GOOD = {"id": 1, "image": "a.png", "question": "what?"}
         ({"id": 1, "question": "what?"}, 1, "image"),
         ({"id": 1, "images": [], "question": "what?"}, 1, "images"),
         ({"id": 1, "images": ["a", 2], "question": "what?"}, 1, "images"),
+        ({**GOOD, "video": "a.gif", "videos": ["b.gif"]}, 1, "video"),
+        ({"id": 1, "videos": [], "image": "a.png", "question": "what?"}, 1, "videos"),
+        ({"id": 1, "video": 3, "question": "what?"}, 1, "videos"),
+        ({**GOOD, "frames": 1.5}, 1, "frames"),
+        ({**GOOD, "fps": "2"}, 1, "fps"),
         ({**GOOD, "max_tokens": 3}, 1, "max_tokens"),
         ({**GOOD, "max_new_tokens": "3"}, 1, "max_new_tokens"),
         ({**GOOD, "max_new_tokens": -3}, 1, "max_new_tokens"),

@@ -20,15 +20,17 @@ from vscan.specs import (
     SamplingSpec,
     TargetAverage,
     TokensPerTile,
+    TotalTokens,
 )
-from vscan_client import Image
-from vscan_client.cli.questions import QuestionOptions, parse_budget, parse_image, parse_keep
+from vscan_client import FrameCount, FrameRate, Image, Video
+from vscan_client.cli.questions import QuestionOptions, parse_budget, parse_files, parse_keep
 
 
 @pytest.mark.parametrize(
     ("text", "budget"),
     [
         ("96", TokensPerTile(96)),
+        ("total:256", TotalTokens(256)),
         ("33%", Ratio(0.33)),
         ("100%", Ratio(1.0)),
         ("avg:11.1%", TargetAverage(0.111)),
@@ -38,14 +40,34 @@ from vscan_client.cli.questions import QuestionOptions, parse_budget, parse_imag
 def test_a_budget(text: str, budget: Budget) -> None:
     parsed = parse_budget(text)
     assert type(parsed) is type(budget)
-    if isinstance(parsed, TokensPerTile):
+    if isinstance(parsed, TokensPerTile | TotalTokens):
         assert parsed == budget
     else:
         assert isinstance(budget, Ratio | TargetAverage)
         assert parsed.fraction == pytest.approx(budget.fraction)
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3", "1.5", "0%", "101%", "avg:", "avg:96", "avg:200%", "nan%", "x%", "33 %x", "٣"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "-3",
+        "1.5",
+        "0%",
+        "101%",
+        "avg:",
+        "avg:96",
+        "avg:200%",
+        "total:",
+        "total:0",
+        "total:33%",
+        "nan%",
+        "x%",
+        "33 %x",
+        "٣",
+    ],
+)
 def test_a_bad_budget_is_refused_by_its_name(text: str) -> None:
     with pytest.raises(InvalidArgument, match="budget"):
         parse_budget(text)
@@ -71,6 +93,7 @@ def test_a_bad_keep_is_refused(text: str) -> None:
         ({"budget": "0"}, "reduction.budget.tokens_per_tile"),
         ({"budget": "101%"}, "reduction.budget.ratio"),
         ({"budget": "avg:0%"}, "reduction.budget.target_average"),
+        ({"budget": "total:0"}, "reduction.budget.total_tokens"),
         ({"local_share": 1.5}, "reduction.local_share"),
         ({"local_share": float("nan")}, "reduction.local_share"),
         ({"reduction": "random", "seed": -1}, "reduction.seed"),
@@ -120,8 +143,24 @@ def test_an_unknown_name_lists_the_known_ones(field: str, options: dict[str, str
         QuestionOptions(**options).ask_options()  # type: ignore[arg-type]
 
 
-def test_an_image_is_a_file_or_a_digest(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"a")
-    image = Image.from_bytes(b"a")
-    assert parse_image("a.png", tmp_path) == parse_image(str(tmp_path / "a.png")) == image
-    assert parse_image(f"sha256:{image.digest}") == Image(image.sha256)
+def test_which_frames_are_looked_at() -> None:
+    assert QuestionOptions().frame_sampling() is None
+    assert QuestionOptions(frames=8).frame_sampling() == FrameCount(8)
+    assert QuestionOptions(fps=0.5).frame_sampling() == FrameRate(0.5)
+    with pytest.raises(InvalidArgument, match=r"video\.sampling"):
+        QuestionOptions(frames=8, fps=0.5).frame_sampling()
+
+
+def test_a_file_is_what_it_is_or_what_it_is_said_to_be(tmp_path: Path) -> None:
+    image, video = Image.from_bytes(b"GIF89a"), Video.from_bytes(b"\x1a\x45\xdf\xa3")
+    for name, data in (("a.gif", image.data), ("b.webm", video.data)):
+        (tmp_path / name).write_bytes(data or b"")
+    assert parse_files(["a.gif", "b.webm", f"sha256:{image.digest}"], [], None, tmp_path) == [image, video, image.bare]
+    said = parse_files([str(tmp_path / "b.webm")], [str(tmp_path / "a.gif"), f"sha256:{video.digest}"], FrameCount(2))
+    assert said == [
+        Video.from_bytes(b"\x1a\x45\xdf\xa3", frames=2),
+        Video.from_bytes(b"GIF89a", frames=2),
+        Video.from_digest(video.sha256, frames=2),
+    ]
+    with pytest.raises(InvalidArgument, match=r"video\.sampling: there is no video"):
+        parse_files(["a.gif"], [], FrameCount(2), tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decoder_service.chat import Chat, ImagePart, Part, Role, TextPart, Turn
+from decoder_service.chat import Chat, MediaPart, Part, Role, TextPart, Turn
 from decoder_service.chat_template import ChatTemplate, Stretch
 from embedded_model.export import CHAT_TEMPLATE as EMBEDDED
 from tests.support.tokenizers import byte_level
@@ -55,7 +55,7 @@ def chat(*turns: tuple[Role, list[str | None]]) -> Chat:
     """Turns of texts, and images where None is."""
 
     def part(field: str, text: str | None) -> Part:
-        return ImagePart(f"{field}.image") if text is None else TextPart(f"{field}.text", text)
+        return MediaPart(f"{field}.image") if text is None else TextPart(f"{field}.text", text)
 
     return Chat(
         tuple(
@@ -78,7 +78,7 @@ def as_transformers_renders(source: str, question: Chat) -> str:
         {
             "role": turn.role.value,
             "content": [
-                {"type": "image"} if isinstance(p, ImagePart) else {"type": "text", "text": p.text} for p in turn.parts
+                {"type": "image"} if isinstance(p, MediaPart) else {"type": "text", "text": p.text} for p in turn.parts
             ],
         }
         for turn in question.turns

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from decoder_service.chat import Chat, ImagePart, RawPrompt, Role, TextPart, Turn
+from decoder_service.chat import Chat, MediaPart, RawPrompt, Role, TextPart, Turn
 from decoder_service.language.tokens import read_special_tokens
 from decoder_service.prompt import PromptWriter
 from decoder_service.request import ImageSpan
@@ -44,7 +44,7 @@ def visual_tokens(count: int) -> VisualTokens:
 
 def question(*texts: str | None) -> Chat:
     parts = [
-        ImagePart(f"messages[0].parts[{i}].image") if text is None else TextPart(f"messages[0].parts[{i}].text", text)
+        MediaPart(f"messages[0].parts[{i}].image") if text is None else TextPart(f"messages[0].parts[{i}].text", text)
         for i, text in enumerate(texts)
     ]
     return Chat((Turn("messages[0]", Role.USER, tuple(parts)),))

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import pytest
 
-from decoder_service.chat import Chat, ImagePart, RawPrompt, Role, TextPart
+from decoder_service.chat import Chat, MediaKind, MediaPart, RawPrompt, Role, TextPart
 from decoder_service.limits import Limits, SamplingDefaults
+from decoder_service.media import ImageInput, VideoInput
 from decoder_service.question import Question, read_question
 from vscan.errors import InvalidArgument
-from vscan.specs import KeepTokens, Rater, SamplingSpec, TokensPerTile
+from vscan.specs import FrameCount, FrameRate, KeepTokens, Rater, SamplingSpec, TokensPerTile
 from vscan.v1 import decoder_pb2 as pb
-from vscan.v1 import visual_tokens_pb2
+from vscan.v1.visual_tokens_pb2 import FrameSampling as Sampling
+from vscan.v1.visual_tokens_pb2 import Image, Video, VideoFrames
 
 LIMITS = Limits(
     max_message_bytes=2**20, max_images=16, max_context_tokens=100, max_new_tokens=40, max_messages=4, max_parts=20,
-    max_text_chars=50, max_stop_strings=2, max_stop_chars=10, max_logprobs=5, max_queue=8, max_positions=100,
+    max_text_chars=50, max_stop_strings=2, max_stop_chars=10, max_logprobs=5, max_queue=8, max_positions=100, max_videos=2,
 )  # fmt: skip
 DIGEST = bytes(range(32))
-Image = visual_tokens_pb2.Image
 
 
 def text(content: str) -> pb.Part:
@@ -45,8 +47,12 @@ def sampled(**fields: object) -> pb.GenerateRequest:
     return request
 
 
-def read(request: pb.GenerateRequest) -> Question:
-    return read_question(request, LIMITS)
+def video(**content: object) -> pb.Part:
+    return pb.Part(video=Video(**content or {"data": b"mp4"}))  # type: ignore[arg-type]
+
+
+def read(request: pb.GenerateRequest, videoless: str | None = None) -> Question:
+    return read_question(request, LIMITS, videoless=videoless)
 
 
 def test_a_chat_is_read_with_its_paths() -> None:
@@ -63,11 +69,11 @@ def test_a_chat_is_read_with_its_paths() -> None:
     assert isinstance(question.prompt, Chat)
     assert [turn.role for turn in question.prompt.turns] == [Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.USER]
     assert question.prompt.turns[1].parts == (
-        ImagePart("messages[1].parts[0].image"),
+        MediaPart("messages[1].parts[0].image"),
         TextPart("messages[1].parts[1].text", "what?"),
-        ImagePart("messages[1].parts[2].image"),
+        MediaPart("messages[1].parts[2].image"),
     )
-    assert [(i.field, i.data, i.sha256) for i in question.images] == [
+    assert [(i.field, i.data, i.sha256) for i in question.media] == [
         ("messages[1].parts[0].image", b"png", None),
         ("messages[1].parts[2].image", None, DIGEST),
     ]
@@ -78,13 +84,48 @@ def test_a_chat_is_read_with_its_paths() -> None:
 
 
 def test_a_chat_needs_no_image() -> None:
-    assert read(chat(message(text("hello")))).images == ()
+    assert read(chat(message(text("hello")))).media == ()
 
 
 def test_a_raw_prompt_is_read() -> None:
     question = read(pb.GenerateRequest(raw=pb.RawPrompt(text="<image> x", images=[Image(data=b"png")])))
     assert question.prompt == RawPrompt("<image> x", 1)
-    assert [i.field for i in question.images] == ["raw.images[0]"]
+    assert [i.field for i in question.media] == ["raw.images[0]"]
+
+
+def test_videos_are_read_beside_images() -> None:
+    question = read(
+        chat(
+            message(video(data=b"mp4", sampling=Sampling(frames=3)), text("a"), image()),
+            message(video(frames=VideoFrames(images=[b"1", b"2"]), sampling=Sampling(frames_per_second=0.5))),
+        )
+    )
+    assert isinstance(question.prompt, Chat)
+    assert question.prompt.media(MediaKind.VIDEO) == (
+        MediaPart("messages[0].parts[0].video", MediaKind.VIDEO),
+        MediaPart("messages[1].parts[0].video", MediaKind.VIDEO),
+    )
+    assert question.media == (
+        VideoInput("messages[0].parts[0].video", data=b"mp4", sampling=FrameCount(3)),
+        ImageInput("messages[0].parts[2].image", data=b"png"),
+        VideoInput("messages[1].parts[0].video", frames=(b"1", b"2"), sampling=FrameRate(0.5)),
+    )
+
+
+def test_videos_of_a_raw_prompt_are_read() -> None:
+    question = read(pb.GenerateRequest(raw=pb.RawPrompt(text="x", images=[Image(data=b"png")], videos=[Video(sha256=DIGEST)])))
+    assert question.prompt == RawPrompt("x", 1, 1)
+    assert question.media[1] == VideoInput("raw.videos[0]", sha256=DIGEST)
+
+
+def test_a_family_without_videos_says_so_however_many_come() -> None:
+    for request, field in (
+        (chat(message(text("a"), *[video()] * 3)), "messages[0].parts[1].video"),
+        (pb.GenerateRequest(raw=pb.RawPrompt(text="a", videos=[Video(data=b"x")])), "raw.videos[0]"),
+    ):
+        with pytest.raises(InvalidArgument) as refusal:
+            read(request, "llava")
+        assert str(refusal.value) == f"{field}: llava takes no videos"
 
 
 SYSTEM_LATER = chat(message(text("a")), message(text("b"), role=pb.ROLE_SYSTEM))
@@ -94,7 +135,7 @@ REFUSED: dict[str, tuple[pb.GenerateRequest, str]] = {
     "many messages": (chat(*[message(text("a"))] * 5), "messages: 5 messages, limit 1 to 4"),
     "no part": (chat(message()), "messages[0].parts: 0 parts, limit 1 to 20"),
     "many parts": (chat(message(*[text("a")] * 21)), "messages[0].parts: 21 parts, limit 1 to 20"),
-    "an empty part": (chat(message(text("a"), pb.Part())), "messages[0].parts[1]: neither text nor image"),
+    "an empty part": (chat(message(text("a"), pb.Part())), "messages[0].parts[1]: neither text, image nor video"),
     "more parts than are looked at": (chat(message(*[image()] * 81)), "messages[0].parts: 81 parts, limit 1 to 20"),
     "80 images in a message": (chat(message(*[image()] * 80)), "messages: 80 images, limit 16"),
     "80 images": (chat(*[message(*[image()] * 20)] * 4), "messages: 80 images, limit 16"),
@@ -123,6 +164,28 @@ REFUSED: dict[str, tuple[pb.GenerateRequest, str]] = {
     "a raw image without source": (
         pb.GenerateRequest(raw=pb.RawPrompt(text="a", images=[Image()])),
         "raw.images[0]: neither data nor sha256",
+    ),
+    "3 videos": (chat(message(*[video()] * 3)), "messages: 3 videos, limit 2"),
+    "3 raw videos": (
+        pb.GenerateRequest(raw=pb.RawPrompt(text="a", videos=[Video(data=b"x")] * 3)),
+        "raw.videos: 3 videos, limit 2",
+    ),
+    "no source of a video": (
+        chat(message(pb.Part(video=Video()))),
+        "messages[0].parts[0].video: neither data, frames nor sha256",
+    ),
+    "no bytes of a video": (chat(message(video(data=b""))), "messages[0].parts[0].video.data: 0 bytes"),
+    "no frames": (chat(message(video(frames=VideoFrames()))), "messages[0].parts[0].video.frames.images: 0 frames"),
+    "a short name": (chat(message(video(sha256=b"x"))), "messages[0].parts[0].video.sha256: 1 bytes, limit 32 bytes"),
+    "0 frames": (
+        chat(message(video(data=b"x", sampling=Sampling(frames=0)))),
+        "messages[0].parts[0].video.sampling.frames: 0, limit at least 1",
+    ),
+    "NaN frames a second of a raw video": (
+        pb.GenerateRequest(
+            raw=pb.RawPrompt(text="a", videos=[Video(data=b"x", sampling=Sampling(frames_per_second=math.nan))])
+        ),
+        "raw.videos[0].sampling.frames_per_second: nan, limit over 0 to 1000",
     ),
     "temperature -1": (sampled(temperature=-1), "sampling.temperature: -1, limit 0 to 2"),
     "temperature NaN": (sampled(temperature=float("nan")), "sampling.temperature: nan, limit 0 to 2"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from decoder_service.chat import Chat, ImagePart, RawPrompt, Role, TextPart, Turn
+from decoder_service.chat import Chat, MediaPart, RawPrompt, Role, TextPart, Turn
 from decoder_service.language.tokens import read_special_tokens
 from decoder_service.prompt import PromptWriter
 from tests.support.qwen import END_OF_TEXT, IM_END, IMAGE_PAD, SPECIALS, VISION_END, VISION_START, shared_qwen
@@ -27,7 +27,7 @@ def writer() -> PromptWriter:
 def turn(number: int, role: Role, *contents: str | None) -> Turn:
     """A message of texts and (None) images."""
     field = f"messages[{number}]"
-    parts = [ImagePart(f"{field}.image") if text is None else TextPart(f"{field}.text", text) for text in contents]
+    parts = [MediaPart(f"{field}.image") if text is None else TextPart(f"{field}.text", text) for text in contents]
     return Turn(field, role, tuple(parts))
 
 

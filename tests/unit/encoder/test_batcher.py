@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from encoder_service.batcher import Batcher
-from vscan.errors import InternalError, InvalidArgument, ResourceExhausted, Unavailable
+from encoder_service.waiting_room import WaitingRoom
+from vscan.errors import InternalError, InvalidArgument, Unavailable
 
 
 class Worker:
@@ -34,12 +35,18 @@ class Worker:
         assert await asyncio.to_thread(self.entered.wait, 60)
 
 
+class Batching(Batcher[int, int]):
+    """A batcher, and those who wait for it."""
+
+    room: WaitingRoom
+
+
 @asynccontextmanager
 async def batching(
     worker: Callable[[Sequence[int]], list[int]], *, on_death: Callable[[str], None] = lambda why: None, **options: object
-) -> AsyncIterator[Batcher[int, int]]:
-    chosen = {"max_size": 4, "max_wait_ms": 0.0, "max_waiting": 100} | options
-    batcher: Batcher[int, int] = Batcher(worker, **chosen)  # type: ignore[arg-type]
+) -> AsyncIterator[Batching]:
+    batcher = Batching(worker, **{"max_size": 4, "max_wait_ms": 0.0} | options)  # type: ignore[arg-type]
+    batcher.room = WaitingRoom("numbers", max_places=100, max_bytes=1)
     batcher.start(on_death)
     try:
         yield batcher
@@ -49,9 +56,10 @@ async def batching(
         await batcher.aclose()
 
 
-async def ask(batcher: Batcher[int, int], job: int, size: int = 1) -> int:
-    with batcher.admit() as admission:
-        return await batcher.submit(job, size, admission)
+async def ask(batcher: Batching, job: int, size: int = 1) -> int:
+    batcher.refuse_if_ended()
+    with batcher.room.enter(0) as place:
+        return await batcher.submit(job, size, place)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -60,13 +68,13 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def queue_up(batcher: Batcher[int, int], jobs: Sequence[int], size: int = 1) -> list[asyncio.Task[int]]:
+async def queue_up(batcher: Batching, jobs: Sequence[int], size: int = 1) -> list[asyncio.Task[int]]:
     """Asks one after the other, so that the queue has their order."""
     tasks = []
     for job in jobs:
-        before = batcher.waiting
+        before = len(batcher.room)
         tasks.append(asyncio.create_task(ask(batcher, job, size)))
-        await until(lambda: batcher.waiting > before)  # noqa: B023
+        await until(lambda: len(batcher.room) > before)  # noqa: B023
     return tasks
 
 
@@ -80,7 +88,7 @@ async def test_those_who_wait_while_the_worker_is_busy_go_together_in_order_and_
         worker.gate.set()
         assert await asyncio.gather(first, *rest) == [0, 2, 4, 6, 8, 10, 12]
         assert worker.batches == [[0], [1, 2, 3, 4], [5, 6]]
-        assert batcher.waiting == 0
+        assert len(batcher.room) == 0
 
 
 async def test_sizes_count_and_a_job_over_the_bound_goes_alone() -> None:
@@ -117,7 +125,7 @@ async def test_a_cancelled_job_leaves_the_queue() -> None:
         gone, stays = await queue_up(batcher, [1, 2])
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
-        assert batcher.waiting == 1
+        assert len(batcher.room) == 1
         worker.gate.set()
         assert (await first, await stays) == (0, 4)
         assert worker.batches == [[0], [2]]
@@ -134,30 +142,6 @@ async def test_a_job_cancelled_in_its_batch_harms_nobody() -> None:
         worker.gate.set()
         assert await stays == 4
         assert worker.batches == [[1, 2]]
-
-
-async def test_a_full_queue_says_when_to_come_back() -> None:
-    worker = Worker()
-    worker.gate.clear()
-    async with batching(worker, max_waiting=2) as batcher:
-        first = asyncio.create_task(ask(batcher, 0))
-        await worker.held()
-        waiting = await queue_up(batcher, [1, 2])
-        with pytest.raises(ResourceExhausted) as caught:
-            await ask(batcher, 3)
-        assert caught.value.retry_delay_ms > 0
-        worker.gate.set()
-        await asyncio.gather(first, *waiting)
-        assert await ask(batcher, 3) == 6
-
-
-async def test_a_place_counts_from_admission_on() -> None:
-    changes: list[int] = []
-    async with batching(Worker(), max_waiting=1, on_waiting=changes.append) as batcher:
-        with batcher.admit(), pytest.raises(ResourceExhausted):
-            await ask(batcher, 1)
-        assert await ask(batcher, 1) == 2
-    assert changes == [1, -1, 1, -1]
 
 
 async def test_a_failed_batch_fails_its_jobs_and_no_other() -> None:
@@ -195,7 +179,7 @@ async def test_a_dead_worker_fails_all_that_wait_and_lets_nobody_in(death: BaseE
         assert [type(outcome) for outcome in outcomes] == [InternalError] * 7
         with pytest.raises(Unavailable, match="has died"):
             await ask(batcher, 1)
-        assert batcher.waiting == 0
+        assert len(batcher.room) == 0
     assert reasons == ["the device worker has died"]
 
 

@@ -78,7 +78,7 @@ class Rows(VisionModel):
     def __init__(self, *, skip_padding: bool = True) -> None:
         self.scan = ScanSettings(shallow_layer=0, deep_layer=1, window=3, skip_padding=skip_padding)
 
-    def look(self, images: Sequence[PreparedImage]) -> Seen:
+    def look(self, images: Sequence[PreparedImage], max_tiles: int | None = None) -> Seen:
         rows = torch.cat([image.pixels for image in images])
         return Seen(rows, Scores(rows.sum(1), -rows.sum(1)))
 

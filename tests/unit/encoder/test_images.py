@@ -3,12 +3,13 @@
 import resource
 import struct
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from encoder_service.images import FORMATS, ImageLimits, decode_image
+from encoder_service.images import FORMATS, ImageLimits, check_bytes, check_size, decode_image
 from tests.support.bad_images import png_bomb, saved
 from vscan.errors import InvalidArgument
 
@@ -127,6 +128,15 @@ def test_the_bomb_is_refused_before_it_is_decoded() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000, "kilobytes; the pixels would be 200,000"
 
 
+def test_figures_that_read_alike_are_told_exactly() -> None:
+    with pytest.raises(InvalidArgument, match=r"^image: 50,001,000 pixels, limit 50,000,000 pixels$"):
+        check_size((50_001, 1000), replace(LIMITS, max_aspect_ratio=100))
+    with pytest.raises(InvalidArgument, match=r"^video: 2,097,153 bytes, limit 2,097,152 bytes$"):
+        check_bytes(bytes(2**21 + 1), 2**21, "video")
+    with pytest.raises(InvalidArgument, match=r"^video: 2.2 MiB, limit 2.0 MiB$"):
+        check_bytes(bytes(2_300_000), 2**21, "video")
+
+
 def test_a_large_webp_canvas_is_refused_by_its_header() -> None:
     frame = saved(picture(), "WebP", lossless=True)[12:]
     canvas = (16_383).to_bytes(3, "little")
@@ -154,7 +164,7 @@ def test_a_jpeg_of_many_scans_is_refused_and_a_progressive_one_is_not() -> None:
 def test_small_thin_large_and_empty_are_refused_by_name_and_limit() -> None:
     assert str(refusal(saved(picture(size=(1, 1)), "PNG"))) == "image: 1 x 1 pixels, limit at least 8 pixels a side"
     assert str(refusal(saved(picture(size=(400, 10)), "PNG"))) == "image: 400 x 10 pixels, limit aspect ratio of 20 to 1"
-    assert str(refusal(b"\x89PNG" + bytes(2**20))) == "image: 1.0 MiB, limit 1.0 MiB"
+    assert str(refusal(b"\x89PNG" + bytes(2**20))) == "image: 1,048,580 bytes, limit 1,048,576 bytes"
     assert str(refusal(b"")) == "image: empty"
 
 

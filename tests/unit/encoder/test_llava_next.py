@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
 from PIL import Image
@@ -20,7 +21,7 @@ from transformers.models.llava_next.modeling_llava_next import LlavaNextModel, g
 
 from encoder_service.device_pass import DevicePass, TileJob
 from encoder_service.fingerprint import fingerprint
-from encoder_service.reduction.budget import Grid, plan_reduction
+from encoder_service.reduction.budget import Grid, plan_reduction, plan_tiles
 from encoder_service.reduction.reduce import ReducedTiles, Scores, reduce_tiles
 from encoder_service.vision.base import PreparedImage
 from encoder_service.vision.llava_next import AnyresImage, LlavaNextVision, seen_of, stitched_places
@@ -28,7 +29,16 @@ from encoder_service.vision.registry import load_vision
 from tests.support.llava_next import PINPOINTS, TILE_PIXELS, TILE_TOKENS, Reference, make_checkpoint, png
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError
-from vscan.specs import DEFAULT_REDUCTION, ReductionMethod, ReductionSpec, TokensPerTile
+from vscan.specs import (
+    DEFAULT_REDUCTION,
+    Budget,
+    Ratio,
+    ReductionMethod,
+    ReductionSpec,
+    TargetAverage,
+    TokensPerTile,
+    TotalTokens,
+)
 from vscan.visual_tokens import PickedBy, VisualTokens
 
 HIDDEN = 32
@@ -81,20 +91,20 @@ def packed(
 
 
 def reduced(
-    image: AnyresImage, keep: int, method: ReductionMethod, seed: int, *, skip_padding: bool
+    image: AnyresImage, budget: Budget, method: ReductionMethod, seed: int, *, skip_padding: bool
 ) -> tuple[torch.Tensor, list[ReducedTiles]]:
     """Random tokens of every tile, and what the reduction makes of them."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randn(len(image.grids), TILE_TOKENS, HIDDEN, generator=generator)
     scores = torch.rand(2, len(image.grids), TILE_TOKENS, generator=generator)
-    plan = plan_reduction(
-        ReductionSpec(method=method, budget=TokensPerTile(keep)).filled_from(DEFAULT_REDUCTION), image.grids[0], 2
-    )
-    assert image.valid is not None
-    valid = torch.stack([torch.ones(TILE_TOKENS, dtype=torch.bool) if mask is None else mask for mask in image.valid])
-    seeds = torch.arange(len(tokens))
-    together = reduce_tiles(tokens, Scores(scores[0], scores[1]), plan, seeds, valid if skip_padding else None)
-    return tokens, [together[tile : tile + 1] for tile in range(len(tokens))]
+    spec = ReductionSpec(method=method, budget=budget).filled_from(DEFAULT_REDUCTION)
+    masks = image.valid if skip_padding and image.valid else [None] * len(tokens)
+    tiles = []
+    for tile, plan in enumerate(plan_tiles(spec, image.grids, 2, valid=masks)):
+        one, mask = slice(tile, tile + 1), masks[tile]
+        own = Scores(scores[0, one], scores[1, one])
+        tiles.append(reduce_tiles(tokens[one], own, plan, torch.tensor([tile]), None if mask is None else mask[None]))
+    return tokens, tiles
 
 
 @given(layouts=LAYOUTS, width=SIDES, height=SIDES)
@@ -103,7 +113,7 @@ def test_whole_tiles_are_packed_as_transformers_packs_them(
     model: LlavaNextVision, layouts: list[tuple[int, int]], width: int, height: int
 ) -> None:
     image = laid_out(layouts, width, height)
-    tokens, tiles = reduced(image, TILE_TOKENS, ReductionMethod.NONE, 0, skip_padding=True)
+    tokens, tiles = reduced(image, TokensPerTile(TILE_TOKENS), ReductionMethod.NONE, 0, skip_padding=True)
     value = model.assemble(image, tiles)
     assert torch.equal(value.tokens, packed(tokens, model._newline, layouts, width, height))
     assert value.kept_indices.tolist() == list(range(value.unreduced_count))
@@ -132,7 +142,7 @@ def test_kept_tokens_are_packed_as_transformers_packs_all(
     skip_padding: bool,
 ) -> None:
     image = laid_out(layouts, width, height)
-    _, tiles = reduced(image, keep, method, seed, skip_padding=skip_padding)
+    _, tiles = reduced(image, TokensPerTile(keep), method, seed, skip_padding=skip_padding)
     value = model.assemble(image, tiles)
     kept = torch.zeros(len(tiles), TILE_TOKENS, 1)
     rows = torch.zeros(len(tiles), TILE_TOKENS, HIDDEN)
@@ -154,17 +164,49 @@ def assert_holds_itself(value: VisualTokens) -> None:
         assert torch.equal(value.merged_into[value.kept_indices], torch.arange(value.kept_count))
 
 
-@given(layouts=LAYOUTS, width=SIDES, height=SIDES, keep=st.integers(1, TILE_TOKENS - 1), seed=st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
-def test_no_budget_is_spent_on_padding(
-    model: LlavaNextVision, layouts: list[tuple[int, int]], width: int, height: int, keep: int, seed: int
+def patches_of(budget: Budget, seen: list[int]) -> int:
+    """What a budget states for tiles of which so much is no padding."""
+    match budget:
+        case TokensPerTile(count):
+            return sum(min(count, tokens) for tokens in seen)
+        case TotalTokens(count):
+            return min(count, sum(seen))
+        case Ratio(fraction):
+            return sum(max(1, math.floor(fraction * tokens + 1e-9)) for tokens in seen if tokens)
+        case TargetAverage(fraction):
+            return patches_of(Ratio(min(1.0, 1.5 * fraction)), seen)
+
+
+@given(
+    layouts=LAYOUTS,
+    width=SIDES,
+    height=SIDES,
+    budget=st.integers(1, TILE_TOKENS).map(TokensPerTile)
+    | st.integers(17, 300).map(TotalTokens)
+    | st.floats(0.01, 1).map(Ratio)
+    | st.floats(0.01, 1).map(TargetAverage),
+    method=st.sampled_from([method for method in ReductionMethod if method is not ReductionMethod.NONE]),
+    seed=st.integers(0, 1000),
+)
+@example(layouts=[(2, 2)], width=160, height=8, budget=TotalTokens(40), method=ReductionMethod.VSCAN, seed=0)
+@example(layouts=[(3, 1)], width=113, height=9, budget=Ratio(0.29), method=ReductionMethod.VSCAN, seed=0)
+@settings(max_examples=200, deadline=None)
+def test_budgets_are_kept_to_exactly_and_count_no_padding(
+    model: LlavaNextVision,
+    layouts: list[tuple[int, int]],
+    width: int,
+    height: int,
+    budget: Budget,
+    method: ReductionMethod,
+    seed: int,
 ) -> None:
     image = laid_out(layouts, width, height)
-    _, tiles = reduced(image, keep, ReductionMethod.VSCAN, seed, skip_padding=True)
+    _, tiles = reduced(image, budget, method, seed, skip_padding=True)
     value = model.assemble(image, tiles)
     assert image.valid is not None
     seen = [TILE_TOKENS if mask is None else int(mask.sum()) for mask in image.valid]
-    assert value.kept_count == sum(min(keep, count) for count in seen) + image.places.shape[0]
+    patches, stated = value.kept_count - image.places.shape[0], patches_of(budget, seen)
+    assert patches <= stated if method is ReductionMethod.POOL else patches == stated
     assert value.merged_into is not None, "what is held, is held by what the language model sees"
     newlines = value.merged_into[TILE_TOKENS:].view(-1, image.places.shape[1] + 1)[:, -1]
     assert (value.picked_by[newlines] == PickedBy.NEWLINE).all()

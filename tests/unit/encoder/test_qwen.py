@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 import torch
-from opentelemetry.trace import INVALID_SPAN_CONTEXT
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_window_index
 
-from encoder_service.device_pass import DevicePass, TileJob
 from encoder_service.fingerprint import fingerprint
-from encoder_service.reduction.budget import Grid, plan_reduction, spec_for
+from encoder_service.reduction.budget import Grid
 from encoder_service.vision.base import VisionModel
 from tests.support.qwen import image_processor, make_qwen, noise, rename_tensors, shared_qwen
+from tests.support.tile_jobs import reduced
 from tests.support.vision import load
 from vscan.errors import CheckpointError, InvalidArgument, StartupError
-from vscan.specs import DEFAULT_REDUCTION, Budget, Ratio, ReductionMethod, ReductionSpec, TokensPerTile
+from vscan.specs import Budget, Ratio, TokensPerTile
 from vscan.visual_tokens import VisualTokens
 
 SHAPES = [(4, 4), (2, 2), (1, 9), (9, 2), (5, 7), (3, 3), (13, 11)]
@@ -36,13 +36,7 @@ def model() -> VisionModel:
 
 def encode(pictures: Sequence[Image.Image], budget: Budget | None = None) -> list[VisualTokens]:
     """All in one pass."""
-    method = ReductionMethod.VSCAN if budget else ReductionMethod.NONE
-    spec = ReductionSpec(method=method, budget=budget).filled_from(DEFAULT_REDUCTION)
-    prepared = [model().preprocess(picture) for picture in pictures]
-    scan = model().scan
-    plans = [plan_reduction(spec_for(spec, image.grids[0]), image.grids[0], scan.window, scan.share) for image in prepared]
-    jobs = [TileJob(image, (plan,), (0,), INVALID_SPAN_CONTEXT) for image, plan in zip(prepared, plans, strict=True)]
-    return [result.value for result in DevicePass(model())(jobs)]
+    return reduced(model(), [model().preprocess(picture) for picture in pictures], budget)
 
 
 @torch.inference_mode()
@@ -137,6 +131,17 @@ def test_half_a_checkpoint_is_refused(tmp_path: Path) -> None:
     make_qwen(tmp_path)
     rename_tensors(tmp_path, lambda key: "" if "merger" in key else key)
     with pytest.raises(CheckpointError, match="lacks 5 tensors of Qwen2_5_VisionTransformerPretrainedModel"):
+        load(tmp_path, shallow_layer=None, window=None)
+
+
+@pytest.mark.parametrize("style", ["old", "new"])
+def test_quantised_weights_are_refused(tmp_path: Path, style: str) -> None:
+    make_qwen(tmp_path, style=style)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("visual.blocks.1.attn.qkv.weight"))
+    save_file(tensors | {name: tensors[name].to(torch.float8_e4m3fn)}, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"{name} is stored as F8_E4M3; only weights that are not"):
         load(tmp_path, shallow_layer=None, window=None)
 
 

@@ -4,8 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoder_service.reduction.budget import Grid, plan_reduction, pool_grid
-from encoder_service.reduction.controls import pool_cells
+from encoder_service.reduction.budget import Grid, plan_reduction, pool_cells, pool_grid
 from encoder_service.reduction.reduce import Scores, reduce_tiles
 from vscan.specs import DEFAULT_REDUCTION, ReductionMethod, ReductionSpec, TokensPerTile
 from vscan.visual_tokens import PickedBy
@@ -22,7 +21,8 @@ def test_cells_keep_the_aspect() -> None:
 def test_cells_never_pass_the_budget(rows: int, columns: int, data: st.DataObject) -> None:
     grid = Grid(rows, columns)
     budget = data.draw(st.integers(1, grid.tokens))
-    cells = pool_grid(grid, budget)
+    cells = pool_grid(grid, budget, torch.ones(grid.tokens, dtype=torch.bool))
+    assert cells == pool_grid(grid, budget)
     assert 1 <= cells.tokens <= budget
     assert cells.rows <= rows
     assert cells.columns <= columns

@@ -162,7 +162,7 @@ class Marked:
 def test_pickled_weights_are_refused_and_not_read(folder: Path, name: str) -> None:
     (folder / name).write_bytes(pickle.dumps(Marked()))
     with pytest.raises(CheckpointError, match="only safetensors are loaded"):
-        Checkpoint.open(folder)
+        assert Checkpoint.open(folder).files
     assert not Marked.unpickled
 
 
@@ -170,7 +170,7 @@ def test_an_index_that_names_a_pickled_shard_is_refused(folder: Path) -> None:
     (folder / "weights.bin").write_bytes(pickle.dumps(Marked()))
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"x": "weights.bin"}}))
     with pytest.raises(CheckpointError, match=r"'weights\.bin'; only safetensors"):
-        Checkpoint.open(folder)
+        assert Checkpoint.open(folder).files
     assert not Marked.unpickled
 
 
@@ -178,7 +178,7 @@ def test_an_index_that_names_a_pickled_shard_is_refused(folder: Path) -> None:
 def test_an_index_leads_nowhere_else(folder: Path, name: str) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"x": name}}))
     with pytest.raises(CheckpointError, match="beside it"):
-        Checkpoint.open(folder)
+        assert Checkpoint.open(folder).files
 
 
 @pytest.mark.parametrize(
@@ -187,13 +187,13 @@ def test_an_index_leads_nowhere_else(folder: Path, name: str) -> None:
 def test_a_broken_index_is_refused(folder: Path, text: str) -> None:
     (folder / "model.safetensors.index.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json cannot be read"):
-        Checkpoint.open(folder)
+        assert Checkpoint.open(folder).files
 
 
 def test_a_missing_shard_is_named(folder: Path, weights: Weights) -> None:
     save_shards(folder, weights)[1].unlink()
     with pytest.raises(CheckpointError, match=r"lacks model-00002-of-00003\.safetensors"):
-        Checkpoint.open(folder)
+        assert Checkpoint.open(folder).files
 
 
 def test_a_truncated_shard_is_refused(folder: Path, weights: Weights) -> None:
@@ -222,7 +222,7 @@ def test_an_index_that_promises_what_a_shard_lacks_is_refused(folder: Path, weig
 def test_a_truncated_file_is_refused(folder: Path, keep: int) -> None:
     (folder / "model.safetensors").write_bytes((SOURCE / "model.safetensors").read_bytes()[:keep])
     with pytest.raises(CheckpointError, match="cannot be read"):
-        Checkpoint.open(folder)
+        assert Checkpoint.open(folder).files
 
 
 @pytest.mark.parametrize(
@@ -241,15 +241,89 @@ def test_a_truncated_file_is_refused(folder: Path, keep: int) -> None:
 def test_a_broken_configuration_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read") as caught:
-        Checkpoint.open(tmp_path)
+        assert Checkpoint.open(tmp_path).config
     assert "\n" not in str(caught.value)
+
+
+SERVED = r"llava, qwen2_5_vl$"
+
+
+@pytest.mark.parametrize(
+    ("stated", "problem"),
+    [
+        ({"model_type": "idefics3"}, "model family idefics3 is not served, only"),
+        ({"model_type": "unheard-of"}, "model family unheard-of is not served, only"),
+        ({}, "without model_type is not served, only"),
+        ({"model_type": ["llava"]}, "is not served, only"),
+        ({"model_type": "llava", "text_config": {"model_type": "unheard-of"}}, "unheard-of; served are"),
+        ({"model_type": "llava", "text_config": 3}, r"config\.json cannot be read: .*; served are"),
+        ({"model_type": "llava", "mm_vision_tower": "openai/clip"}, "Hugging Face layout is needed, .*llava-1.5-7b-hf.*, of"),
+        ({"model_type": "llava", "mm_video_tower": "LanguageBind"}, "Hugging Face layout is needed, .*Video-LLaVA-7B-hf, of"),
+        ({"model_type": "llava_llama"}, "Hugging Face layout is needed, .*, of"),
+    ],
+)
+def test_what_is_not_served_is_told_what_is(tmp_path: Path, stated: dict[str, Any], problem: str) -> None:
+    """Also where the weights are pickled, as those of the original LLaVA are."""
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(CheckpointError, match=rf"^{tmp_path}: .*{problem} {SERVED}") as caught:
+        Checkpoint.open(tmp_path).check_family({"qwen2_5_vl", "llava"})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_name_of_a_served_family_is_enough(folder: Path) -> None:
+    Checkpoint.open(folder).check_family({"llava"})
+
+
+@pytest.mark.parametrize("part", ["config.json", "text_config", "vision_config"])
+def test_a_quantisation_is_refused(folder: Path, part: str) -> None:
+    stated = json.loads((folder / "config.json").read_text())
+    (stated if part == "config.json" else stated[part])["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(stated))
+    with pytest.raises(CheckpointError, match=rf"{part} has a quantization_config; only weights that are not .* bfloat16$"):
+        Checkpoint.open(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.uint8])
+@pytest.mark.parametrize(
+    ("half", "other", "tensor"),
+    [
+        (language_half, vision_half, "language_model.model.layers.1.mlp.up_proj.weight"),
+        (language_half, vision_half, "language_model.lm_head.weight"),
+        (vision_half, language_half, "vision_tower.encoder.layers.0.self_attn.q_proj.weight"),
+    ],
+)
+@pytest.mark.parametrize("style", STYLES)
+def test_a_quantised_tensor_is_refused_by_the_half_that_has_it(
+    folder: Path, weights: Weights, half: Any, other: Any, tensor: str, style: str, dtype: torch.dtype
+) -> None:
+    stored = {STYLES[style](key): value.to(dtype) if key == tensor else value for key, value in weights.items()}
+    save_file(stored, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: {STYLES[style](tensor)} is stored as (F8_E4M3|I8|U8); "):
+        half(folder)
+    other(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_any_unquantised_weights_load(folder: Path, weights: Weights, dtype: torch.dtype) -> None:
+    """Indices beside them, which older files have, are no weights."""
+    stored = {key: value.to(dtype) for key, value in weights.items()}
+    stored["vision_tower.embeddings.position_ids"] = torch.arange(10)[None]
+    save_file(stored, folder / "model.safetensors")
+    assert language_half(folder).dtype == vision_half(folder).dtype == torch.float32
+
+
+def test_a_quantised_single_tensor_is_refused(folder: Path, weights: Weights) -> None:
+    save_file({**weights, PROJECTOR: weights[PROJECTOR].to(torch.int8)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"{PROJECTOR} is stored as I8"):
+        Checkpoint.open(folder).load_tensors([PROJECTOR], dtype=torch.float32, device="cpu")
 
 
 def test_remote_code_is_refused_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}')
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
-        Checkpoint.open(tmp_path)
+        assert Checkpoint.open(tmp_path).config
     assert not (tmp_path / "ran").exists()
 
 

@@ -68,4 +68,4 @@ def test_below_makes_the_path_longer_and_keeps_the_rest() -> None:
 def test_missing_images_are_counted_and_kept() -> None:
     error = MissingImages([b"a" * 32, b"b" * 32], field="images[1]")
     assert error.sha256 == (b"a" * 32, b"b" * 32)
-    assert str(error).startswith("images[1]: 2 image(s)")
+    assert str(error) == "images[1]: 2 image(s) or video(s) named by a digest that is not cached; send the bytes"

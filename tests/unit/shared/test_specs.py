@@ -25,6 +25,7 @@ from vscan.specs import (
     ReductionSpec,
     TargetAverage,
     TokensPerTile,
+    TotalTokens,
     floor_tokens,
     round_down,
 )
@@ -97,6 +98,29 @@ def test_a_budget_never_asks_for_nothing_or_more_than_all(budget: Budget, tile_t
             budget.tokens(tile_tokens)
     else:
         assert 1 <= budget.tokens(tile_tokens) <= tile_tokens
+
+
+@pytest.mark.parametrize(
+    ("tiles", "shares"),
+    [([9, 9, 9, 9], [3, 3, 2, 2]), ([9, 1, 0, 9], [5, 1, 0, 4]), ([2, 1, 2, 4], [2, 1, 2, 4]), ([0, 12], [0, 10])],
+)
+def test_a_total_is_shared_out(tiles: list[int], shares: list[int]) -> None:
+    assert TotalTokens(10).shares(tiles) == shares
+
+
+@given(st.integers(1, 200), st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(any))
+def test_a_total_is_kept_to_and_shared_equally(total: int, tiles: list[int]) -> None:
+    if total < sum(map(bool, tiles)):
+        with pytest.raises(InvalidArgument, match=r"budget\.total_tokens"):
+            TotalTokens(total).shares(tiles)
+        return
+    shares = TotalTokens(total).shares(tiles)
+    assert sum(shares) == min(total, sum(tiles))
+    assert all(bool(tokens) <= share <= tokens for share, tokens in zip(shares, tiles, strict=True))
+    wanting = [share for share, tokens in zip(shares, tiles, strict=True) if share < tokens]
+    assert max(wanting, default=0) - min(wanting, default=0) <= 1
+    assert max(shares) - min(wanting, default=max(shares)) <= 1, "none has more than one that could take more"
+    assert wanting == sorted(wanting, reverse=True)
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000))
