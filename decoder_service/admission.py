@@ -20,7 +20,7 @@ def check_request(request: EngineRequest, runner: Runner) -> None:
     _check_images(request.prompt, hidden_size=runner.model.shape.hidden_size)
     _check_ids(request.prompt, vocabulary=runner.model.shape.vocab_size)
     _check_stop_ids(request.sampling, vocabulary=runner.model.shape.vocab_size)
-    _check_pruning(request, prune_layers=tuple(segment.first_layer for segment in runner.segments[1:]))
+    _check_pruning(request, prune_layers=tuple(segment.first_layer for segment in runner.layout.segments[1:]))
 
 
 def check_positions(request: EngineRequest, model: LanguageModel) -> None:

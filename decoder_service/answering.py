@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from decoder_service.constraint.grammar import Grammar
@@ -95,6 +95,7 @@ class Answering:
         images = await self._resolve(self._writer.in_prompt_order(ids, question.media), question.reduction, tenant, deadline)
         resolve_images_ms = (time.perf_counter() - started) * 1e3
         prompt = self._writer.lay_out(ids, [image.tokens for image in images])
+        prompt = replace(prompt, image_keys=tuple(image.content_key for image in images))
         positions = self._positions(prompt)
         self.limits.check_prompt(prompt.rows, question.sampling, field=question.prompt_field, positions=positions)
         request = EngineRequest(
@@ -104,6 +105,7 @@ class Answering:
             pruning=self._plan(question, prompt),
             grammar=grammar,
             tenant=tenant,
+            deadline=deadline,
             trace_context=trace_context,
         )
         return Asked(request=request, images=images, resolve_images_ms=resolve_images_ms)

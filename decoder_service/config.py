@@ -106,12 +106,30 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
         default=64, ge=1, description="Compiled constraints that are kept for later requests."
     )
 
-    max_running: int = Field(default=4, ge=1, description="Most requests in one step of the engine.")
+    max_running: int = Field(default=8, ge=1, description="Most requests in one step of the engine.")
     max_queue: int = Field(
         default=64, ge=1, description="Most requests that wait for the engine; one more gets RESOURCE_EXHAUSTED."
     )
-    max_prompt_rows_per_step: int = Field(
-        default=4096, ge=1, description="Prompts begin together in one step up to this many rows; one alone may have more."
+    max_step_rows: int = Field(
+        default=2048,
+        ge=1,
+        description="Most rows in one step of the engine; a longer prompt runs in pieces, beside other answers.",
+    )
+    kv_cache_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Memory of the KV cache, in bytes. Unset: on a GPU 80 % of what the model leaves free; else a quarter of "
+        "the machine's memory, at most what `max_running` longest requests take twice.",
+    )
+    kv_block_rows: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Rows of a block of the KV cache. Unset: 256 on a GPU, where the attention kernel asks for multiples of "
+        "that, else 16.",
+    )
+    kv_reuse: bool = Field(
+        default=True, description="Keep what a prompt leaves in the KV cache for later prompts that begin alike."
     )
 
     @property

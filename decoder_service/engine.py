@@ -10,12 +10,14 @@ from opentelemetry.trace import NoOpTracer, Tracer
 from decoder_service.admission import check_positions, check_request
 from decoder_service.answer import Answer
 from decoder_service.detokenize import TokenDecoder
+from decoder_service.kv_cache.cache import KvCache
 from decoder_service.kv_cache.segments import SegmentUsage
-from decoder_service.request import EngineRequest, Event, Failure, Result, State, Ticket
+from decoder_service.request import EngineRequest, Event, Failure, Result, State
 from decoder_service.request_times import RequestTimes, StepTime
 from decoder_service.runner.runner import DeviceLost, Runner, SequenceOutput
 from decoder_service.scheduler import Scheduler, Step
-from vscan.errors import Cancelled, InternalError, VScanError
+from decoder_service.sequence import Piece, Sequence
+from vscan.errors import Cancelled, DeadlineExceeded, InternalError, VScanError
 
 logger = logging.getLogger(__name__)
 
@@ -25,16 +27,18 @@ Outcome = tuple[str, Event]
 
 @dataclass(frozen=True, slots=True)
 class EngineFigures:
-    """The engine at the end of a step, for metrics."""
+    """The engine at the end of a step, for metrics. What was reused and preempted is counted since the start."""
 
     waiting: int
     running: int
     segments: tuple[SegmentUsage, ...]
+    reused_rows: int = 0
+    preemptions: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    ticket: Ticket
+    sequence: Sequence
     answer: Answer
     times: RequestTimes
 
@@ -44,28 +48,36 @@ class Engine:
 
     Args:
         runner: the device work.
+        cache: where rows have room; of the runner's layout and number of pages.
         scheduler: who runs.
         decode: token ids to text.
         tracer: of the spans `prefill`, `prune` and `decode`; None for none.
     """
 
-    def __init__(self, *, runner: Runner, scheduler: Scheduler, decode: TokenDecoder, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self, *, runner: Runner, cache: KvCache, scheduler: Scheduler, decode: TokenDecoder, tracer: Tracer | None = None
+    ) -> None:
         self._runner = runner
+        self._cache = cache
         self._scheduler = scheduler
         self._decode = decode
         self._tracer = tracer or NoOpTracer()
         self._requests: dict[str, _Request] = {}
-        self.figures = EngineFigures(0, 0, runner.kv_usage())
+        self.figures = EngineFigures(0, 0, cache.usage())
 
     def check(self, request: EngineRequest) -> None:
         """Raises InvalidArgument if the request can never be served."""
         check_request(request, self._runner)
-        self._scheduler.check(request.prompt.rows, request.sampling.max_new_tokens)
+        self._scheduler.check(Sequence(request, self._runner.layout.segments))
         check_positions(request, self._runner.model)
 
     def check_room(self, on_the_way: int = 0) -> None:
         """Raises ResourceExhausted if no further request may wait, beside `on_the_way` that are accepted and not added yet."""
         self._scheduler.check_room(on_the_way)
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError if the cache leaked a page or miscounts."""
+        self._cache.check_integrity()
 
     @property
     def idle(self) -> bool:
@@ -74,11 +86,11 @@ class Engine:
 
     def add(self, request: EngineRequest, *, accepted_s: float) -> None:
         """Takes a request that passed `check` and `check_room`; `accepted_s` is when, by `time.perf_counter`."""
-        ticket = Ticket(request)
+        sequence = Sequence(request, self._runner.layout.segments)
         answer = Answer(request.sampling, decode=self._decode, end_ids=self._runner.model.tokens.end_ids)
         times = RequestTimes(request, self._tracer, accepted_s=accepted_s)
-        self._requests[request.request_id] = _Request(ticket, answer, times)
-        self._scheduler.add(ticket)
+        self._requests[request.request_id] = _Request(sequence, answer, times)
+        self._scheduler.add(sequence)
 
     def cancel(self, request_id: str) -> list[Outcome]:
         """Ends a request between steps; one that has ended already is left alone."""
@@ -94,19 +106,10 @@ class Engine:
         Raises:
             DeviceLost: nothing more can be served.
         """
+        outcomes = self._end_late()
         step = self._scheduler.schedule()
-        if not step.tickets:
-            return []
-        time = StepTime()
-        try:
-            outputs = self._run(step)
-        except DeviceLost:
-            raise
-        except Exception as error:
-            outcomes = [self._fail(ticket.request_id, error) for ticket in step.tickets]
-        else:
-            time.end()
-            outcomes = [outcome for output in outputs for outcome in self._apply(output, time)]
+        if step.pieces:
+            outcomes += self._run(step)
         self._refresh_figures()
         return outcomes
 
@@ -116,16 +119,26 @@ class Engine:
         self._refresh_figures()
         return outcomes
 
-    def _run(self, step: Step) -> list[SequenceOutput]:
-        for ticket in step.beginning:
-            self._runner.open(ticket.request)
-        return self._runner.run([ticket.request_id for ticket in step.tickets])
+    def _run(self, step: Step) -> list[Outcome]:
+        time = StepTime()
+        try:
+            outputs = self._runner.run(step.pieces, step.copies)
+        except DeviceLost:
+            raise
+        except Exception as error:
+            return [self._fail(piece.sequence.request_id, error) for piece in step.pieces]
+        time.end()
+        self._scheduler.advance(step)
+        pairs = zip(step.pieces, outputs, strict=True)
+        return [outcome for piece, output in pairs for outcome in self._apply(piece, output, time)]
 
-    def _apply(self, output: SequenceOutput, time: StepTime) -> list[Outcome]:
+    def _apply(self, piece: Piece, output: SequenceOutput, time: StepTime) -> list[Outcome]:
         request = self._requests[output.request_id]
         try:
-            if output.prompt is not None:
-                request.times.prefilled(time, output.prompt)
+            request.times.ran(time, piece, output)
+            if output.token is None:
+                return []
+            request.sequence.append(output.token.token_id)
             delta = request.answer.push(output.token)
         except Exception as error:
             return [self._fail(output.request_id, error)]
@@ -136,6 +149,12 @@ class Engine:
             outcomes.append(self._end(output.request_id, State.FINISHED, result))
         return outcomes
 
+    def _end_late(self) -> list[Outcome]:
+        """Ends those for whom nobody waits any more."""
+        late = [name for name, request in self._requests.items() if request.sequence.request.deadline.passed]
+        error = DeadlineExceeded("the deadline passed before the answer was complete")
+        return [self._end(name, State.FAILED, Failure(error.copy())) for name in late]
+
     def _fail(self, request_id: str, error: Exception) -> Outcome:
         if not isinstance(error, VScanError):
             logger.error("the engine failed in a step of request %s", request_id, exc_info=error)
@@ -144,9 +163,12 @@ class Engine:
 
     def _end(self, request_id: str, state: State, event: Result | Failure) -> Outcome:
         request = self._requests.pop(request_id)
-        self._scheduler.remove(request.ticket, state)
+        self._scheduler.remove(request.sequence, state)
         self._runner.close(request_id)
         return request_id, event
 
     def _refresh_figures(self) -> None:
-        self.figures = EngineFigures(self._scheduler.waiting, self._scheduler.running, self._runner.kv_usage())
+        scheduler, cache = self._scheduler, self._cache
+        self.figures = EngineFigures(
+            scheduler.waiting, scheduler.running, cache.usage(), cache.reused_rows, scheduler.preemptions
+        )

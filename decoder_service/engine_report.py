@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from decoder_service.engine import EngineFigures
 from decoder_service.engine_loop import EngineLoop
 from vscan.telemetry.metrics import DecoderMetrics
 
@@ -15,8 +16,7 @@ class EngineReport:
         self._engine = engine
         self._metrics = metrics
         self._every_seconds = every_seconds
-        self._waiting = 0
-        self._running = 0
+        self._last = EngineFigures(0, 0, ())
 
     async def run(self) -> None:
         """Never returns."""
@@ -26,9 +26,12 @@ class EngineReport:
 
     def report(self) -> None:
         """Looks once."""
-        figures = self._engine.figures
-        self._metrics.waiting(figures.waiting - self._waiting)
-        self._metrics.running(figures.running - self._running)
-        self._waiting, self._running = figures.waiting, figures.running
+        figures, last = self._engine.figures, self._last
+        self._metrics.waiting(figures.waiting - last.waiting)
+        self._metrics.running(figures.running - last.running)
+        self._metrics.reused(figures.reused_rows - last.reused_rows)
+        self._metrics.preempted(figures.preemptions - last.preemptions)
+        self._last = figures
         for usage in figures.segments:
-            self._metrics.kv(usage.segment.index, rows=usage.rows, used_bytes=usage.reserved_bytes)
+            held = {"rows": usage.rows, "blocks": usage.blocks, "used_bytes": usage.used_bytes, "idle_bytes": usage.idle_bytes}
+            self._metrics.kv(usage.segment.index, **held)

@@ -35,6 +35,7 @@ class ResolvedImage:
     tokens: VisualTokens
     sha256: bytes
     place: Place
+    content_key: bytes  # names these very tokens
     timings: EncodeTimings | None = None  # None if the encoder was not asked
     lookup_ms: float = 0.0  # memory and Redis, for all of the request together
     encode_ms: float = 0.0  # asking the encoder, the wire included
@@ -143,7 +144,7 @@ class ImageResolver:
         found = {}
         for (key, one), hit in zip(wanted.items(), hits, strict=True):
             if hit is not None and misfit(hit.value, quest.encoder) is None:
-                found[key] = ResolvedImage(hit.value, one.sha256, hit.place, lookup_ms=lookup_ms)
+                found[key] = ResolvedImage(hit.value, one.sha256, hit.place, key, lookup_ms=lookup_ms)
         return found
 
     async def _ask_encoder(self, quest: _Quest, wanted: Mapping[bytes, _Wanted]) -> dict[bytes, ResolvedImage]:
@@ -173,7 +174,9 @@ class ImageResolver:
         except MissingImages:
             return None
         self._cache.remember(wanted.key, reply.tokens)
-        return ResolvedImage(reply.tokens, wanted.sha256, reply.place, timings=reply.timings, encode_ms=_ms_since(started))
+        return ResolvedImage(
+            reply.tokens, wanted.sha256, reply.place, wanted.key, timings=reply.timings, encode_ms=_ms_since(started)
+        )
 
 
 def _distinct(wanted: Sequence[_Wanted]) -> dict[bytes, _Wanted]:

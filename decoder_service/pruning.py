@@ -127,12 +127,6 @@ def _largest_fraction(average: Callable[[float], float], target: float) -> float
     return low
 
 
-def tokens_to_keep(budget: PruneBudget, *, visual_tokens: int, images: int) -> int:
-    """How many of `visual_tokens` survive: what the budget says, at least one for each image, at most all."""
-    asked = budget.count if isinstance(budget, KeepTokens) else floor_tokens(budget.fraction * visual_tokens)
-    return min(visual_tokens, max(images, asked))
-
-
 def visual_tokens_average(visual_tokens: int, pruning: Sequence[LayerPruning], *, layers: int) -> float:
     """Visual tokens on average over the layers, given what each pruning layer did, in order."""
     bounds = (0, *(done.layer for done in pruning), layers)

@@ -1,8 +1,9 @@
 """A request inside the decoder: what it asks, the states it goes through, and what it tells its caller.
 
     WAITING ──▶ RUNNING ──▶ FINISHED      a result
-       ├───────────┼──────▶ FAILED        a typed error; the service stops
-       └───────────┴──────▶ CANCELLED     the caller left, or its deadline passed
+       │  ◀──────  │                      preempted: its memory was needed, it will run its rows again
+       ├───────────┼──────▶ FAILED        a typed error; its deadline passed; the service stops
+       └───────────┴──────▶ CANCELLED     the caller left
 
 Every accepted request enters exactly one of the three final states, once. No torch here: the scheduler reads this file.
 """
@@ -15,11 +16,14 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from vscan.errors import VScanError
+from vscan.rpc.deadlines import Deadline
 from vscan.specs import PositionPolicy, PruneBudget, Rater
 
 if TYPE_CHECKING:
     from decoder_service.constraint.grammar import Grammar
     from vscan.visual_tokens import VisualTokens
+
+NO_DEADLINE = Deadline()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +40,15 @@ class ImageSpan:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt, row by row. At a visual row the id is the family's placeholder and is never embedded."""
+    """A prompt, row by row. At a visual row the id is the family's placeholder and is never embedded.
+
+    `image_keys` tells the images from all others, so that later prompts can reuse their rows; empty if that is not known.
+    """
 
     token_ids: tuple[int, ...]
     spans: tuple[ImageSpan, ...] = ()
     images: tuple[VisualTokens, ...] = ()
+    image_keys: tuple[bytes, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -88,7 +96,7 @@ class Pruning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRequest:
-    """What the engine is asked: immutable."""
+    """What the engine is asked: immutable. `priority` orders the requests of one tenant, higher ones first."""
 
     request_id: str
     prompt: Prompt
@@ -96,6 +104,8 @@ class EngineRequest:
     pruning: Pruning = field(default_factory=Pruning)
     grammar: Grammar | None = None  # what the answer must look like
     tenant: str = "default"
+    priority: int = 0
+    deadline: Deadline = NO_DEADLINE
     trace_context: Mapping[str, str] = field(default_factory=dict)  # W3C headers of the span that asked
 
 
@@ -109,29 +119,10 @@ class State(Enum):
     CANCELLED = "cancelled"
 
 
-_MOVES = {
+MOVES = {
     State.WAITING: {State.RUNNING, State.FAILED, State.CANCELLED},
-    State.RUNNING: {State.FINISHED, State.FAILED, State.CANCELLED},
+    State.RUNNING: {State.WAITING, State.FINISHED, State.FAILED, State.CANCELLED},
 }
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """An accepted request on its way; owned by the engine's thread."""
-
-    request: EngineRequest
-    state: State = State.WAITING
-
-    @property
-    def request_id(self) -> str:
-        """The request's name."""
-        return self.request.request_id
-
-    def move(self, to: State) -> None:
-        """Goes on to `to`. A move that the drawing above lacks is a fault of the engine, so it raises RuntimeError."""
-        if to not in _MOVES.get(self.state, ()):
-            raise RuntimeError(f"request {self.request_id}: {self.state.value} does not go to {to.value}")
-        self.state = to
 
 
 class FinishReason(Enum):

@@ -8,8 +8,9 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from decoder_service.request import EngineRequest, FinishReason, LayerPruning, Result
-from decoder_service.runner.runner import PromptReport, PruneTime
+from decoder_service.request import EngineRequest, FinishReason, Result
+from decoder_service.runner.runner import PruneReport, SequenceOutput
+from decoder_service.sequence import Piece
 from vscan.telemetry import names
 
 _NS_PER_MS = 1_000_000
@@ -35,53 +36,65 @@ class RequestTimes:
         self._request = request
         self._tracer = tracer
         self._accepted_s = accepted_s
-        self._prompt_step: StepTime | None = None
-        self._report = PromptReport((), (), ())
+        self._first: StepTime | None = None  # the first step that ran rows of the prompt
+        self._prefilled: StepTime | None = None  # the step that gave the first token
+        self._reused_rows: tuple[int, ...] = ()
+        self._pruned: list[tuple[StepTime, PruneReport]] = []
 
-    def prefilled(self, step: StepTime, report: PromptReport) -> None:
-        """The prompt ran in `step`: spans `prefill` and, below it, one `prune` for each layer that pruned."""
-        self._prompt_step, self._report = step, report
-        attributes = {
-            names.ATTR_SEGMENT_ROWS: list(report.segment_rows),
-            names.ATTR_QUEUE_MS: (step.start_s - self._accepted_s) * 1e3,
-            names.ATTR_PROMPT_TOKENS: self._request.prompt.rows,
-            names.ATTR_VISUAL_TOKENS: self._request.prompt.visual_rows,
-        }
-        prefill = self._tracer.start_span(names.SPAN_PREFILL, self._parent(), attributes=attributes, start_time=step.start_ns)
-        for done, timed in zip(report.pruning, report.prune_times, strict=True):
-            self._prune_span(prefill, step, done, timed)
-        prefill.end(step.end_ns)
+    def ran(self, step: StepTime, piece: Piece, output: SequenceOutput) -> None:
+        """Rows of the request ran in `step`. The spans `prefill`, and below it one `prune` for each layer that pruned, are made
+        when the first token is there."""
+        if self._first is None:
+            self._first = step
+            self._reused_rows = tuple(start for start, _ in piece.ranges)
+        self._pruned += [(step, report) for report in output.pruned]
+        if output.token is not None and self._prefilled is None:
+            self._prefilled = step
+            self._prefill_span(self._first, step, piece.sequence.prompt_rows)
 
     def result(self, reason: FinishReason, *, tokens: int) -> Result:
         """The answer is complete: the span `decode`, from the first token to now, and all durations."""
-        step = self._prompt_step
-        if step is None:
+        first, last = self._first, self._prefilled
+        if first is None or last is None:
             raise RuntimeError(f"request {self._request.request_id} ended before its prompt ran")
-        decode_ms = (time.perf_counter() - step.end_s) * 1e3
+        decode_ms = (time.perf_counter() - last.end_s) * 1e3
         attributes = {names.ATTR_COMPLETION_TOKENS: tokens}
-        span = self._tracer.start_span(names.SPAN_DECODE, self._parent(), attributes=attributes, start_time=step.end_ns)
-        span.end(step.end_ns + round(decode_ms * _NS_PER_MS))
+        span = self._tracer.start_span(names.SPAN_DECODE, self._parent(), attributes=attributes, start_time=last.end_ns)
+        span.end(last.end_ns + round(decode_ms * _NS_PER_MS))
         return Result(
             reason=reason,
             completion_tokens=tokens,
-            pruning=self._report.pruning,
-            queue_ms=(step.start_s - self._accepted_s) * 1e3,
-            prefill_ms=(step.end_s - step.start_s) * 1e3,
-            prune_ms=sum(timed.duration_ms for timed in self._report.prune_times),
+            pruning=tuple(report.pruning for _, report in self._pruned),
+            queue_ms=(first.start_s - self._accepted_s) * 1e3,
+            prefill_ms=(last.end_s - first.start_s) * 1e3,
+            prune_ms=sum(report.duration_ms for _, report in self._pruned),
             decode_ms=decode_ms,
         )
 
-    def _prune_span(self, prefill: Span, step: StepTime, done: LayerPruning, timed: PruneTime) -> None:
-        start_ns = step.start_ns + round(timed.start_ms * _NS_PER_MS)
+    def _prefill_span(self, first: StepTime, last: StepTime, segment_rows: tuple[int, ...]) -> None:
         attributes = {
-            names.ATTR_PRUNE_LAYER: done.layer,
+            names.ATTR_SEGMENT_ROWS: list(segment_rows),
+            names.ATTR_REUSED_ROWS: list(self._reused_rows),
+            names.ATTR_QUEUE_MS: (first.start_s - self._accepted_s) * 1e3,
+            names.ATTR_PROMPT_TOKENS: self._request.prompt.rows,
+            names.ATTR_VISUAL_TOKENS: self._request.prompt.visual_rows,
+        }
+        prefill = self._tracer.start_span(names.SPAN_PREFILL, self._parent(), attributes=attributes, start_time=first.start_ns)
+        for step, report in self._pruned:
+            self._prune_span(prefill, step, report)
+        prefill.end(last.end_ns)
+
+    def _prune_span(self, prefill: Span, step: StepTime, report: PruneReport) -> None:
+        start_ns = step.start_ns + round(report.start_ms * _NS_PER_MS)
+        attributes = {
+            names.ATTR_PRUNE_LAYER: report.pruning.layer,
             names.ATTR_PRUNE_RATER: self._request.pruning.rater.value,
-            names.ATTR_TOKENS_BEFORE: done.tokens_before,
-            names.ATTR_TOKENS_AFTER: done.tokens_after,
+            names.ATTR_TOKENS_BEFORE: report.pruning.tokens_before,
+            names.ATTR_TOKENS_AFTER: report.pruning.tokens_after,
         }
         below = set_span_in_context(prefill)
         span = self._tracer.start_span(names.SPAN_PRUNE, below, attributes=attributes, start_time=start_ns)
-        span.end(start_ns + round(timed.duration_ms * _NS_PER_MS))
+        span.end(start_ns + round(report.duration_ms * _NS_PER_MS))
 
     def _parent(self) -> Context:
         return TraceContextTextMapPropagator().extract(carrier=self._request.trace_context)

@@ -1,14 +1,19 @@
-"""Who runs in the next step: first come, first served. No torch here.
+"""Who runs in the next step, and with how many rows. No torch here.
 
-waiting  d c ──▶ running  a b       a step = one row of a and of b, and the whole prompts of those that begin with it
+    waiting  d c ──▶ running  a b          a step = one row of each sequence that decodes, and of the prompts, oldest first,
+         ◀── preempted when pages run out  as many rows as are left
+
+Room in the cache is taken before a row is scheduled: for all of a prompt when it begins, block by block for its answer.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
-from decoder_service.request import State, Ticket
+from decoder_service.fair_queue import FairQueue
+from decoder_service.kv_cache.cache import Copy, KvCache
+from decoder_service.request import State
+from decoder_service.sequence import Piece, Sequence
 from vscan.errors import InvalidArgument, ResourceExhausted
 
 # Told to a caller that finds the queue full, before an answer's usual duration is known; and the bounds of that estimate.
@@ -20,62 +25,66 @@ _NEWEST_WEIGHT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step runs."""
+    """What one step runs, in the order of its rows; `copies` come before."""
 
-    beginning: tuple[Ticket, ...]
-    going_on: tuple[Ticket, ...]
-
-    @property
-    def tickets(self) -> tuple[Ticket, ...]:
-        """All of it; the order of the rows."""
-        return self.beginning + self.going_on
+    pieces: tuple[Piece, ...]
+    copies: tuple[Copy, ...] = ()
 
 
 class Scheduler:
     """Owned by the engine's thread; `check` and `check_room` may be called from any.
 
     Args:
+        cache: where rows get room.
         max_running: sequences in one step.
         max_waiting: accepted requests that do not run yet.
         max_context_tokens: rows of a prompt and its answer together.
-        max_prompt_rows_per_step: prompts begin together up to this many rows; one alone may have more.
+        max_step_rows: rows of one step in each segment; a longer prompt runs in pieces.
     """
 
     def __init__(
         self,
+        cache: KvCache,
         *,
         max_context_tokens: int,
-        max_running: int = 4,
+        max_running: int = 8,
         max_waiting: int = 64,
-        max_prompt_rows_per_step: int = 4096,
+        max_step_rows: int = 2048,
     ) -> None:
-        if min(max_context_tokens, max_running, max_waiting, max_prompt_rows_per_step) < 1:
+        if min(max_context_tokens, max_running, max_waiting, max_step_rows) < 1:
             raise ValueError("every limit of the scheduler is at least 1")
+        self.preemptions = 0  # since the start
+        self._cache = cache
         self._max_context_tokens = max_context_tokens
         self._max_running = max_running
         self._max_waiting = max_waiting
-        self._max_prompt_rows = max_prompt_rows_per_step
-        self._waiting: deque[Ticket] = deque()
-        self._running: dict[str, Ticket] = {}
+        self._max_step_rows = max_step_rows
+        self._queue = FairQueue()
+        self._running: dict[str, Sequence] = {}  # by when they began
+        self._stuck: tuple[Sequence, int] | None = None  # who found no room, and how many pages could be had
         self._usual_ms = _FIRST_ESTIMATE_MS
 
     @property
     def waiting(self) -> int:
-        """Requests accepted and not yet running."""
-        return len(self._waiting)
+        """Requests accepted and not running."""
+        return len(self._queue)
 
     @property
     def running(self) -> int:
         """Requests in the batch."""
         return len(self._running)
 
-    def check(self, prompt_rows: int, max_new_tokens: int) -> None:
+    def check(self, sequence: Sequence) -> None:
         """Raises InvalidArgument if such a request can never run."""
+        rows, asked = sequence.request.prompt.rows, sequence.request.sampling.max_new_tokens
         limit = f"{self._max_context_tokens} tokens of prompt and answer together"
-        if prompt_rows >= self._max_context_tokens:
-            raise InvalidArgument("prompt", f"{prompt_rows} tokens", limit=limit)
-        if prompt_rows + max_new_tokens > self._max_context_tokens:
-            raise InvalidArgument("sampling.max_new_tokens", f"{max_new_tokens} after {prompt_rows} of prompt", limit=limit)
+        if rows >= self._max_context_tokens:
+            raise InvalidArgument("prompt", f"{rows} tokens", limit=limit)
+        if rows + asked > self._max_context_tokens:
+            raise InvalidArgument("sampling.max_new_tokens", f"{asked} after {rows} of prompt", limit=limit)
+        if not self._cache.fits(sequence.most_rows()):
+            held = self._cache.pages * self._cache.layout.page_bytes >> 20
+            raise InvalidArgument("prompt", f"{rows} tokens and {asked} of the answer", limit=f"{held} MiB of KV cache")
 
     def check_room(self, on_the_way: int = 0) -> None:
         """Raises ResourceExhausted if no further request may wait, `on_the_way` having been accepted but not added yet."""
@@ -87,32 +96,95 @@ class Scheduler:
                 retry_delay_ms=int(min(max(delay_ms, _LEAST_RETRY_MS), _LONGEST_RETRY_MS)),
             )
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, sequence: Sequence) -> None:
         """Takes an accepted request."""
-        self._waiting.append(ticket)
+        self._queue.add(sequence)
 
     def schedule(self) -> Step:
         """The next step. Requests that begin with it are running from here on."""
-        going_on = tuple(self._running.values())
-        beginning: list[Ticket] = []
-        rows = 0
-        while self._waiting and len(self._running) < self._max_running:
-            rows += self._waiting[0].request.prompt.rows
-            if beginning and rows > self._max_prompt_rows:
-                break
-            ticket = self._waiting.popleft()
-            ticket.move(State.RUNNING)
-            self._running[ticket.request_id] = ticket
-            beginning.append(ticket)
-        return Step(tuple(beginning), going_on)
+        self._make_room()
+        pieces: list[Piece] = []
+        left = self._max_step_rows
+        for sequence in sorted(self._running.values(), key=lambda each: each.missing > 1):  # those that decode come first
+            left -= self._run(sequence, left if sequence.missing > 1 else 1, pieces)
+        while left > 0 and (beginner := self._begin_next()) is not None:
+            left -= self._run(beginner, left, pieces)
+        return Step(tuple(pieces), tuple(self._cache.take_copies()))
 
-    def remove(self, ticket: Ticket, to: State) -> None:
+    def advance(self, step: Step) -> None:
+        """The step has run: its rows are held."""
+        for piece in step.pieces:
+            self._queue.served(piece.sequence, piece.rows(0))
+            self._cache.commit(piece.sequence.tables, piece.ends, piece.sequence.rows)
+
+    def remove(self, sequence: Sequence, to: State) -> None:
         """The request ends in the final state `to`."""
-        if ticket.state is State.WAITING:
-            self._waiting.remove(ticket)
-        self._running.pop(ticket.request_id, None)
-        ticket.move(to)
+        if sequence.state is State.WAITING:
+            self._queue.pop(sequence)
+        else:
+            self._leave(sequence)
+        self._queue.ended(sequence)
+        sequence.move(to)
 
     def learn(self, duration_ms: float) -> None:
         """How long an answer took, from its first step to its end: the base of retry delays."""
         self._usual_ms += _NEWEST_WEIGHT * (duration_ms - self._usual_ms)
+
+    def _run(self, sequence: Sequence, allowed: int, pieces: list[Piece]) -> int:
+        """Adds its piece, if there are rows left for one; returns the rows it takes."""
+        if allowed <= 0:
+            return 0
+        pieces.append(Piece(sequence, sequence.ranges(allowed)))
+        return max(end - start for start, end in pieces[-1].ranges)
+
+    def _make_room(self) -> None:
+        """For the next rows of all that run, oldest first; the youngest gives way."""
+        for sequence in list(self._running.values()):
+            while sequence.tables and not self._cache.reserve(sequence.tables, sequence.totals):
+                self._preempt(next(reversed(self._running.values())))
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """It gives its pages back and waits; what it generated and what its prompt kept stay known."""
+        self._leave(sequence)
+        sequence.move(State.WAITING)
+        self._queue.add(sequence)
+        self.preemptions += 1
+
+    def _begin_next(self) -> Sequence | None:
+        """The next one that waits starts to run, unless there is no place or no room: nobody passes it."""
+        sequence = self._queue.first() if len(self._running) < self._max_running else None
+        if sequence is None or self._still_stuck(sequence):
+            return None
+        tables = self._cache.open(
+            sequence.rows,
+            sequence.totals,
+            tenant=sequence.request.tenant,
+            pruned_from=sequence.pruned_from,
+            room_rows=sequence.request.sampling.max_new_tokens - sequence.generated,
+            spare_pages=self._spare_pages(),
+        )
+        if tables is None:
+            self._stuck = sequence, self._cache.available
+            return None
+        self._queue.pop(sequence)
+        sequence.tables = tables
+        sequence.move(State.RUNNING)
+        self._running[sequence.request_id] = sequence
+        return sequence
+
+    def _still_stuck(self, sequence: Sequence) -> bool:
+        """Whether looking for room again is of no use."""
+        if not self._running or self._stuck is None:
+            return False
+        who, pages = self._stuck
+        return sequence is who and self._cache.available <= pages
+
+    def _spare_pages(self) -> int:
+        """A block in each segment for each that runs: else a newcomer would be preempted in the next step."""
+        layout = self._cache.layout
+        return len(self._running) * sum(layout.pages_per_block(segment.index) for segment in layout.segments)
+
+    def _leave(self, sequence: Sequence) -> None:
+        del self._running[sequence.request_id]
+        self._cache.close(sequence.tables)
+        sequence.tables = []

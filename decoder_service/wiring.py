@@ -24,6 +24,9 @@ from decoder_service.engine import Engine
 from decoder_service.engine_loop import EngineLoop
 from decoder_service.engine_report import EngineReport
 from decoder_service.images import ImageResolver
+from decoder_service.kv_cache.cache import KvCache
+from decoder_service.kv_cache.memory import block_rows, count_pages
+from decoder_service.kv_cache.segments import PageLayout, split_layers
 from decoder_service.language.base import LanguageModel
 from decoder_service.language.registry import load_language
 from decoder_service.limits import Limits, SamplingDefaults
@@ -190,15 +193,26 @@ async def _encoder_channel(settings: DecoderSettings, telemetry: Telemetry) -> A
 def _engine(
     settings: DecoderSettings, telemetry: Telemetry, half: _Half, on_death: Callable[[], Coroutine[Any, Any, None]]
 ) -> EngineLoop:
-    scheduler = Scheduler(
-        max_context_tokens=half.max_context_tokens,
-        max_running=settings.max_running,
-        max_waiting=settings.max_queue,
-        max_prompt_rows_per_step=settings.max_prompt_rows_per_step,
+    layout = PageLayout(
+        split_layers(half.language.shape.layers, half.prune_layers),
+        block_rows(settings.kv_block_rows, half.language.device),
+        half.language.kv_shape,
     )
+    longest_pages = layout.pages([half.max_context_tokens] * len(layout.segments))
+    pages = count_pages(
+        settings.kv_cache_bytes, layout, enough=2 * settings.max_running * longest_pages, device=half.language.device
+    )
+    cache = KvCache(layout, pages=pages, reuse=settings.kv_reuse)
     engine = Engine(
-        runner=Runner(half.language, prune_layers=half.prune_layers),
-        scheduler=scheduler,
+        runner=Runner(half.language, layout, pages=pages),
+        cache=cache,
+        scheduler=Scheduler(
+            cache,
+            max_context_tokens=half.max_context_tokens,
+            max_running=settings.max_running,
+            max_waiting=settings.max_queue,
+            max_step_rows=settings.max_step_rows,
+        ),
         decode=read_decoder(half.checkpoint.directory),
         tracer=telemetry.tracer,
     )

@@ -1,4 +1,4 @@
-"""Segments: the runs of layers between two pruning layers. No torch.
+"""Segments: the runs of layers between two pruning layers, and what their rows take. No torch.
 
     layers    0 1 2 3 4 5        prune before layer 3
     segments  0 0 0 1 1 1        [Segment(0, 0, 3), Segment(1, 3, 6)]
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import gcd
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class KvShape:
-    """What one row of one layer takes."""
+    """What one row takes: its key and value in one layer, and its hidden state at one boundary."""
 
     kv_heads: int
     head_dim: int
+    hidden_size: int
     itemsize_bytes: int
 
     @property
@@ -40,14 +42,69 @@ class KvShape:
         """Bytes of one row's key and value in one layer."""
         return 2 * self.kv_heads * self.head_dim * self.itemsize_bytes
 
+    @property
+    def boundary_row_bytes(self) -> int:
+        """Bytes of one row's hidden state at one boundary."""
+        return self.hidden_size * self.itemsize_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PageLayout:
+    """How segments are cut into equal pages of `block_rows` rows x `group_layers` layers.
+
+        layers 0..5, pruned before 2      segments 0 1, 2 3 4 5      group_layers = gcd(2, 4) = 2
+        a block of segment 0 takes one page, a block of segment 1 two
+
+    Each page also has a place for its rows' hidden states; used by a segment that has a boundary behind it, in the first page
+    of each of its blocks.
+    """
+
+    segments: tuple[Segment, ...]
+    block_rows: int
+    shape: KvShape
+
+    @property
+    def group_layers(self) -> int:
+        """Layers that one page holds."""
+        return gcd(*(segment.layers for segment in self.segments))
+
+    @property
+    def page_bytes(self) -> int:
+        """Memory of one page."""
+        return self.block_rows * (self.group_layers * self.shape.row_bytes + self._boundary_row_bytes)
+
+    @property
+    def _boundary_row_bytes(self) -> int:
+        return self.shape.boundary_row_bytes if len(self.segments) > 1 else 0
+
+    def pages_per_block(self, segment: int) -> int:
+        """Pages that a block of this segment takes."""
+        return self.segments[segment].layers // self.group_layers
+
+    def blocks(self, rows: int) -> int:
+        """Blocks that hold so many rows."""
+        return -(-rows // self.block_rows)
+
+    def pages(self, rows: Sequence[int]) -> int:
+        """Pages of a sequence with `rows[s]` rows in segment s that shares nothing."""
+        return sum(self.blocks(count) * self.pages_per_block(segment) for segment, count in enumerate(rows))
+
+    def block_bytes(self, segment: int) -> int:
+        """Bytes that a block of this segment uses, its rows at the boundary behind it included."""
+        kv_bytes = self.segments[segment].layers * self.shape.row_bytes
+        last = segment == len(self.segments) - 1
+        return self.block_rows * (kv_bytes + (0 if last else self.shape.boundary_row_bytes))
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentUsage:
-    """What the running requests hold in one segment."""
+    """The cache in one segment: what running requests hold, and what is kept for requests to come."""
 
     segment: Segment
-    rows: int
-    reserved_bytes: int
+    rows: int  # over all running requests; a shared row counts for each
+    blocks: int  # a shared block counts once
+    used_bytes: int  # of those blocks
+    idle_bytes: int  # of blocks that nobody holds and a prompt may find again
 
 
 def split_layers(layers: int, prune_layers: Sequence[int]) -> tuple[Segment, ...]:
@@ -60,8 +117,3 @@ def split_layers(layers: int, prune_layers: Sequence[int]) -> tuple[Segment, ...
     if any(low >= high for low, high in pairwise(bounds)):
         raise ValueError(f"pruning layers {list(prune_layers)} do not ascend within 1 to {layers - 1}")
     return tuple(Segment(index, low, high) for index, (low, high) in enumerate(pairwise(bounds)))
-
-
-def kv_bytes(segments: Sequence[Segment], rows: Sequence[int], shape: KvShape) -> int:
-    """Bytes of the keys and values of a sequence with `rows[s]` rows in segment s."""
-    return sum(segment.layers * count * shape.row_bytes for segment, count in zip(segments, rows, strict=True))

@@ -1,66 +1,84 @@
-"""Keys and values of one sequence in one segment.
+"""The tensors behind the pages.
 
-    storage [layers of the segment, 2, capacity, kv heads, head dim]
-                                    └ rows 0 .. length-1 are written in every layer; a step writes length .. length+n-1,
-                                      layer by layer, and commits n when the segment's last layer has run
+    keys and values   [group layers, 2, pages x block rows, kv heads, head dim]      one plane for each layer of a group
+    boundary store    [pages x block rows, hidden]                                   hidden states before the next segment
 
-A segment takes rows in blocks as it needs them, so that rows pruned before it never take any.
+A page is the same rows of all planes, so pages that follow each other are rows that follow each other: a view. A page belongs
+to one segment at a time and a segment has one boundary behind it, so one store serves all boundaries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 
-from decoder_service.kv_cache.segments import Segment
+from decoder_service.kv_cache.cache import Copy
+from decoder_service.kv_cache.segments import PageLayout
+from decoder_service.kv_cache.table import Run
+from decoder_service.transfer import to_device
 
-BLOCK_ROWS = 64
+# Rows of the storage: where they follow each other a slice, else a tensor of them.
+Rows = slice | torch.Tensor
 
 
-class SegmentKv:
+class KvStorage:
     """Owned by the engine's thread."""
 
-    def __init__(self, segment: Segment, *, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.segment = segment
-        self.length = 0  # rows that every layer holds
-        self._storage = torch.empty((segment.layers, 2, 0, kv_heads, head_dim), dtype=dtype, device=device)
+    def __init__(self, layout: PageLayout, *, pages: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.layout = layout
+        self.device = device
+        rows, shape = pages * layout.block_rows, layout.shape
+        planes = (layout.group_layers, 2, rows, shape.kv_heads, shape.head_dim)
+        self._planes = torch.empty(planes, dtype=dtype, device=device)
+        stored = rows if len(layout.segments) > 1 else 0
+        self._boundary = torch.empty((stored, shape.hidden_size), dtype=dtype, device=device)
+        self._place = {
+            layer: divmod(layer - segment.first_layer, layout.group_layers)
+            for segment in layout.segments
+            for layer in range(segment.first_layer, segment.end_layer)
+        }
 
-    @property
-    def capacity(self) -> int:
-        """Rows that there is room for."""
-        return self._storage.shape[2]
+    def group_of(self, layer: int) -> int:
+        """Which of its segment's groups a layer of the model is in."""
+        return self._place[layer][0]
 
-    @property
-    def reserved_bytes(self) -> int:
-        """Memory taken, in bytes."""
-        return self._storage.numel() * self._storage.element_size()
+    def planes(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a layer of the model, [all rows, kv heads, head dim] each."""
+        plane = self._planes[self._place[layer][1]]
+        return plane[0], plane[1]
 
-    def reserve(self, rows: int) -> None:
-        """Makes room for `rows` more rows, in whole blocks."""
-        needed = self.length + rows
-        if needed <= self.capacity:
-            return
-        layers, pair, _, heads, width = self._storage.shape
-        grown = self._storage.new_empty((layers, pair, -(-needed // BLOCK_ROWS) * BLOCK_ROWS, heads, width))
-        grown[:, :, : self.length] = self._storage[:, :, : self.length]
-        self._storage = grown
+    def write_boundary(self, rows: Rows, hidden: torch.Tensor) -> None:
+        """Puts hidden states [n, hidden] before the boundary."""
+        self._boundary[rows] = hidden
 
-    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes this step's rows of `layer` and returns all rows of it, as views.
+    def read_boundary(self, rows: Rows) -> torch.Tensor:
+        """Hidden states before the boundary, [n, hidden]; a view where the rows follow each other."""
+        return self._boundary[rows]
 
-        Args:
-            layer: index in the model.
-            keys: [n, kv heads, head dim], room for which was reserved.
-            values: as keys.
+    def copy(self, copies: Sequence[Copy]) -> None:
+        """All that blocks hold, from one to another."""
+        size = self.layout.block_rows
+        for source, target in copies:
+            for old, new in zip(source.pages, target.pages, strict=True):
+                here, there = slice(old * size, (old + 1) * size), slice(new * size, (new + 1) * size)
+                self._planes[:, :, there] = self._planes[:, :, here]
+                if self._boundary.shape[0]:
+                    self._boundary[there] = self._boundary[here]
 
-        Returns:
-            keys and values, [length + n, kv heads, head dim].
-        """
-        own = self._storage[layer - self.segment.first_layer]
-        end = self.length + keys.shape[0]
-        own[0, self.length : end] = keys
-        own[1, self.length : end] = values
-        return own[0, :end], own[1, :end]
+    def rows(self, runs: Iterable[Run]) -> Rows:
+        """Runs one after the other, as an index."""
+        joined: list[Run] = []
+        for first, count in runs:
+            if joined and sum(joined[-1]) == first:
+                joined[-1] = (joined[-1][0], joined[-1][1] + count)
+            else:
+                joined.append((first, count))
+        if len(joined) == 1:
+            first, count = joined[0]
+            return slice(first, first + count)
+        return self.index([row for first, count in joined for row in range(first, first + count)])
 
-    def commit(self, rows: int) -> None:
-        """The segment's last layer has run: `rows` more rows are held."""
-        self.length += rows
+    def index(self, places: Sequence[int]) -> torch.Tensor:
+        """Rows of the storage as an index."""
+        return to_device(torch.tensor(places, dtype=torch.int64), self.device)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from decoder_service.kv_cache.segments import KvShape
+from decoder_service.kv_cache.segments import KvShape, Segment
 from decoder_service.language.tokens import SpecialTokens
 from decoder_service.request import Prompt
+from decoder_service.transfer import to_device
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError
 from vscan.specs import PositionPolicy
+
+if TYPE_CHECKING:
+    from decoder_service.runner.attention import AttentionPlan
+    from decoder_service.runner.decode_graph import FixedPlan
 
 # cos and sin, each [1, rows, head_dim]
 Rope = tuple[torch.Tensor, torch.Tensor]
@@ -92,11 +97,14 @@ class LanguageModel:
     @property
     def kv_shape(self) -> KvShape:
         """What a row takes in one layer."""
-        return KvShape(self.shape.kv_heads, self.shape.head_dim, self.dtype.itemsize)
+        return KvShape(self.shape.kv_heads, self.shape.head_dim, self.shape.hidden_size, self.dtype.itemsize)
 
     def embed(self, token_ids: Sequence[int]) -> torch.Tensor:
         """Embeddings of text tokens, [rows, hidden]."""
-        ids = torch.tensor(token_ids, dtype=torch.int64, device=self.device)
+        return self.embed_ids(to_device(torch.tensor(token_ids, dtype=torch.int64), self.device))
+
+    def embed_ids(self, ids: torch.Tensor) -> torch.Tensor:
+        """The same for ids on the device, [rows], int64."""
         rows: torch.Tensor = self._decoder.embed_tokens(ids)
         return rows
 
@@ -106,13 +114,19 @@ class LanguageModel:
         ids       s s s ▢ ▢ ▢ q      the placeholder ▢ may lie outside the vocabulary: it is never embedded
         rows      e e e v v v e
         """
-        ids = list(prompt.token_ids)
+        return self.rows_of(prompt, prompt.token_ids, 0, prompt.rows)
+
+    def rows_of(self, prompt: Prompt, ids: Sequence[int], start: int, end: int) -> torch.Tensor:
+        """Rows `start` to `end` of a prompt and its answer so far, [end - start, hidden]; `ids` are those of all rows."""
+        text, laid = list(ids[start:end]), []
         for span in prompt.spans:
-            ids[span.start : span.start + span.count] = [0] * span.count
-        rows = self.embed(ids)
-        for span in prompt.spans:
-            tokens = prompt.images[span.image].tokens
-            rows[span.start : span.start + span.count] = tokens.to(device=self.device, dtype=self.dtype)
+            low, high = max(start, span.start), min(end, span.start + span.count)
+            if low < high:
+                laid.append((low, high, prompt.images[span.image].tokens[low - span.start : high - span.start]))
+                text[low - start : high - start] = [0] * (high - low)
+        rows = self.embed(text)
+        for low, high, tokens in laid:
+            rows[low - start : high - start] = tokens.to(device=self.device, dtype=self.dtype)
         return rows
 
     def positions_taken(self, prompt: Prompt) -> int:
@@ -155,6 +169,46 @@ class LanguageModel:
             queries = _rotate(queries, cos[query_rows], sin[query_rows])
         return queries, keys, float(block.self_attn.scaling)
 
+    def walk(
+        self, segment: Segment, hidden: torch.Tensor, places: torch.Tensor, plan: AttentionPlan | FixedPlan, *, last: bool
+    ) -> torch.Tensor:
+        """Runs rows [rows, hidden] at `places` through a segment's layers; of the last one only `plan.last_rows` come back."""
+        packed, rope = hidden[None], self.rope(hidden[None], places)
+        for layer in self.layers[segment.first_layer : segment.end_layer - last]:
+            packed = layer(packed, attention_mask=None, position_embeddings=rope, plan=plan)
+        return self.last_layer(packed, rope, plan) if last else packed[0]
+
+    def last_layer(self, hidden: torch.Tensor, rope: Rope, plan: AttentionPlan | FixedPlan) -> torch.Tensor:
+        """The last layer, for `plan.last_rows` alone: other rows give it their keys and values, and nobody reads more of them.
+
+        Args:
+            hidden: its input, [1, rows, hidden].
+            rope: of all rows.
+
+        Returns:
+            [rows asked for, hidden].
+        """
+        layer, asked = self.layers[-1], plan.last_rows()
+        rows, cos, sin = hidden[0], rope[0][0], rope[1][0]
+        if cos.dim() != rows.dim():  # a family that mixes its axes in the attention of each layer
+            whole: torch.Tensor = layer(hidden, attention_mask=None, position_embeddings=rope, plan=plan)
+            return whole[0, asked]
+        normed, attention, size = layer.input_layernorm(rows), layer.self_attn, self.shape.head_dim
+        queries = _rotate(_heads(attention.q_proj(normed[asked]), size), cos[asked], sin[asked])
+        keys = _rotate(_heads(attention.k_proj(normed), size), cos, sin)
+        values = _heads(attention.v_proj(normed), size)
+        attended = plan.attend(
+            attention.layer_idx,
+            queries.transpose(0, 1),
+            keys.transpose(0, 1),
+            values.transpose(0, 1),
+            attention.scaling,
+            last_rows_only=True,
+        )
+        last: torch.Tensor = rows[asked] + attention.o_proj(attended.flatten(1))
+        done: torch.Tensor = last + layer.mlp(layer.post_attention_layernorm(last))
+        return done
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """The final norm and the head, [rows, hidden] → [rows, vocabulary]."""
         logits: torch.Tensor = self._lm_head(self._decoder.norm(hidden))
@@ -186,7 +240,7 @@ def refuse_unpackable_rope(checkpoint: Checkpoint, text_config: Any) -> None:
 
 def _heads(projected: torch.Tensor, head_dim: int) -> torch.Tensor:
     """[rows, heads * head_dim] → [heads, rows, head_dim]."""
-    return projected.view(projected.shape[0], -1, head_dim).transpose(0, 1)
+    return projected.view(projected.shape[0], projected.shape[1] // head_dim, head_dim).transpose(0, 1)
 
 
 def _rotate(vectors: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -1,61 +1,54 @@
-"""What happens before a pruning layer: the prompts that are being run lose visual tokens, everything else passes on."""
+"""Ranking before a pruning layer: which visual tokens of a prompt go on, judged by the rows that wait in the boundary store."""
 
 from __future__ import annotations
 
 import torch
 
+from decoder_service.budgets import tokens_to_keep
 from decoder_service.kv_cache.segments import Segment
+from decoder_service.kv_cache.storage import KvStorage
 from decoder_service.language.base import LanguageModel
-from decoder_service.pruning import attention_scores, choose_survivors, random_scores, tokens_to_keep
+from decoder_service.pruning import attention_scores, choose_survivors, random_scores
 from decoder_service.request import LayerPruning
-from decoder_service.runner.batch import Batch, Slot
-from decoder_service.runner.sequence import PromptRows
-from vscan.specs import PositionPolicy, Rater
+from decoder_service.runner.batch import Part
+from decoder_service.runner.sequence import DeviceSequence
+from vscan.specs import Rater
 
 
-def cross_boundary(batch: Batch, segment: Segment, model: LanguageModel) -> bool:
-    """Prunes before `segment` and takes the batch over to it. True if a prompt was pruned."""
-    kept = [_pruned(batch, slot, segment.first_layer, model) for slot in batch.slots]
-    batch.keep(kept, segment)
-    return any(rows is not None for rows in kept)
-
-
-def _pruned(batch: Batch, slot: Slot, layer: int, model: LanguageModel) -> torch.Tensor | None:
-    """The rows of the slot that stay, or None if this layer prunes nothing of it."""
-    if slot.prompt is None or layer not in slot.sequence.request.pruning.layers:
+def rank_prompt(part: Part, segment: Segment, model: LanguageModel, storage: KvStorage) -> LayerPruning | None:
+    """Decides what the prompt keeps from `segment` on, once the segment before holds all of it; None if nothing is to do."""
+    device, before = part.device, segment.index - 1
+    whole = part.piece.ranges[before][1] >= part.piece.sequence.prompt_rows[before]
+    if not whole or not device.must_rank(segment.index):
         return None
-    before = slot.prompt.tokens.shape[0]
-    rows = slot.prompt.drop_visual_but(_survivors(batch, slot, slot.prompt, layer, model))
-    slot.sequence.pruning.append(LayerPruning(layer, before, slot.prompt.survivors()))
-    if slot.sequence.request.pruning.positions is PositionPolicy.RENUMBER:
-        slot.positions = model.text_positions(0, rows.shape[0])
-    else:
-        slot.positions = slot.positions.only(rows)
-    return rows
+    survivors = _survivors(part, segment, model, storage)
+    return device.rank(segment.index, segment.first_layer, survivors, model)
 
 
-def _survivors(batch: Batch, slot: Slot, prompt: PromptRows, layer: int, model: LanguageModel) -> torch.Tensor:
+def _survivors(part: Part, segment: Segment, model: LanguageModel, storage: KvStorage) -> torch.Tensor:
     """Places among the prompt's visual tokens, ascending, [kept]."""
-    pruning = slot.sequence.request.pruning
-    tokens = prompt.tokens
+    device, layer = part.device, segment.first_layer
+    pruning, tokens = device.request.pruning, device.prompt.tokens
     if pruning.rater is Rater.DROP_ALL or not tokens.numel():
         return tokens.new_empty(0)
     budget = pruning.budgets[pruning.layers.index(layer)]
-    image_of = prompt.image_of[tokens]
+    image_of = device.prompt.image_of[tokens]
     keep = tokens_to_keep(budget, visual_tokens=tokens.shape[0], images=len(set(image_of.tolist())))
     if pruning.rater is Rater.RANDOM:
         scores = random_scores(tokens.shape[0], seed=pruning.seed, layer=layer)
     else:
-        scores = _attention(batch, slot, prompt, layer, model)
+        rows = part.piece.sequence.prompt_rows[segment.index - 1]
+        runs = part.piece.sequence.tables[segment.index - 1].runs(0, rows)
+        scores = _attention(device, segment, storage.read_boundary(storage.rows(runs)), model)
     return choose_survivors(scores, image_of, keep)
 
 
-def _attention(batch: Batch, slot: Slot, prompt: PromptRows, layer: int, model: LanguageModel) -> torch.Tensor:
-    """Scores by the layer's own projections, at the positions before this pruning, [v] on the CPU."""
-    last = torch.tensor([slot.rows - 1])
-    mean_of_text = slot.sequence.request.pruning.rater is Rater.TEXT_MEAN
-    asking = (prompt.asking_rows if mean_of_text else last).to(model.device)
-    rows = batch.hidden[0, slot.start : slot.end]
-    queries, keys, scaling = model.score_projections(layer, rows, asking, batch.slot_rope(slot))
-    visual = prompt.visual_rows.to(model.device)
+def _attention(device: DeviceSequence, segment: Segment, rows: torch.Tensor, model: LanguageModel) -> torch.Tensor:
+    """Scores by the layer's own projections of the prompt's rows, at the positions before this pruning, [v] on the CPU."""
+    last = torch.tensor([rows.shape[0] - 1])
+    mean_of_text = device.request.pruning.rater is Rater.TEXT_MEAN
+    asking = (device.prompt.asking_rows if mean_of_text else last).to(model.device)
+    rope = model.rope(rows[None], device.positions[segment.index - 1].places.to(model.device))
+    queries, keys, scaling = model.score_projections(segment.first_layer, rows, asking, rope)
+    visual = device.prompt.visual_rows.to(model.device)
     return attention_scores(queries, keys, query_rows=asking, visual_rows=visual, scaling=scaling).cpu()

@@ -1,20 +1,25 @@
-"""All device work: opens sequences, runs packed steps over the model's layers, frees what a sequence held."""
+"""All device work: runs packed steps over the model's layers, ranks between segments, samples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from decoder_service.kv_cache.segments import Segment, SegmentUsage, split_layers
+from decoder_service.kv_cache.cache import Copy
+from decoder_service.kv_cache.segments import PageLayout, Segment
+from decoder_service.kv_cache.storage import KvStorage
 from decoder_service.language.base import LanguageModel
 from decoder_service.request import EngineRequest, LayerPruning, SampledToken
-from decoder_service.runner.batch import Batch
-from decoder_service.runner.boundary import cross_boundary
+from decoder_service.runner.batch import Batch, Part
+from decoder_service.runner.boundary import rank_prompt
 from decoder_service.runner.clock import DeviceClock
+from decoder_service.runner.decode_graph import DecodeGraphs
 from decoder_service.runner.sampler import Sampler
 from decoder_service.runner.sequence import DeviceSequence
+from decoder_service.sequence import Piece
 from vscan.errors import ResourceExhausted
 
 _MEMORY_RETRY_MS = 1000
@@ -25,30 +30,21 @@ class DeviceLost(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class PruneTime:
-    """When a step ranked and gathered before `layer`: milliseconds from the step's start, and how long it took."""
+class PruneReport:
+    """A prompt was ranked: what it kept, when (milliseconds from the step's start), and how long that took."""
 
-    layer: int
+    pruning: LayerPruning
     start_ms: float
     duration_ms: float
 
 
 @dataclass(frozen=True, slots=True)
-class PromptReport:
-    """What running a prompt came to."""
-
-    segment_rows: tuple[int, ...]
-    pruning: tuple[LayerPruning, ...]
-    prune_times: tuple[PruneTime, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class SequenceOutput:
-    """One sequence's part of a step's outcome. `prompt`: in the step that ran the prompt."""
+    """One sequence's part of a step's outcome. `token` is None while its prompt has not run whole."""
 
     request_id: str
-    token: SampledToken
-    prompt: PromptReport | None
+    token: SampledToken | None
+    pruned: tuple[PruneReport, ...] = ()
 
 
 class Runner:
@@ -56,77 +52,93 @@ class Runner:
 
     Args:
         model: the language half.
-        prune_layers: fixed for the deployment; they split the layers into segments.
-
-    Raises:
-        ValueError: pruning layers that do not ascend within the model.
+        layout: of the cache; its segments are those of the model.
+        pages: of the cache; their memory is taken at once.
     """
 
-    def __init__(self, model: LanguageModel, *, prune_layers: Sequence[int]) -> None:
+    def __init__(self, model: LanguageModel, layout: PageLayout, *, pages: int) -> None:
         self.model = model
-        self.segments = split_layers(model.shape.layers, prune_layers)
+        self.layout = layout
+        self.pages = pages
+        self._storage = KvStorage(layout, pages=pages, dtype=model.dtype, device=model.device)
+        self._graphs = DecodeGraphs(model, self._storage)
         self._sequences: dict[str, DeviceSequence] = {}
         self._clock = DeviceClock(model.device)
         self._sampler = Sampler()
 
-    def open(self, request: EngineRequest) -> None:
-        """Makes a sequence known; takes no memory on the device yet."""
-        self._sequences[request.request_id] = DeviceSequence(request, self.segments, self.model)
-
     def close(self, request_id: str) -> None:
-        """Frees what a sequence held; nothing if it is not open."""
+        """Forgets a request that has ended."""
         self._sequences.pop(request_id, None)
 
-    def run(self, request_ids: Sequence[str]) -> list[SequenceOutput]:
-        """One packed step: prompts that have not run yet run whole, every other sequence goes on by one row.
+    def run(self, pieces: Sequence[Piece], copies: Sequence[Copy] = ()) -> list[SequenceOutput]:
+        """One packed step, after `copies`.
 
-        After an exception the sequences of the step are unusable and must be closed.
+        After an exception the rows of the pieces are not held.
 
         Raises:
             ResourceExhausted: the device is out of memory.
             DeviceLost: the device is gone for good.
         """
         try:
-            return self._run([self._sequences[request_id] for request_id in request_ids])
+            return self._run([Part(piece, self._device(piece.sequence.request)) for piece in pieces], copies)
         except torch.OutOfMemoryError as error:
             raise ResourceExhausted("the device is out of memory", retry_delay_ms=_MEMORY_RETRY_MS) from error
         except torch.AcceleratorError as error:
             raise DeviceLost(str(error)) from error
 
-    def kv_usage(self) -> tuple[SegmentUsage, ...]:
-        """Rows and bytes that the open sequences hold, by segment."""
-        return tuple(self._usage(segment) for segment in self.segments)
-
-    def _usage(self, segment: Segment) -> SegmentUsage:
-        held = [sequence.kv[segment.index] for sequence in self._sequences.values()]
-        return SegmentUsage(segment, sum(kv.length for kv in held), sum(kv.reserved_bytes for kv in held))
-
     @torch.inference_mode()
-    def _run(self, sequences: Sequence[DeviceSequence]) -> list[SequenceOutput]:
-        started = self._clock.mark()
-        beginners = [not sequence.prefilled for sequence in sequences]
-        batch = Batch(sequences, self.model)
-        crossings = []
-        for segment in self.segments:
-            if segment.index:
-                before = self._clock.mark()
-                if cross_boundary(batch, segment, self.model):
-                    crossings.append((segment.first_layer, before, self._clock.mark()))
-            batch.walk(segment)
-        tokens = self._sampler.sample(self.model.logits(batch.last_rows()), [sequence.sampling for sequence in sequences])
-        for sequence, token in zip(sequences, tokens, strict=True):
-            sequence.last_token = token.token_id
-        times = [
-            PruneTime(layer, self._clock.ms_between(started, low), self._clock.ms_between(low, high))
-            for layer, low, high in crossings
-        ]
+    def _run(self, parts: Sequence[Part], copies: Sequence[Copy]) -> list[SequenceOutput]:
+        started, ranked = self._clock.mark(), []
+        self._storage.copy(copies)
+        if self._graphs.serve(parts):
+            logits: torch.Tensor | None = self._graphs.logits(parts)
+        else:
+            for segment in self.layout.segments:
+                ranked += self._rank(parts, segment)
+                hidden = self._walk(parts, segment)
+            logits = None if hidden is None else self.model.logits(hidden)
+        tokens = self._sample(logits, parts)
+        pruned: dict[str, list[PruneReport]] = {}
+        for name, pruning, low, high in ranked:  # read only now: sampling has waited for the device
+            report = PruneReport(pruning, self._clock.ms_between(started, low), self._clock.ms_between(low, high))
+            pruned.setdefault(name, []).append(report)
         return [
-            SequenceOutput(sequence.request.request_id, token, _report(sequence, times) if begins else None)
-            for sequence, token, begins in zip(sequences, tokens, beginners, strict=True)
+            SequenceOutput(name, tokens.get(name), tuple(pruned.get(name, ())))
+            for name in (part.device.request.request_id for part in parts)
         ]
 
+    def _rank(self, parts: Sequence[Part], segment: Segment) -> list[tuple[str, LayerPruning, Any, Any]]:
+        """Whose prompt was ranked before `segment`, what it kept, and the moments around that."""
+        ranked = []
+        for part in parts if segment.index else ():
+            before = self._clock.mark()
+            pruning = rank_prompt(part, segment, self.model, self._storage)
+            if pruning is not None:
+                ranked.append((part.device.request.request_id, pruning, before, self._clock.mark()))
+        return ranked
 
-def _report(sequence: DeviceSequence, times: Sequence[PruneTime]) -> PromptReport:
-    layers = {done.layer for done in sequence.pruning}
-    own = tuple(time for time in times if time.layer in layers)
-    return PromptReport(sequence.segment_rows, tuple(sequence.pruning), own)
+    def _walk(self, parts: Sequence[Part], segment: Segment) -> torch.Tensor | None:
+        """Runs the parts' rows of a segment, which wait at the boundary before it, and leaves them at the one behind it.
+
+        Returns of the last segment the rows that are sampled, [rows, hidden], if there are any.
+        """
+        batch = Batch(parts, segment, self.model, self._storage)
+        if batch.empty:
+            return None
+        last = segment is self.layout.segments[-1]
+        hidden = batch.walk(batch.gathered() if segment.index else batch.embedded(), last=last)
+        if not last:
+            self._storage.write_boundary(batch.plan.written_rows(), hidden)
+        return hidden
+
+    def _sample(self, logits: torch.Tensor | None, parts: Sequence[Part]) -> dict[str, SampledToken]:
+        sampling = [part for part in parts if part.piece.samples]
+        if logits is None or not sampling:
+            return {}
+        tokens = self._sampler.sample(logits, [part.device.sampling for part in sampling])
+        return {part.device.request.request_id: token for part, token in zip(sampling, tokens, strict=True)}
+
+    def _device(self, request: EngineRequest) -> DeviceSequence:
+        if request.request_id not in self._sequences:
+            self._sequences[request.request_id] = DeviceSequence(request, self.layout.segments, self.model)
+        return self._sequences[request.request_id]

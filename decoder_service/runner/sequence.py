@@ -1,4 +1,4 @@
-"""What the device holds of one request."""
+"""What is known of one request on the device's side: how it samples, what its prompt kept, where its rows stand."""
 
 from __future__ import annotations
 
@@ -7,44 +7,67 @@ from collections.abc import Sequence
 import torch
 
 from decoder_service.kv_cache.segments import Segment
-from decoder_service.kv_cache.storage import SegmentKv
 from decoder_service.language.base import LanguageModel
 from decoder_service.request import EngineRequest, LayerPruning
 from decoder_service.runner.sampling_state import SamplingState
+from vscan.specs import PositionPolicy
 
 
 class DeviceSequence:
-    """Owned by the engine's thread.
+    """Owned by the engine's thread. It holds no keys or values: a preempted request keeps it, so nothing is ranked twice.
 
-    `kv[s].length` rows are held in segment s; the next row goes there at `next_positions[s]`.
+    A prompt of 6 rows that keeps 4 before segment 1, positions re-numbered:
+
+        positions[0]  0 1 2 3 4 5   next 6        sources[0]  None (the prompt itself)
+        positions[1]  0 1 2 3       next 4        sources[1]  0 2 4 5: these rows of segment 0
     """
 
     def __init__(self, request: EngineRequest, segments: Sequence[Segment], model: LanguageModel) -> None:
         self.request = request
         self.sampling = SamplingState(request)
-        self.kv = [
-            SegmentKv(
-                segment,
-                kv_heads=model.shape.kv_heads,
-                head_dim=model.shape.head_dim,
-                dtype=model.dtype,
-                device=model.device,
-            )
-            for segment in segments
-        ]
-        self.next_positions = [0] * len(segments)
-        self.last_token: int | None = None  # None until the prompt has run
-        self.pruning: list[LayerPruning] = []  # fixed once ranked: never ranked again, never from a generated row
+        self.prompt = PromptRows(request)
+        self.pruning: list[LayerPruning] = []
+        self.positions = [model.prompt_positions(request.prompt)] * len(segments)
+        self.sources: list[list[int] | None] = [None] * len(segments)
+        self._to_rank = {segment.index for segment in segments if segment.first_layer in request.pruning.layers}
 
-    @property
-    def prefilled(self) -> bool:
-        """Whether the prompt has run."""
-        return self.last_token is not None
+    def must_rank(self, segment: int) -> bool:
+        """Whether the prompt loses rows before this segment, and which is not known yet."""
+        return segment in self._to_rank
 
-    @property
-    def segment_rows(self) -> tuple[int, ...]:
-        """Rows held in each segment."""
-        return tuple(kv.length for kv in self.kv)
+    def rank(self, segment: int, layer: int, survivors: torch.Tensor, model: LanguageModel) -> LayerPruning:
+        """Of the visual tokens still there those at `survivors` (ascending) go on to `segment` and beyond."""
+        before = self.prompt.tokens.shape[0]
+        rows = self.prompt.drop_visual_but(survivors)
+        if self.request.pruning.positions is PositionPolicy.RENUMBER:
+            positions = model.text_positions(0, rows.shape[0])
+        else:
+            positions = self.positions[segment].only(rows)
+        self.positions[segment:] = [positions] * (len(self.positions) - segment)
+        self.sources[segment] = rows.tolist()
+        self._to_rank.remove(segment)
+        self.pruning.append(LayerPruning(layer, before, self.prompt.survivors()))
+        return self.pruning[-1]
+
+    def places(self, segment: int, start: int, end: int, model: LanguageModel) -> torch.Tensor:
+        """Positions of rows `start` to `end` of a segment, those after the prompt being generated."""
+        positions = self.positions[segment]
+        prompt = positions.places.shape[-1]
+        if start >= prompt:
+            return model.text_positions(positions.next + start - prompt, end - start).places
+        own = positions.places[..., start : min(end, prompt)]
+        if end <= prompt:
+            return own
+        return torch.cat((own, model.text_positions(positions.next, end - prompt).places), dim=-1)
+
+    def sources_of(self, segment: int, start: int, end: int) -> list[int] | None:
+        """Which rows of the segment before are rows `start` to `end` of this one; None if the very same."""
+        kept = self.sources[segment]
+        if kept is None:
+            return None
+        generated = range(max(start, len(kept)), end)
+        before = self.positions[segment - 1].places.shape[-1]
+        return kept[start:end] + [row - len(kept) + before for row in generated]
 
 
 class PromptRows:

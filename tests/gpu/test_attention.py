@@ -9,7 +9,7 @@ import torch
 
 from decoder_service.language.registry import load_language
 from decoder_service.request import Pruning
-from decoder_service.runner.attention import _varlen_serves
+from decoder_service.runner.varlen import serves
 from tests.support.engines import make_engine, run_all, tokens_of
 from tests.support.language_models import PARITY, PLACEHOLDER, ask, lay_out, random_image
 from vscan.checkpoint import Checkpoint
@@ -36,7 +36,7 @@ def first_logprobs(device: str, dtype: torch.dtype) -> list[dict[int, float]]:
 
 
 def test_the_kernel_is_there() -> None:
-    assert _varlen_serves(torch.empty((1, 1, 16), dtype=torch.float16, device="cuda"))
+    assert serves(torch.device("cuda"), torch.float16)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-3), (torch.float16, 0.2)])

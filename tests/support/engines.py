@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from decoder_service.detokenize import TokenDecoder
 from decoder_service.engine import Engine
+from decoder_service.kv_cache.cache import KvCache
+from decoder_service.kv_cache.segments import PageLayout, split_layers
 from decoder_service.language.base import LanguageModel
 from decoder_service.request import Delta, EngineRequest, Event, SampledToken
 from decoder_service.runner.runner import Runner
 from decoder_service.scheduler import Scheduler
 from tests.support.language_models import random_language, word_decoder
+
+BLOCK_ROWS = 4
+PAGES = 4096
+
+
+R = TypeVar("R", bound=Runner)
+
+
+def make_runner(
+    model: LanguageModel,
+    kind: type[R],
+    *,
+    prune_layers: Sequence[int] = (2, 4),
+    pages: int = PAGES,
+    block_rows: int = BLOCK_ROWS,
+) -> R:
+    layout = PageLayout(split_layers(model.shape.layers, prune_layers), block_rows, model.kv_shape)
+    return kind(model, layout, pages=pages)
 
 
 def make_engine(
@@ -22,12 +42,17 @@ def make_engine(
     decode: TokenDecoder = word_decoder,
     tracer: Any = None,
     runner: Runner | None = None,
+    pages: int = PAGES,
+    block_rows: int = BLOCK_ROWS,
+    reuse: bool = True,
     **limits: Any,
 ) -> Engine:
-    model = model or random_language()
-    runner = runner or Runner(model, prune_layers=prune_layers)
-    scheduler = Scheduler(**({"max_context_tokens": model.shape.max_context_tokens} | limits))
-    return Engine(runner=runner, scheduler=scheduler, decode=decode, tracer=tracer)
+    """Blocks of four rows, so that small prompts have several; `pages` of the cache, `limits` of the scheduler."""
+    model = model or (random_language() if runner is None else runner.model)
+    runner = runner or make_runner(model, Runner, prune_layers=prune_layers, pages=pages, block_rows=block_rows)
+    cache = KvCache(runner.layout, pages=runner.pages, reuse=reuse)
+    scheduler = Scheduler(cache, **({"max_context_tokens": model.shape.max_context_tokens} | limits))
+    return Engine(runner=runner, cache=cache, scheduler=scheduler, decode=decode, tracer=tracer)
 
 
 def run_all(engine: Engine, requests: Sequence[EngineRequest]) -> dict[str, list[Event]]:
@@ -39,6 +64,7 @@ def run_all(engine: Engine, requests: Sequence[EngineRequest]) -> dict[str, list
     while not engine.idle:
         for request_id, event in engine.step():
             events[request_id].append(event)
+    engine.check_integrity()
     return events
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from functools import cache
 from pathlib import Path
@@ -84,7 +85,13 @@ def lay_out(pieces: list[list[int] | VisualTokens], *, placeholder: int = 63) ->
             ids += [placeholder] * piece.kept_count
         else:
             ids += piece
-    return Prompt(tuple(ids), tuple(spans), tuple(images))
+    return Prompt(tuple(ids), tuple(spans), tuple(images), tuple(map(image_key, images)))
+
+
+def image_key(image: VisualTokens) -> bytes:
+    """Another one for other tokens or other places."""
+    parts = (image.tokens.float().numpy().tobytes(), image.kept_indices.numpy().tobytes(), repr(image.tiles).encode())
+    return hashlib.sha256(b"|".join(parts)).digest()
 
 
 def ask(
@@ -94,6 +101,7 @@ def ask(
     pruning: Pruning | None = None,
     name: str | None = None,
     trace_context: dict[str, str] | None = None,
+    tenant: str = "default",
     **sampling: Any,
 ) -> EngineRequest:
     """A request; greedy, and end-of-sequence ignored, unless told."""
@@ -102,6 +110,7 @@ def ask(
         prompt=prompt,
         sampling=Sampling(max_new_tokens=max_new_tokens, **({"ignore_eos": True} | sampling)),
         pruning=pruning or Pruning(),
+        tenant=tenant,
         trace_context=trace_context or {},
     )
 

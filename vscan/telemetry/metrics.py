@@ -170,6 +170,10 @@ class DecoderMetrics:
         self._running = up_down(meter, names.METRIC_DECODER_RUNNING)
         self._kv_rows = gauge(meter, names.METRIC_KV_ROWS)
         self._kv_bytes = gauge(meter, names.METRIC_KV_BYTES)
+        self._kv_blocks = gauge(meter, names.METRIC_KV_BLOCKS)
+        self._kv_idle_bytes = gauge(meter, names.METRIC_KV_IDLE_BYTES)
+        self._kv_reused_rows = counter(meter, names.METRIC_KV_REUSED_ROWS)
+        self._preemptions = counter(meter, names.METRIC_PREEMPTIONS)
 
     def waiting(self, change: int) -> None:
         """Requests joined (+) or left (-) the queue."""
@@ -195,8 +199,18 @@ class DecoderMetrics:
         if output_tokens > 1:
             self._per_token.record(decode_ms / 1000 / (output_tokens - 1))
 
-    def kv(self, segment: int, *, rows: int, used_bytes: int) -> None:
+    def kv(self, segment: int, *, rows: int, blocks: int, used_bytes: int, idle_bytes: int) -> None:
         """What a segment holds now."""
         attributes = {names.ATTR_SEGMENT: segment}
         self._kv_rows.set(rows, attributes)
+        self._kv_blocks.set(blocks, attributes)
         self._kv_bytes.set(used_bytes, attributes)
+        self._kv_idle_bytes.set(idle_bytes, attributes)
+
+    def reused(self, rows: int) -> None:
+        """So many more prompt rows were found in the cache."""
+        self._kv_reused_rows.add(rows)
+
+    def preempted(self, count: int) -> None:
+        """So many more requests gave their memory back."""
+        self._preemptions.add(count)

@@ -91,6 +91,7 @@ ATTR_QUEUE_MS = "vscan.queue_ms"
 ATTR_PROMPT_TOKENS = "vscan.prompt_tokens"  # rows at the first layer
 ATTR_VISUAL_TOKENS = "vscan.visual_tokens"  # visual rows among them
 ATTR_SEGMENT_ROWS = "vscan.prefill.segment_rows"  # a list: rows of each segment
+ATTR_REUSED_ROWS = "vscan.prefill.reused_rows"  # a list: rows of each segment that were in the KV cache already
 ATTR_PRUNE_LAYER = "vscan.prune.layer"  # the layer before which it happened, from 0
 ATTR_PRUNE_RATER = "vscan.prune.rater"
 ATTR_COMPLETION_TOKENS = "vscan.completion_tokens"
@@ -202,6 +203,19 @@ METRIC_DECODER_QUEUE_WAIT = Metric(
 )
 METRIC_KV_ROWS = Metric("vscan.decoder.kv.rows", "{row}", Kind.GAUGE, "Rows held in the KV cache, by segment")
 METRIC_KV_BYTES = Metric("vscan.decoder.kv.used", "By", Kind.GAUGE, "Bytes of the KV cache in use, by segment")
+METRIC_KV_BLOCKS = Metric("vscan.decoder.kv.blocks", "{block}", Kind.GAUGE, "Blocks of the KV cache in use, by segment")
+METRIC_KV_IDLE_BYTES = Metric(
+    "vscan.decoder.kv.idle",
+    "By",
+    Kind.GAUGE,
+    "Bytes of the KV cache that nobody holds and a later prompt may reuse, by segment",
+)
+METRIC_KV_REUSED_ROWS = Metric(
+    "vscan.decoder.kv.reused_rows", "{row}", Kind.COUNTER, "Prompt rows found in the KV cache instead of run"
+)
+METRIC_PREEMPTIONS = Metric(
+    "vscan.decoder.preemptions", "{preemption}", Kind.COUNTER, "Running requests that had to give their memory back for a while"
+)
 
 # ── Attributes of metrics.
 ATTR_STATUS = "vscan.status"  # gRPC's name of the status: "OK", "INVALID_ARGUMENT", ...

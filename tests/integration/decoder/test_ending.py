@@ -118,7 +118,7 @@ async def test_stopping_ends_what_does_not_end_by_itself() -> None:
         await nothing_is_held(stack.decoder)
 
 
-def lost(self: Runner, request_ids: object) -> None:
+def lost(self: Runner, pieces: object, copies: object) -> None:
     raise DeviceLost("unplugged")
 
 

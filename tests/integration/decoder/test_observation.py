@@ -133,5 +133,15 @@ async def test_metrics_of_answers_and_of_the_engine(stub: Stub) -> None:
         await until(nothing_left, what=f"{metric.name} to be 0")
 
 
+async def test_a_second_question_about_a_picture_runs_fewer_rows(stub: Stub) -> None:
+    def reused() -> float:
+        return sum(point.value for point in points(names.METRIC_KV_REUSED_ROWS.name))
+
+    await ask(stub, chat(PICTURE, "w1 w2 w3"))
+    before = reused()
+    await ask(stub, chat(PICTURE, "w4 w5 w6"))
+    await until(lambda: reused() >= before + 96, what="the picture's rows to be found again")
+
+
 def _token_counts() -> dict[str, int]:
     return {point.attributes[names.ATTR_STAGE]: point.count for point in points(names.METRIC_VISUAL_TOKENS_AFTER.name)}

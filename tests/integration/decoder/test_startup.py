@@ -67,7 +67,7 @@ async def test_a_port_in_use_is_named() -> None:
         ({"max_context_tokens": 5000}, "max_context_tokens: 5000, but the model has 4096 positions"),
         ({"device": "cuda:77"}, "device: cuda:77 cannot be used here"),
         ({"bind": "0.0.0.0:0"}, "plaintext on 0.0.0.0:0"),
-        ({"redis_url": "redis://10.0.0.1/0"}, "redis_url: a Redis beyond loopback, Sentinels and Clusters need cache_secret_file"),
+        ({"redis_url": "redis://10.0.0.1/0"}, "Redis beyond loopback, Sentinels and Clusters need cache_secret_file"),
     ],
 )
 async def test_a_setting_that_cannot_work_is_named(settings: dict[str, Any], words: str) -> None:

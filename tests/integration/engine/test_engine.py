@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from decoder_service.engine import Engine
+from decoder_service.kv_cache.cache import Copy
 from decoder_service.request import (
+    Delta,
     EngineRequest,
     Failure,
     FinishReason,
@@ -23,9 +26,11 @@ from decoder_service.request import (
     Result,
 )
 from decoder_service.runner.runner import DeviceLost, Runner, SequenceOutput
-from tests.support.engines import ids_of, make_engine, run_all, text_of
+from decoder_service.sequence import Piece
+from tests.support.engines import ids_of, make_engine, make_runner, run_all, text_of
 from tests.support.language_models import ask, lay_out, random_image, random_language
-from vscan.errors import Cancelled, InternalError, InvalidArgument, ResourceExhausted
+from vscan.errors import Cancelled, DeadlineExceeded, InternalError, InvalidArgument, ResourceExhausted
+from vscan.rpc.deadlines import Deadline
 from vscan.specs import KeepTokens, Rater
 from vscan.telemetry import names
 
@@ -50,8 +55,9 @@ def add(engine: Engine, request: EngineRequest) -> EngineRequest:
 
 def assert_empty(engine: Engine) -> None:
     assert engine.idle
+    engine.check_integrity()
     assert (engine.figures.waiting, engine.figures.running) == (0, 0)
-    assert all(segment.rows == segment.reserved_bytes == 0 for segment in engine.figures.segments)
+    assert all(segment.rows == segment.used_bytes == 0 for segment in engine.figures.segments)
 
 
 def test_an_answer_is_deltas_and_then_one_result(model: Any) -> None:
@@ -108,6 +114,54 @@ def test_cancelling_mid_decode_frees_and_ends_once(model: Any) -> None:
     assert_empty(engine)
 
 
+def test_a_deadline_ends_who_waits_and_who_runs_between_steps(model: Any) -> None:
+    engine = make_engine(model, max_running=1)
+    passed = Deadline(0.0)
+    late, waits = question(1, max_new_tokens=50), question(2, max_new_tokens=50)
+    stays = add(engine, question(3, max_new_tokens=3))
+    for request in (late, waits):
+        add(engine, replace(request, deadline=passed))
+    outcomes = engine.step()
+    ended = {name: type(event.error) for name, event in outcomes if isinstance(event, Failure)}
+    assert ended == {late.request_id: DeadlineExceeded, waits.request_id: DeadlineExceeded}
+    left = [outcome for _ in range(5) for outcome in engine.step()]
+    assert {name for name, _ in left} == {stays.request_id}
+    assert_empty(engine)
+
+
+def test_a_long_prompt_does_not_stop_others_answers(model: Any) -> None:
+    engine = make_engine(model, max_step_rows=16)
+    talks = add(engine, question(1, max_new_tokens=40))
+    engine.step()
+    long = add(engine, with_prompt(lay_out([[1, *([7] * 100)]]), max_new_tokens=1))
+    steps = 0
+    ended: set[str] = set()
+    while long.request_id not in ended:
+        outcomes = engine.step()
+        assert [name for name, event in outcomes if isinstance(event, Delta)][:1] == [talks.request_id]
+        ended |= {name for name, event in outcomes if isinstance(event, Result)}
+        steps += 1
+    assert steps == -(-101 // 15)
+    engine.cancel(talks.request_id)
+    assert_empty(engine)
+
+
+def test_what_is_preempted_comes_back_and_is_never_ranked_again(model: Any) -> None:
+    alone = question(7, max_new_tokens=30)
+    expected = run_all(make_engine(model), [alone])[alone.request_id]
+    # Two prompts fit with a few blocks to spare; their answers do not.
+    engine = make_engine(model, pages=36, prune_layers=(2, 4))
+    one, two = question(7, max_new_tokens=30), question(8, max_new_tokens=30)
+    events = run_all(engine, [two, one])
+    assert engine.figures.preemptions > 0
+    assert ids_of(events[one.request_id]) == ids_of(expected)
+    result, whole = events[one.request_id][-1], expected[-1]
+    assert isinstance(result, Result)
+    assert isinstance(whole, Result)
+    assert result.pruning == whole.pruning
+    assert_empty(engine)
+
+
 def test_a_waiting_request_can_be_cancelled(model: Any) -> None:
     engine = make_engine(model, max_running=1)
     add(engine, question(max_new_tokens=3))
@@ -123,16 +177,17 @@ def test_a_waiting_request_can_be_cancelled(model: Any) -> None:
 class BreakingRunner(Runner):
     """Raises `error` in a step that holds the request named `victim`."""
 
-    victim, error = "victim", RuntimeError("secret inner text")
+    victim = "victim"
+    error: Exception = RuntimeError("secret inner text")
 
-    def run(self, request_ids: Sequence[str]) -> list[SequenceOutput]:
-        if self.victim in request_ids:
+    def run(self, pieces: Sequence[Piece], copies: Sequence[Copy] = ()) -> list[SequenceOutput]:
+        if self.victim in {piece.sequence.request_id for piece in pieces}:
             raise self.error
-        return super().run(request_ids)
+        return super().run(pieces, copies)
 
 
 def test_a_step_that_breaks_ends_its_own_requests_and_no_others(model: Any) -> None:
-    engine = make_engine(model, runner=BreakingRunner(model, prune_layers=(2, 4)), max_running=2)
+    engine = make_engine(model, runner=make_runner(model, BreakingRunner), max_running=2)
     with_it, victim = question(max_new_tokens=3), question(name="victim")
     later = question(max_new_tokens=3)
     events = run_all(engine, [with_it, victim, later])
@@ -146,16 +201,16 @@ def test_a_step_that_breaks_ends_its_own_requests_and_no_others(model: Any) -> N
 
 
 def test_a_device_without_memory_asks_to_come_back(model: Any) -> None:
-    runner = BreakingRunner(model, prune_layers=(2, 4))
-    runner.error = ResourceExhausted("the device is out of memory", retry_delay_ms=1)  # type: ignore[assignment]
+    runner = make_runner(model, BreakingRunner)
+    runner.error = ResourceExhausted("the device is out of memory", retry_delay_ms=1)
     [failure] = run_all(make_engine(model, runner=runner), [question(name="victim")])["victim"]
     assert isinstance(failure, Failure)
     assert isinstance(failure.error, ResourceExhausted)
 
 
 def test_a_lost_device_is_the_end(model: Any) -> None:
-    runner = BreakingRunner(model, prune_layers=(2, 4))
-    runner.error = DeviceLost("gone")  # type: ignore[assignment]
+    runner = make_runner(model, BreakingRunner)
+    runner.error = DeviceLost("gone")
     engine = make_engine(model, runner=runner)
     add(engine, question(name="victim"))
     with pytest.raises(DeviceLost):

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from decoder_service.engine_loop import EngineLoop, Submission
+from decoder_service.kv_cache.cache import Copy
 from decoder_service.request import Delta, EngineRequest, FinishReason, Pruning, Result
 from decoder_service.runner.runner import Runner, SequenceOutput
-from tests.support.engines import make_engine
+from decoder_service.sequence import Piece
+from tests.support.engines import PAGES, make_engine, make_runner
 from tests.support.language_models import ask, lay_out, random_image, random_language
 from tests.support.until import until
 from vscan.errors import Cancelled, InternalError, InvalidArgument, ResourceExhausted, Unavailable, VScanError
@@ -34,32 +36,32 @@ def model() -> Any:
 class GatedRunner(Runner):
     """Runs a step only when the gate is open; may break, once told."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model, prune_layers=(2, 4))
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        super().__init__(*args, **fields)
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
         self.fault: BaseException | None = None
 
-    def run(self, request_ids: Sequence[str]) -> list[SequenceOutput]:
+    def run(self, pieces: Sequence[Piece], copies: Sequence[Copy] = ()) -> list[SequenceOutput]:
         self.entered.set()
         assert self.gate.wait(PATIENCE_S)
         if self.fault is not None:
             raise self.fault
-        return super().run(request_ids)
+        return super().run(pieces, copies)
 
 
-def question(**fields: Any) -> EngineRequest:
-    prompt = lay_out([[1, 5], random_image(10, hidden=32, seed=1), [9, 11]])
+def question(picture: int = 1, **fields: Any) -> EngineRequest:
+    prompt = lay_out([[1, 5], random_image(10, hidden=32, seed=picture), [9, 11]])
     stated: dict[str, Any] = {"pruning": PRUNED, "max_new_tokens": 5} | fields
     return ask(prompt, **stated)
 
 
 @asynccontextmanager
 async def running(
-    model: Any, *, on_death: Callable[[], None] | None = None, **limits: Any
+    model: Any, *, on_death: Callable[[], None] | None = None, pages: int = PAGES, **limits: Any
 ) -> AsyncIterator[tuple[EngineLoop, Any]]:
-    runner = GatedRunner(model)
+    runner = make_runner(model, GatedRunner, pages=pages)
     loop = EngineLoop(make_engine(model, runner=runner, **limits), on_death=on_death)
     loop.start()
     try:
@@ -266,8 +268,33 @@ async def test_every_accepted_request_ends_once_under_a_random_schedule(model: A
         ends = Counter(await asyncio.gather(*accepted))
         await until(lambda: loop.figures.running == loop.figures.waiting == 0)
         assert all(segment.rows == 0 for segment in loop.figures.segments)
+        loop._engine.check_integrity()
         await assert_serves(loop)
     assert sum(ends.values()) == len(accepted)
     assert set(ends) <= {"result", "Cancelled", "InternalError"}
     assert ends["result"] > 0
     assert len(accepted) + refused > 20
+
+
+async def test_two_hundred_at_once_on_a_queue_of_64_end_once_each(model: Any) -> None:
+    generator = random.Random(0)
+    async with running(model, max_running=8, max_waiting=64, pages=120, max_step_rows=32) as (loop, runner):
+        runner.gate.clear()
+        accepted, refused = [], 0
+        for number in range(200):
+            try:
+                request = question(picture=number % 5, max_new_tokens=generator.randint(1, 12), tenant=f"t{number % 3}")
+                accepted.append(await loop.submit(request))
+            except ResourceExhausted:
+                refused += 1
+        runner.gate.set()
+        for submission in accepted[::9]:
+            submission.close()
+        ends = Counter(await asyncio.gather(*(outcome(one) for place, one in enumerate(accepted) if place % 9)))
+        await until(lambda: loop.figures.running == loop.figures.waiting == 0)
+        assert all(segment.rows == segment.blocks == 0 for segment in loop.figures.segments)
+        loop._engine.check_integrity()
+        assert loop.figures.reused_rows > 0
+    assert set(ends) == {"result"}
+    assert len(accepted) + refused == 200
+    assert 64 <= len(accepted) <= 64 + 8

@@ -8,11 +8,9 @@ from functools import cache
 import pytest
 import torch
 
-from decoder_service.kv_cache.segments import kv_bytes
 from decoder_service.language.base import LanguageModel
 from decoder_service.request import EngineRequest, Event, Prompt, Pruning, Result
-from decoder_service.runner.runner import Runner
-from tests.support.engines import make_engine, run_all, tokens_of
+from tests.support.engines import BLOCK_ROWS, make_engine, run_all, tokens_of
 from tests.support.language_models import ask, lay_out, random_image, random_language
 from tests.support.naive_llama import NaiveAnswer, naive_generate
 from vscan.specs import KeepRatio, KeepTokens, PositionPolicy, PruneBudget, Rater
@@ -112,7 +110,7 @@ def test_a_packed_step_of_unlike_requests_changes_no_answer() -> None:
     asked = [request(10 + place, pruning) for place, pruning in enumerate(PRUNINGS.values())]
     asked.append(ask(lay_out([[1, 7, 9]]), max_new_tokens=NEW_TOKENS, logprobs=3))
     # Three at a time, of at most two prompts a step: prompts and decode rows meet in all sorts of steps.
-    engine = make_engine(model(), prune_layers=LAYERS, max_running=3, max_prompt_rows_per_step=40)
+    engine = make_engine(model(), prune_layers=LAYERS, max_running=3, max_step_rows=40)
     events = run_all(engine, asked)
     for one in asked:
         assert_same(events[one.request_id], naive_generate(model(), one), one)
@@ -122,22 +120,23 @@ def test_a_packed_step_of_unlike_requests_changes_no_answer() -> None:
 def test_rows_and_bytes_of_each_segment() -> None:
     asked = request(5, PRUNINGS["two layers"])
     expected = naive_generate(model(), asked)
-    runner = Runner(model(), prune_layers=LAYERS)
-    runner.open(asked)
-    output = runner.run([asked.request_id])[0]
-    assert output.prompt is not None
+    engine = make_engine(model(), prune_layers=LAYERS)
+    engine.add(asked, accepted_s=0.0)
     rows = (20, 15, 11)  # 8 of text, and 12, 7, 3 visual tokens
-    assert output.prompt.segment_rows == rows == tuple(expected.rows)
-
-    for step in range(1, NEW_TOKENS):
-        runner.run([asked.request_id])
-        usage = runner.kv_usage()
-        assert tuple(segment.rows for segment in usage) == tuple(count + step for count in rows)
-    whole_blocks = [64] * 3
-    assert sum(segment.reserved_bytes for segment in usage) == kv_bytes(runner.segments, whole_blocks, model().kv_shape)
-
-    runner.close(asked.request_id)
-    assert all(segment.rows == segment.reserved_bytes == 0 for segment in runner.kv_usage())
+    assert rows == tuple(expected.rows)
+    layers, shape = 2, model().kv_shape
+    for step in range(NEW_TOKENS - 1):
+        engine.step()
+        held = engine.figures.segments
+        assert tuple(segment.rows for segment in held) == tuple(count + step for count in rows)
+        blocks = [-(-(count + step) // BLOCK_ROWS) for count in rows]
+        assert [segment.blocks for segment in held] == blocks
+        in_blocks = [count * BLOCK_ROWS for count in blocks]
+        kv_bytes = sum(in_blocks) * layers * shape.row_bytes
+        boundary_bytes = sum(in_blocks[:-1]) * shape.boundary_row_bytes
+        assert sum(segment.used_bytes for segment in held) == kv_bytes + boundary_bytes
+    engine.cancel(asked.request_id)
+    assert all(segment.rows == segment.used_bytes == 0 for segment in engine.figures.segments)
 
 
 @torch.inference_mode()

@@ -71,7 +71,7 @@ def test_what_autoscaling_reads_is_there_under_these_names(caplog: pytest.LogCap
         encoder, decoder = EncoderMetrics(telemetry.meter), DecoderMetrics(telemetry.meter)
         encoder.waited(3.0)
         decoder.waiting(2)
-        decoder.kv(1, rows=7, used_bytes=4096)
+        decoder.kv(1, rows=7, blocks=1, used_bytes=4096, idle_bytes=0)
         decoder.first_token(120.0)
         samples = scrape(url)
     assert samples["vscan_encoder_queue_wait_milliseconds_count", labels()] == 1

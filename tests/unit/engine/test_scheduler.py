@@ -3,59 +3,135 @@ import sys
 
 import pytest
 
-from decoder_service.request import EngineRequest, Prompt, Sampling, State, Ticket
-from decoder_service.scheduler import Scheduler
+from decoder_service.kv_cache.cache import KvCache
+from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
+from decoder_service.request import EngineRequest, ImageSpan, Prompt, Pruning, Sampling, State
+from decoder_service.scheduler import Scheduler, Step
+from decoder_service.sequence import Sequence
 from vscan.errors import InvalidArgument, ResourceExhausted
+from vscan.specs import KeepTokens, Rater
+
+LAYOUT = PageLayout(split_layers(4, (2,)), 4, KvShape(1, 2, 2, 4))
 
 
-def ticket(name: str, rows: int = 10) -> Ticket:
-    return Ticket(EngineRequest(request_id=name, prompt=Prompt(tuple([5] * rows)), sampling=Sampling(max_new_tokens=4)))
+def sequence(name: str, rows: int = 10, *, new: int = 4, tenant: str = "default", priority: int = 0) -> Sequence:
+    """All text; each of its rows is another one than those of other names."""
+    prompt = Prompt(tuple(hash((name, row)) for row in range(rows)))
+    sampling = Sampling(max_new_tokens=new)
+    request = EngineRequest(request_id=name, prompt=prompt, sampling=sampling, tenant=tenant, priority=priority)
+    return Sequence(request, LAYOUT.segments)
 
 
-def scheduler(**limits: int) -> Scheduler:
-    return Scheduler(**({"max_context_tokens": 100, "max_running": 2, "max_waiting": 3} | limits))
+def pruned(name: str, text: int, visual: int, kept: int, *, new: int = 4) -> Sequence:
+    """Text, visual tokens, and one more row of text."""
+    prompt = Prompt(tuple(range(text + visual + 1)), (ImageSpan(0, text, visual),), (None,))  # type: ignore[arg-type]
+    pruning = Pruning(layers=(2,), budgets=(KeepTokens(kept),), rater=Rater.LAST_TOKEN)
+    return Sequence(
+        EngineRequest(request_id=name, prompt=prompt, sampling=Sampling(max_new_tokens=new), pruning=pruning), LAYOUT.segments
+    )
 
 
-def names(tickets: tuple[Ticket, ...]) -> list[str]:
-    return [one.request_id for one in tickets]
+def scheduler(pages: int = 100, **limits: int) -> Scheduler:
+    cache = KvCache(LAYOUT, pages=pages)
+    return Scheduler(cache, **({"max_context_tokens": 100, "max_running": 2, "max_waiting": 3} | limits))
+
+
+def ran(step: Step) -> dict[str, tuple[int, ...]]:
+    """Rows of each segment, by name."""
+    return {piece.sequence.request_id: tuple(piece.rows(segment.index) for segment in LAYOUT.segments) for piece in step.pieces}
+
+
+def advance(own: Scheduler) -> dict[str, tuple[int, ...]]:
+    """A step in which every sequence that can gets a token."""
+    step = own.schedule()
+    rows = ran(step)
+    own.advance(step)
+    for piece in step.pieces:
+        if piece.samples:
+            piece.sequence.append(1)
+    own._cache.check_integrity()
+    return rows
 
 
 def test_first_come_first_served_within_the_batch() -> None:
     own = scheduler()
-    a, b, c = (ticket(name) for name in "abc")
+    a, b, c = (sequence(name) for name in "abc")
     for one in (a, b, c):
         own.add(one)
-    step = own.schedule()
-    assert (names(step.beginning), names(step.going_on)) == (["a", "b"], [])
+    assert advance(own) == {"a": (10, 10), "b": (10, 10)}
     assert (own.running, own.waiting) == (2, 1)
-    step = own.schedule()
-    assert (names(step.beginning), names(step.going_on)) == ([], ["a", "b"])
+    assert advance(own) == {"a": (1, 1), "b": (1, 1)}
     own.remove(a, State.FINISHED)
-    step = own.schedule()
-    assert (names(step.beginning), names(step.going_on), names(step.tickets)) == (["c"], ["b"], ["c", "b"])
-    assert a.state is State.FINISHED
-    assert c.state is State.RUNNING
+    assert advance(own) == {"b": (1, 1), "c": (10, 10)}
+    assert (a.state, c.state) == (State.FINISHED, State.RUNNING)
 
 
-def test_nobody_passes_one_that_waits_for_room_in_the_step() -> None:
-    own = scheduler(max_running=8, max_prompt_rows_per_step=25)
-    for name, rows in (("a", 10), ("b", 10), ("c", 10), ("d", 1)):
-        own.add(ticket(name, rows))
-    assert names(own.schedule().beginning) == ["a", "b"]
-    assert names(own.schedule().beginning) == ["c", "d"]
+def test_a_long_prompt_runs_in_pieces_beside_the_others_decode_rows() -> None:
+    own = scheduler(max_step_rows=8)
+    own.add(sequence("a", 5))
+    own.add(sequence("b", 20))
+    steps = [advance(own) for _ in range(5)]
+    assert steps == [
+        {"a": (5, 5), "b": (3, 3)},
+        {"a": (1, 1), "b": (7, 7)},
+        {"a": (1, 1), "b": (7, 7)},
+        {"a": (1, 1), "b": (3, 3)},
+        {"a": (1, 1), "b": (1, 1)},
+    ]
 
 
-def test_a_prompt_larger_than_a_step_runs_alone() -> None:
-    own = scheduler(max_prompt_rows_per_step=25)
-    own.add(ticket("large", 60))
-    own.add(ticket("small", 1))
-    assert names(own.schedule().beginning) == ["large"]
-    assert names(own.schedule().beginning) == ["small"]
+def test_behind_a_pruning_rows_wait_for_the_whole_prompt() -> None:
+    own = scheduler(max_step_rows=8)
+    own.add(pruned("a", text=3, visual=12, kept=7))
+    assert [advance(own) for _ in range(4)] == [{"a": (8, 0)}, {"a": (8, 8)}, {"a": (0, 3)}, {"a": (1, 1)}]
+
+
+def test_a_request_begins_when_it_has_pages_and_nobody_passes_it() -> None:
+    own = scheduler(pages=14, max_running=8)
+    for name, rows in (("a", 12), ("b", 16), ("c", 4)):  # 6, 8 and 2 pages
+        own.add(sequence(name, rows, new=1))
+    assert advance(own).keys() == {"a"}
+    assert advance(own).keys() == {"a"}
+    own.remove(own._running["a"], State.FINISHED)
+    assert advance(own).keys() == {"b", "c"}
+
+
+def test_the_youngest_gives_way_when_pages_run_out_and_comes_back() -> None:
+    own = scheduler(pages=8, max_running=2)
+    a, b = sequence("a", 4, new=12), sequence("b", 4, new=8)  # a page in each segment, later four and three
+    own.add(a)
+    own.add(b)
+    seen = []
+    while a.generated < 12:
+        seen.append(advance(own))
+    assert seen[0] == {"a": (4, 4), "b": (4, 4)}
+    assert own.preemptions == 1
+    assert (b.state, own.waiting, b.tables) == (State.WAITING, 1, [])
+    generated = b.generated
+    own.remove(a, State.FINISHED)
+    # Its full blocks were found again, unless they had to go.
+    again = advance(own)
+    assert again.keys() == {"b"}
+    assert again["b"][1] > 1
+    assert b.generated == generated + 1
+
+
+def test_tenants_take_turns_and_priority_orders_ones_own() -> None:
+    own = scheduler(max_running=1, max_waiting=9)
+    waiting = [sequence("a", 20), sequence("b", 10), sequence("c", 10, priority=1), sequence("d", 10, tenant="zoo")]
+    for one in waiting:
+        own.add(one)
+    order = []
+    for _ in waiting:
+        [name] = advance(own)
+        order.append(name)
+        own.remove(own._running[name], State.FINISHED)
+    assert order == ["c", "d", "a", "b"]
 
 
 def test_a_waiting_request_can_leave() -> None:
     own = scheduler(max_running=1)
-    a, b = ticket("a"), ticket("b")
+    a, b = sequence("a"), sequence("b")
     own.add(a)
     own.add(b)
     own.schedule()
@@ -65,7 +141,7 @@ def test_a_waiting_request_can_leave() -> None:
 
 def test_a_full_queue_says_when_to_come_back() -> None:
     own = scheduler(max_waiting=2)
-    own.add(ticket("a"))
+    own.add(sequence("a"))
     own.check_room()
     with pytest.raises(ResourceExhausted, match="limit 2") as refused:
         own.check_room(on_the_way=1)
@@ -80,15 +156,26 @@ def test_a_full_queue_says_when_to_come_back() -> None:
 
 def test_what_can_never_fit_is_refused_naming_the_field() -> None:
     own = scheduler()
-    own.check(60, 40)
+    own.check(sequence("a", 60, new=40))
     with pytest.raises(InvalidArgument, match=r"^sampling\.max_new_tokens: .*100 tokens"):
-        own.check(60, 41)
+        own.check(sequence("a", 60, new=41))
     with pytest.raises(InvalidArgument, match=r"^prompt: 100 tokens"):
-        own.check(100, 1)
+        own.check(sequence("a", 100, new=1))
+
+
+def test_what_could_not_be_held_alone_is_refused() -> None:
+    own = scheduler(pages=10)
+    own.check(sequence("a", 16, new=5))  # the last token of an answer never takes a row
+    with pytest.raises(InvalidArgument, match="KV cache"):
+        own.check(sequence("a", 16, new=6))
+    # What is pruned takes nothing behind the pruning: 6 blocks and 2.
+    scheduler(pages=8).check(pruned("a", text=4, visual=16, kept=1, new=3))
+    with pytest.raises(InvalidArgument, match="KV cache"):
+        scheduler(pages=8).check(pruned("a", text=4, visual=16, kept=5, new=3))
 
 
 def test_a_request_ends_once() -> None:
-    own = ticket("a")
+    own = sequence("a")
     own.move(State.RUNNING)
     own.move(State.FINISHED)
     for state in State:
@@ -98,7 +185,7 @@ def test_a_request_ends_once() -> None:
 
 def test_a_waiting_request_cannot_finish() -> None:
     with pytest.raises(RuntimeError, match="waiting"):
-        ticket("a").move(State.FINISHED)
+        sequence("a").move(State.FINISHED)
 
 
 def test_limits_below_one_are_refused() -> None:

@@ -1,8 +1,6 @@
 import pytest
-import torch
 
-from decoder_service.kv_cache.segments import KvShape, Segment, kv_bytes, split_layers
-from decoder_service.kv_cache.storage import BLOCK_ROWS, SegmentKv
+from decoder_service.kv_cache.segments import KvShape, PageLayout, Segment, split_layers
 
 
 def test_layers_are_split_before_each_pruning_layer() -> None:
@@ -17,44 +15,18 @@ def test_pruning_layers_outside_the_model_or_out_of_order_are_refused(prune_laye
         split_layers(6, prune_layers)
 
 
-def test_bytes_of_a_sequence() -> None:
-    shape = KvShape(kv_heads=4, head_dim=16, itemsize_bytes=2)
-    # 2 (key, value) x 4 x 16 x 2 bytes = 256 bytes a row and layer
-    assert kv_bytes(split_layers(6, (2,)), (100, 10), shape) == (2 * 100 + 4 * 10) * 256
+def test_pages_and_bytes() -> None:
+    shape = KvShape(kv_heads=4, head_dim=16, hidden_size=64, itemsize_bytes=2)
+    # 2 (key, value) x 4 x 16 x 2 bytes = 256 bytes a row and layer, 128 a row at a boundary
+    layout = PageLayout(split_layers(6, (2,)), 16, shape)
+    assert layout.group_layers == 2
+    assert [layout.pages_per_block(segment) for segment in (0, 1)] == [1, 2]
+    assert layout.page_bytes == 16 * (2 * 256 + 128)
+    assert layout.pages((100, 10)) == 7 * 1 + 1 * 2
+    assert [layout.block_bytes(segment) for segment in (0, 1)] == [16 * (2 * 256 + 128), 16 * 4 * 256]
 
 
-def storage(layers: int = 2) -> SegmentKv:
-    segment = Segment(index=1, first_layer=3, end_layer=3 + layers)
-    return SegmentKv(segment, kv_heads=1, head_dim=2, dtype=torch.float32, device=torch.device("cpu"))
-
-
-def rows(first: int, count: int) -> torch.Tensor:
-    return torch.arange(first, first + count, dtype=torch.float32)[:, None, None].expand(count, 1, 2)
-
-
-def test_what_was_written_is_read_back_across_growth() -> None:
-    kv = storage()
-    written = 0
-    for count in (3, 1, BLOCK_ROWS, 1, 5):
-        kv.reserve(count)
-        for layer in (3, 4):
-            keys, values = kv.write(layer, rows(written, count), -rows(written + layer, count))
-            assert torch.equal(keys, rows(0, written + count))
-            assert torch.equal(values[:, 0, 0], torch.cat([-rows(layer, written + count)[:, 0, 0]]))
-        kv.commit(count)
-        written += count
-    assert kv.length == written
-
-
-def test_memory_comes_in_blocks_and_only_when_asked_for() -> None:
-    kv = storage(layers=3)
-    assert kv.reserved_bytes == 0
-    kv.reserve(1)
-    one_block = 3 * 2 * BLOCK_ROWS * 2 * 4
-    assert kv.reserved_bytes == one_block
-    kv.commit(1)
-    kv.reserve(BLOCK_ROWS - 1)
-    assert kv.reserved_bytes == one_block
-    kv.commit(BLOCK_ROWS - 1)
-    kv.reserve(1)
-    assert kv.reserved_bytes == 2 * one_block
+def test_without_pruning_there_is_no_boundary() -> None:
+    layout = PageLayout(split_layers(6, ()), 16, KvShape(4, 16, 64, 2))
+    assert layout.group_layers == 6
+    assert layout.page_bytes == layout.block_bytes(0) == 16 * 6 * 256

@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
+from decoder_service.budgets import tokens_to_keep
 from decoder_service.pruning import (
     DEFAULT_KEEP,
     budgets_for_average,
     default_prune,
     plan_pruning,
-    tokens_to_keep,
     visual_tokens_average,
 )
 from decoder_service.request import LayerPruning, Pruning

@@ -1,0 +1,51 @@
+"""How much memory the cache takes, where nobody said."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from decoder_service.kv_cache.segments import PageLayout
+from vscan.errors import StartupError
+
+_GPU_SHARE = 0.8  # of what is free once the model is loaded; the rest is for the steps' own tensors
+_CPU_SHARE = 0.25
+_CPU_BLOCK_ROWS = 16
+GPU_BLOCK_ROWS = 256  # FlashAttention-2 reads pages whose rows are a multiple of this
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def block_rows(asked: int | None, device: torch.device) -> int:
+    """Rows of a block: as asked, else what attention on `device` likes."""
+    return asked or (GPU_BLOCK_ROWS if device.type == "cuda" else _CPU_BLOCK_ROWS)
+
+
+def count_pages(asked_bytes: int | None, layout: PageLayout, *, enough: int, device: torch.device) -> int:
+    """Pages of the cache.
+
+    Args:
+        asked_bytes: its memory; None for a share of the device's.
+        enough: more are of no use on a CPU, whose memory others want too.
+
+    Raises:
+        StartupError: not even a request of one block fits.
+    """
+    pages = (_default_bytes(device) if asked_bytes is None else asked_bytes) // layout.page_bytes
+    if asked_bytes is None and device.type != "cuda":
+        pages = min(pages, enough)
+    least = layout.pages([1] * len(layout.segments))
+    if pages < least:
+        raise StartupError(
+            f"kv_cache_bytes: room for {pages} pages; a request takes at least {least} of {layout.page_bytes} bytes"
+        )
+    return pages
+
+
+def _default_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * _GPU_SHARE)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _CGROUP_LIMIT.read_text().strip() if _CGROUP_LIMIT.exists() else "max"
+    return int(min(machine, int(limit) if limit.isdigit() else machine) * _CPU_SHARE)

@@ -1,0 +1,81 @@
+"""Where one sequence's rows of one segment lie. No torch.
+
+blocks of 4 rows        b0 (page 7)   b1 (page 8)   b2 (page 3)
+rows                    0 1 2 3       4 5 6 7       8 9
+rows of the storage     28 … 31       32 … 35       12 13         runs(0, 10) = [(28, 8), (12, 2)]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from decoder_service.kv_cache.blocks import Block
+from decoder_service.kv_cache.prefix import Node
+
+# Rows of the storage that follow each other: the first, and how many.
+Run = tuple[int, int]
+
+
+@dataclass(slots=True, eq=False)
+class BlockTable:
+    """`rows` rows are held; there is room for as many as the blocks have. Owned by the engine's thread."""
+
+    segment: int
+    block_rows: int
+    groups: int
+    shareable_rows: int | None  # further rows belong to this sequence alone; None for no bound
+    node: Node  # the link of the last block that is in the index, or the root
+    linked: int = 0  # blocks that are in the index, or equal one that is
+    rows: int = 0
+    blocks: list[Block] = field(default_factory=list)
+    hopes: list[range] = field(default_factory=list)  # pages behind its own, see PageAllocator
+    _runs: list[list[Run]] = field(init=False)  # of all blocks, by group
+
+    def __post_init__(self) -> None:
+        self._runs = [[] for _ in range(self.groups)]
+
+    @property
+    def capacity(self) -> int:
+        """Rows that there is room for."""
+        return len(self.blocks) * self.block_rows
+
+    def append(self, blocks: Iterable[Block]) -> None:
+        """More room."""
+        for block in blocks:
+            self.blocks.append(block)
+            for group, page in enumerate(block.pages):
+                _extend(self._runs[group], page * self.block_rows, self.block_rows)
+
+    def replace_last(self, block: Block) -> Block:
+        """Another block in the last one's place, which is returned."""
+        replaced, kept = self.blocks[-1], self.blocks[:-1]
+        self.blocks = []
+        self.__post_init__()
+        self.append([*kept, block])
+        return replaced
+
+    def runs(self, start: int, end: int, group: int = 0) -> list[Run]:
+        """Where rows `start` to `end` lie, in as few runs as there are."""
+        if end - start == 1:
+            return [(self.blocks[start // self.block_rows].pages[group] * self.block_rows + start % self.block_rows, 1)]
+        found, row = [], 0
+        for first, count in self._runs[group]:
+            low, high = max(start, row), min(end, row + count)
+            if low < high:
+                found.append((first + low - row, high - low))
+            row += count
+        return found
+
+    def places(self, rows: Iterable[int], group: int = 0) -> list[int]:
+        """Where each of these rows lies."""
+        size = self.block_rows
+        firsts = [block.pages[group] * size for block in self.blocks]
+        return [firsts[row // size] + row % size for row in rows]
+
+
+def _extend(runs: list[Run], first: int, count: int) -> None:
+    if runs and sum(runs[-1]) == first:
+        runs[-1] = (runs[-1][0], runs[-1][1] + count)
+    else:
+        runs.append((first, count))

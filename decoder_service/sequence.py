@@ -1,0 +1,116 @@
+"""An accepted request on its way: its state, its rows, and how far each segment has come. No torch.
+
+    prompt of 10 rows, 7 of them behind the pruning, 2 generated; the last generated row has not run yet
+
+    segment 0   total 12   held 11        a step of one row: ranges ((11, 12), (8, 9))
+    segment 1   total  9   held  8
+
+A prompt runs in pieces: in every segment at most as many rows as the step allows. Behind a pruning rows wait until the segment
+before has the whole prompt, since all of it is ranked together; elsewhere each piece goes straight on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+from decoder_service.budgets import first_pruned_segment, segment_rows
+from decoder_service.kv_cache.cache import Tables
+from decoder_service.kv_cache.prefix import RowIdentity
+from decoder_service.kv_cache.segments import Segment
+from decoder_service.request import MOVES, EngineRequest, State
+
+# Rows from, up to, of one segment.
+Range = tuple[int, int]
+
+
+class Sequence:
+    """Owned by the engine's thread. `tables` is empty unless it is running."""
+
+    def __init__(self, request: EngineRequest, segments: Items[Segment]) -> None:
+        self.request = request
+        self.state = State.WAITING
+        self.prompt_rows = segment_rows(request, segments)
+        self.pruned_from = first_pruned_segment(request, segments)
+        self.rows = RowIdentity(request.prompt)
+        self.tables: Tables = []
+        self._waits_at = [segment.first_layer in request.pruning.layers for segment in segments]
+
+    @property
+    def request_id(self) -> str:
+        """The request's name."""
+        return self.request.request_id
+
+    @property
+    def generated(self) -> int:
+        """Tokens of the answer so far."""
+        return len(self.rows.ids) - self.request.prompt.rows
+
+    @property
+    def totals(self) -> tuple[int, ...]:
+        """Rows in each segment, those still to run included."""
+        generated = self.generated
+        return tuple(rows + generated for rows in self.prompt_rows)
+
+    @property
+    def missing(self) -> int:
+        """Rows still to run, in the segment where they are most."""
+        return max(total - table.rows for total, table in zip(self.totals, self.tables, strict=True))
+
+    def most_rows(self) -> tuple[int, ...]:
+        """Rows in each segment once the longest answer is written; its last token never runs."""
+        return tuple(rows + self.request.sampling.max_new_tokens - 1 for rows in self.prompt_rows)
+
+    def ranges(self, allowed: int) -> tuple[Range, ...]:
+        """What runs in a step that lets it run `allowed` rows in each segment."""
+        ranges: list[Range] = []
+        for segment, (table, total) in enumerate(zip(self.tables, self.totals, strict=True)):
+            ready = total if not segment else self._ready(segment, ranges[-1][1])
+            ranges.append((table.rows, max(table.rows, min(table.rows + allowed, ready))))
+        return tuple(ranges)
+
+    def append(self, token_id: int) -> None:
+        """A token was chosen."""
+        self.rows.ids.append(token_id)
+
+    def move(self, to: State) -> None:
+        """Goes on to `to`. A move that the drawing in `request.py` lacks is a fault of the engine: it raises RuntimeError."""
+        if to not in MOVES.get(self.state, ()):
+            raise RuntimeError(f"request {self.request_id}: {self.state.value} does not go to {to.value}")
+        self.state = to
+
+    def _ready(self, segment: int, before: int) -> int:
+        """Rows that may run in this segment when the one before holds `before`."""
+        beyond_prompt = before - self.prompt_rows[segment - 1]
+        if beyond_prompt < 0 and self._waits_at[segment]:
+            return 0
+        return self.prompt_rows[segment] + beyond_prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One sequence's part of a step: rows `ranges[s]` of segment s."""
+
+    sequence: Sequence
+    ranges: tuple[Range, ...]
+
+    @property
+    def samples(self) -> bool:
+        """Whether its last row comes out at the end, so that the next token can be chosen."""
+        return self.ranges[-1][1] == self.sequence.totals[-1]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it is one generated row in every segment."""
+        beyond = zip(self.ranges, self.sequence.prompt_rows, strict=True)
+        return all(end - start == 1 and start >= prompt for (start, end), prompt in beyond)
+
+    @property
+    def ends(self) -> list[int]:
+        """Rows that each segment holds after the step."""
+        return [end for _, end in self.ranges]
+
+    def rows(self, segment: int) -> int:
+        """How many of a segment."""
+        start, end = self.ranges[segment]
+        return end - start
