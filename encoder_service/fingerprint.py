@@ -15,7 +15,7 @@ from vscan.content_key import framed_sha256
 from vscan.tensors import DTYPE_NAMES
 
 # Raise it when the code makes other tokens of the same image: decoding, scans, merging, the random control.
-CODE_REVISION = 1
+CODE_REVISION = 2
 # Who wrote a configuration does not change what it says.
 _NOT_CONFIGURATION = {"transformers_version", "processor_class", "_processor_class"}
 

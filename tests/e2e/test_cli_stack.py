@@ -60,8 +60,15 @@ def album() -> list[Picture]:
 def essence(answer: Answer) -> dict[str, Any]:
     """What must not depend on where the tokens were found or on the clock."""
     told = answer.to_dict()
-    kept = ("text", "tokens", "finish_reason", "usage", "pruning", "seed")
-    return {name: told[name] for name in kept} | {"tokens_after": [image["tokens_after"] for image in told["images"]]}
+    kept = ("text", "finish_reason", "usage", "pruning", "seed")
+    ids = [(token.token_id, [token_id for token_id, _ in token.top]) for token in answer.tokens]
+    after = [image["tokens_after"] for image in told["images"]]
+    return {name: told[name] for name in kept} | {"token_ids": ids, "tokens_after": after}
+
+
+def logprobs(answer: Answer) -> Any:
+    """To what float32 promises: sums over the rows of a step are rounded otherwise when some of them are reused."""
+    return pytest.approx([logprob for token in answer.tokens for _, logprob in token.top], abs=2e-4)
 
 
 def test_a_repeated_image_uploads_its_name_and_comes_from_memory(client: Client, album: list[Picture]) -> None:
@@ -96,6 +103,7 @@ def test_sync_async_streamed_and_by_digest_are_one_answer(client: Client, at: Ad
     chat = client.chat([Message.user(png, question)], **options)
     everyone = [asyncio.run(asked_in_a_loop()), streamed.answer, by_digest, chat]
     assert [essence(answer) for answer in everyone] == [essence(sync)] * 4
+    assert all([logprob for token in answer.tokens for _, logprob in token.top] == logprobs(sync) for answer in everyone)
     assert text == sync.text
     assert (sync.finish_reason, sync.usage.completion_tokens) == (FinishReason.LENGTH, 6)
     assert (sync.usage.visual_tokens, sync.pruning[0].tokens_after) == (36, 12)

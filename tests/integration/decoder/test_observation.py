@@ -135,7 +135,7 @@ async def test_metrics_of_answers_and_of_the_engine(stub: Stub) -> None:
 
 async def test_a_second_question_about_a_picture_runs_fewer_rows(stub: Stub) -> None:
     def reused() -> float:
-        return sum(point.value for point in points(names.METRIC_KV_REUSED_ROWS.name))
+        return float(sum(point.value for point in points(names.METRIC_KV_REUSED_ROWS.name)))
 
     await ask(stub, chat(PICTURE, "w1 w2 w3"))
     before = reused()
