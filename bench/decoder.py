@@ -28,10 +28,10 @@ from decoder_service.kv_cache.segments import PageLayout, split_layers
 from decoder_service.language.base import LanguageModel, shape_of
 from decoder_service.language.tokens import SpecialTokens
 from decoder_service.request import EngineRequest, ImageSpan, Prompt, Pruning, Sampling
-from decoder_service.runner import runner
 from decoder_service.runner.attention import register_attention
 from decoder_service.runner.batch import Batch
 from decoder_service.runner.runner import Runner
+from decoder_service.runner.sampler import Sampler
 from decoder_service.scheduler import Scheduler
 from vscan.specs import KeepTokens, Rater
 from vscan.visual_tokens import Tile, VisualTokens
@@ -257,7 +257,7 @@ def _model_time() -> Iterator[list[float]]:
         (Batch, "walk"),
         (LanguageModel, "rows_of"),
         (LanguageModel, "logits"),
-        (runner, "sample"),
+        (Sampler, "sample"),
     ]
     originals = [getattr(owner, name) for owner, name in modules]
     for (owner, name), original in zip(modules, originals, strict=True):
