@@ -87,4 +87,5 @@ def _pick(probabilities: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     cumulative = probabilities.cumsum(dim=-1)
     whole = cumulative[:, -1:]
     share = torch.minimum(numbers * whole, torch.nextafter(whole, torch.zeros_like(whole)))
-    return torch.searchsorted(cumulative, share, right=True)[:, 0]
+    # A row that is no distribution (NaN) must not name a token that is not there: the step after would fail for all in it.
+    return torch.searchsorted(cumulative, share, right=True)[:, 0].clamp(max=probabilities.shape[-1] - 1)

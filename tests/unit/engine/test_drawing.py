@@ -135,3 +135,12 @@ def test_equals_of_the_last_one_stay_too() -> None:
     logits = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0], dtype=torch.float64)
     found = drawn_distribution(logits, sampling(temperature=1.0, top_k=3))
     assert found.tolist() == pytest.approx(logits.softmax(dim=0).tolist(), abs=2 / _GRID)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+def test_a_row_that_is_no_distribution_names_a_token_that_is_there(broken: float) -> None:
+    rows = torch.stack([torch.full_like(LOGITS, broken), LOGITS])
+    drawing = Drawing([Sampling(max_new_tokens=1, temperature=1.0)] * 2, vocabulary=5, device=rows.device)
+    tokens = drawing.draw(rows, [0.5, 0.5]).tolist()
+    assert all(0 <= token < 5 for token in tokens)
+    assert tokens[1] == drawing.draw(rows.flip(0), [0.5, 0.5]).tolist()[0]
