@@ -182,7 +182,7 @@ class Scheduler:
     def _spare_pages(self) -> int:
         """A block in each segment for each that runs: else a newcomer would be preempted in the next step."""
         layout = self._cache.layout
-        return len(self._running) * sum(layout.pages_per_block(segment.index) for segment in layout.segments)
+        return layout.block_pages([len(self._running)] * len(layout.segments))
 
     def _leave(self, sequence: Sequence) -> None:
         del self._running[sequence.request_id]

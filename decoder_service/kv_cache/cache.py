@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from decoder_service.kv_cache.blocks import Block, BlockPool
 from decoder_service.kv_cache.prefix import PrefixIndex, RowIdentity, leading_blocks
-from decoder_service.kv_cache.segments import PageLayout, SegmentUsage
+from decoder_service.kv_cache.segments import PageLayout, PageUsage, SegmentUsage
 from decoder_service.kv_cache.table import BlockTable
 
 # A sequence's block tables, by segment.
@@ -77,10 +77,11 @@ class KvCache:
         for table, total in zip(tables, totals, strict=True):
             # The last row must run in the last segment: there the next token comes from.
             self._find(table, rows, total - 1 if table is tables[-1] else total)
-        lacking = sum(self._lacking(table, total) * table.groups for table, total in zip(tables, totals, strict=True))
-        if lacking + spare_pages > self._pool.available:
+        lacking = [self._lacking(table, total) for table, total in zip(tables, totals, strict=True)]
+        if not self._pool.has_room(lacking, spare_pages=spare_pages):
             self.close(tables)
             return None
+        self._pool.make_room(lacking)
         self.reused_rows += tables[0].rows
         for table, total in zip(tables, totals, strict=True):
             self._extend(table, total, room_rows)
@@ -91,9 +92,12 @@ class KvCache:
         if all(_writable(table, end) for table, end in zip(tables, ends, strict=True)):
             return True
         shared = [table for table in tables if table.rows < table.capacity and _next_block(table).refs > 1]
-        lacking = sum(self._lacking(table, end) * table.groups for table, end in zip(tables, ends, strict=True))
-        if lacking + sum(table.groups for table in shared) > self._pool.available:
+        lacking = [0] * len(self.layout.segments)
+        for table, end in zip(tables, ends, strict=True):
+            lacking[table.segment] += self._lacking(table, end) + (table in shared)
+        if not self._pool.has_room(lacking):
             return False
+        self._pool.make_room(lacking)
         for table in shared:
             self._own_last_block(table)
         for table, end in zip(tables, ends, strict=True):
@@ -136,6 +140,10 @@ class KvCache:
     def drop_idle(self) -> None:
         """Forgets what nobody holds."""
         self._pool.drop_idle()
+
+    def page_usage(self) -> PageUsage:
+        """Who has the pages."""
+        return self._pool.usage
 
     def usage(self) -> tuple[SegmentUsage, ...]:
         """By segment."""

@@ -141,7 +141,11 @@ class LanguageModel:
 
     def text_positions(self, start: int, count: int) -> Positions:
         """Of `count` rows that stand one after the other: text, generated rows, and all rows once they are re-numbered."""
-        return Positions(torch.arange(start, start + count), start + count)
+        return Positions(self.on_all_axes(torch.arange(start, start + count)), start + count)
+
+    def on_all_axes(self, places: torch.Tensor) -> torch.Tensor:
+        """Of text at these places, [rows], as `Positions.places` are."""
+        return places
 
     def rope(self, hidden: torch.Tensor, places: torch.Tensor) -> Rope:
         """Rotary embeddings at `Positions.places`, in the dtype and on the device of `hidden` [1, rows, hidden]."""
@@ -199,14 +203,7 @@ class LanguageModel:
         queries = _rotate(_heads(attention.q_proj(normed[asked]), size), cos[asked], sin[asked])
         keys = _rotate(_heads(attention.k_proj(normed), size), cos, sin)
         values = _heads(attention.v_proj(normed), size)
-        attended = plan.attend(
-            attention.layer_idx,
-            queries.transpose(0, 1),
-            keys.transpose(0, 1),
-            values.transpose(0, 1),
-            attention.scaling,
-            last_rows_only=True,
-        )
+        attended = plan.attend(attention.layer_idx, queries, keys, values, attention.scaling, last_rows_only=True)
         last: torch.Tensor = rows[asked] + attention.o_proj(attended.flatten(1))
         done: torch.Tensor = last + layer.mlp(layer.post_attention_layernorm(last))
         return done

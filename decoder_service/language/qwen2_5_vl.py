@@ -91,9 +91,9 @@ class QwenLanguage(LanguageModel):
             raise InvalidArgument(field, f"{len(image.tiles)} moments {interval:g} places apart", limit=f"{_MOST_TIME} places")
         return (torch.arange(len(image.tiles), dtype=torch.float32) * interval).long()  # as transformers has it
 
-    def text_positions(self, start: int, count: int) -> Positions:
-        """The same place on all axes."""
-        return Positions(_text_places(start, count), start + count)
+    def on_all_axes(self, places: torch.Tensor) -> torch.Tensor:
+        """The same place on all axes, [3, rows]."""
+        return places.expand(_AXES, -1)
 
     def rope(self, hidden: torch.Tensor, places: torch.Tensor) -> Rope:
         """As the base has it, for places [3, rows]."""

@@ -93,9 +93,10 @@ class Runner:
         if self._graphs.serve(parts):
             logits: torch.Tensor | None = self._graphs.logits(parts)
         else:
+            hidden: torch.Tensor | None = None
             for segment in self.layout.segments:
                 ranked += self._rank(parts, segment)
-                hidden = self._walk(parts, segment)
+                hidden = self._walk(parts, segment, hidden)
             logits = None if hidden is None else self.model.logits(hidden)
         tokens = self._sample(logits, parts)
         pruned: dict[str, list[PruneReport]] = {}
@@ -117,18 +118,22 @@ class Runner:
                 ranked.append((part.device.request.request_id, pruning, before, self._clock.mark()))
         return ranked
 
-    def _walk(self, parts: Sequence[Part], segment: Segment) -> torch.Tensor | None:
+    def _walk(self, parts: Sequence[Part], segment: Segment, left: torch.Tensor | None) -> torch.Tensor | None:
         """Runs the parts' rows of a segment, which wait at the boundary before it, and leaves them at the one behind it.
 
-        Returns of the last segment the rows that are sampled, [rows, hidden], if there are any.
+        Args:
+            left: what this returned for the segment before.
+
+        Returns:
+            The rows, [rows, hidden], if there are any; of the last segment those that are sampled.
         """
         batch = Batch(parts, segment, self.model, self._storage)
         if batch.empty:
             return None
         last = segment is self.layout.segments[-1]
-        hidden = batch.walk(batch.gathered() if segment.index else batch.embedded(), last=last)
+        hidden = batch.walk(batch.entering(left), last=last)
         if not last:
-            self._storage.write_boundary(batch.plan.written_rows(), hidden)
+            batch.leave(hidden)
         return hidden
 
     def _sample(self, logits: torch.Tensor | None, parts: Sequence[Part]) -> dict[str, SampledToken]:

@@ -166,8 +166,8 @@ def test_the_least_recently_used_ends_of_prefixes_go_first() -> None:
 
 
 def test_no_room_takes_nothing() -> None:
-    cache = KvCache(LAYOUT, pages=6)
-    tables = opened(cache, text(*range(8)))
+    cache = KvCache(LAYOUT, pages=7)
+    tables = opened(cache, text(*range(8)))  # two blocks in each segment, and a page of places
     assert cache.open(text(*range(20, 28)), (8, 8), tenant="acme", pruned_from=2) is None
     assert not cache.reserve(tables, (17, 17))
     assert cache.available == 2
@@ -178,12 +178,12 @@ def write(storage: KvStorage, table: BlockTable, row: int, value: float) -> None
     [place] = table.places([row])
     for plane in (*storage.planes(0), *storage.planes(3)):
         plane[place] = value
-    storage.write_boundary(slice(place, place + 1), torch.full((1, 2), value))
+    storage.write_boundary(storage.boundary(table.block_rows_of([row])), torch.full((1, 2), value))
 
 
 def read(storage: KvStorage, table: BlockTable, count: int) -> list[float]:
     places = table.places(range(count))
-    values = storage.read_boundary(torch.tensor(places))[:, 0]
+    values = storage.read_boundary(storage.boundary(table.block_rows_of(range(count))))[:, 0]
     assert torch.equal(values, storage.planes(0)[1][places][:, 0, 1])
     return [float(value) for value in values]
 

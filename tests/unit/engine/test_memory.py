@@ -6,7 +6,7 @@ from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
 from vscan.errors import StartupError
 
 CPU = torch.device("cpu")
-LAYOUT = PageLayout(split_layers(6, (2,)), 16, KvShape(4, 16, 64, 2))  # pages of 16 x (2 x 256 + 128) bytes; 1 and 2 a block
+LAYOUT = PageLayout(split_layers(6, (2,)), 16, KvShape(4, 16, 64, 2))  # 1 and 2 pages a block, and one of places
 
 
 def test_memory_that_was_asked_for_is_taken() -> None:
@@ -18,9 +18,9 @@ def test_by_default_a_cpu_gives_no_more_than_is_of_use() -> None:
 
 
 def test_too_little_for_any_request_stops_the_start() -> None:
-    assert count_pages(3 * LAYOUT.page_bytes, LAYOUT, enough=5, device=CPU) == 3
-    with pytest.raises(StartupError, match=r"^kv_cache_bytes: room for 2 pages; a request takes at least 3 "):
-        count_pages(3 * LAYOUT.page_bytes - 1, LAYOUT, enough=5, device=CPU)
+    assert count_pages(4 * LAYOUT.page_bytes, LAYOUT, enough=5, device=CPU) == 4
+    with pytest.raises(StartupError, match=r"^kv_cache_bytes: room for 3 pages; a request takes at least 4 "):
+        count_pages(4 * LAYOUT.page_bytes - 1, LAYOUT, enough=5, device=CPU)
 
 
 def test_blocks_are_as_the_device_likes_them_unless_told() -> None:
