@@ -149,7 +149,7 @@ class Engine:
         request.sequence.append(output.token.token_id)
         delta = request.answer.push(output.token)
         if request.answer.reason is None:
-            return [(name, delta)]
+            return [(name, delta)] if delta.text or delta.tokens else []
         result = request.times.result(request.answer.reason, tokens=request.answer.tokens)
         self._scheduler.learn(result.prefill_ms + result.decode_ms)
         return [(name, delta), self._end(name, State.FINISHED, result)]
