@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opentelemetry.trace import NoOpTracer, Tracer
 
@@ -14,7 +14,8 @@ from decoder_service.kv_cache.cache import KvCache
 from decoder_service.kv_cache.segments import PageUsage, SegmentUsage
 from decoder_service.request import EngineRequest, Event, Failure, Result, State
 from decoder_service.request_times import RequestTimes, StepTime
-from decoder_service.runner.runner import DeviceLost, Runner, SequenceOutput
+from decoder_service.runner.faults import fault_of
+from decoder_service.runner.runner import Runner, SequenceOutput
 from decoder_service.scheduler import Scheduler, Step
 from decoder_service.sequence import Piece, Sequence
 from vscan.errors import Cancelled, DeadlineExceeded, InternalError, VScanError
@@ -102,7 +103,7 @@ class Engine:
         return [outcome]
 
     def step(self) -> list[Outcome]:
-        """One step. What breaks in it ends the requests that were part of it, and no others.
+        """One step. What fails in it ends the requests that it fails for, and no others.
 
         Raises:
             DeviceLost: nothing more can be served.
@@ -116,7 +117,7 @@ class Engine:
 
     def end_all(self, error: VScanError) -> list[Outcome]:
         """Ends every request that is left with `error`."""
-        outcomes = [self._end(request_id, State.FAILED, Failure(error)) for request_id in list(self._requests)]
+        outcomes = [self._end(request_id, State.FAILED, Failure(error.copy())) for request_id in list(self._requests)]
         self._refresh_figures()
         return outcomes
 
@@ -124,31 +125,35 @@ class Engine:
         time = StepTime()
         try:
             outputs = self._runner.run(step.pieces, step.copies)
-        except DeviceLost:
-            raise
-        except Exception as error:
-            return [self._fail(piece.sequence.request_id, error) for piece in step.pieces]
+        except Exception as error:  # nobody's own fault
+            fault = fault_of(error)
+            return [self._fail(piece.sequence.request_id, fault) for piece in step.pieces]
         time.end()
-        self._scheduler.advance(step)
-        pairs = zip(step.pieces, outputs, strict=True)
-        return [outcome for piece, output in pairs for outcome in self._apply(piece, output, time)]
+        ran = list(zip(step.pieces, outputs, strict=True))
+        self._scheduler.advance(replace(step, pieces=tuple(piece for piece, output in ran if output.fault is None)))
+        return [outcome for piece, output in ran for outcome in self._apply(piece, output, time)]
 
     def _apply(self, piece: Piece, output: SequenceOutput, time: StepTime) -> list[Outcome]:
-        request = self._requests[output.request_id]
+        if output.fault is not None:
+            return [self._fail(output.request_id, output.fault)]
         try:
-            request.times.ran(time, piece, output)
-            if output.token is None:
-                return []
-            request.sequence.append(output.token.token_id)
-            delta = request.answer.push(output.token)
+            return self._told(piece, output, time)
         except Exception as error:
             return [self._fail(output.request_id, error)]
-        outcomes: list[Outcome] = [(output.request_id, delta)]
-        if request.answer.reason is not None:
-            result = request.times.result(request.answer.reason, tokens=request.answer.tokens)
-            self._scheduler.learn(result.prefill_ms + result.decode_ms)
-            outcomes.append(self._end(output.request_id, State.FINISHED, result))
-        return outcomes
+
+    def _told(self, piece: Piece, output: SequenceOutput, time: StepTime) -> list[Outcome]:
+        """What the step's caller hears: more of the answer, if there is a token, and its end, if it ends with it."""
+        name, request = output.request_id, self._requests[output.request_id]
+        request.times.ran(time, piece, output)
+        if output.token is None:
+            return []
+        request.sequence.append(output.token.token_id)
+        delta = request.answer.push(output.token)
+        if request.answer.reason is None:
+            return [(name, delta)] if delta.text or delta.tokens else []
+        result = request.times.result(request.answer.reason, tokens=request.answer.tokens)
+        self._scheduler.learn(result.prefill_ms + result.decode_ms)
+        return [(name, delta), self._end(name, State.FINISHED, result)]
 
     def _end_late(self) -> list[Outcome]:
         """Ends those for whom nobody waits any more."""
@@ -160,7 +165,9 @@ class Engine:
         if not isinstance(error, VScanError):
             logger.error("the engine failed in a step of request %s", request_id, exc_info=error)
             error = InternalError("the engine failed in a step of this request")
-        return self._end(request_id, State.FAILED, Failure(error))
+        elif isinstance(error, InternalError):
+            logger.warning("request %s: %s", request_id, error)
+        return self._end(request_id, State.FAILED, Failure(error.copy()))
 
     def _end(self, request_id: str, state: State, event: Result | Failure) -> Outcome:
         request = self._requests.pop(request_id)

@@ -165,7 +165,7 @@ class LayerPruning:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More of the answer: whole characters, and the tokens since the last delta."""
+    """More of the answer: whole characters, and the tokens whose text is out with them and was not before."""
 
     text: str
     tokens: tuple[SampledToken, ...]

@@ -112,10 +112,10 @@ class Scheduler:
         return Step(tuple(pieces), tuple(self._cache.take_copies()))
 
     def advance(self, step: Step) -> None:
-        """The step has run: its rows are held."""
+        """The step has run: the rows of its pieces are held. Whose last row gave a token has rows of numbers throughout."""
         for piece in step.pieces:
             self._queue.served(piece.sequence, piece.rows(0))
-            self._cache.commit(piece.sequence.tables, piece.ends, piece.sequence.rows)
+            self._cache.commit(piece.sequence.tables, piece.ends, piece.sequence.rows, proven=piece.samples)
 
     def remove(self, sequence: Sequence, to: State) -> None:
         """The request ends in the final state `to`."""

@@ -175,7 +175,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More of the answer: whole characters, maybe none, and the tokens since the last delta."""
+    """More of the answer: whole characters, maybe none, and the tokens since the last delta that have all their text out."""
 
     text: str
     tokens: tuple[Token, ...] = ()

@@ -87,8 +87,8 @@ def test_behind_a_pruning_rows_wait_for_the_whole_prompt() -> None:
 
 
 def test_a_request_begins_when_it_has_pages_and_nobody_passes_it() -> None:
-    own = scheduler(pages=14, max_running=8)
-    for name, rows in (("a", 12), ("b", 16), ("c", 4)):  # 6, 8 and 2 pages
+    own = scheduler(pages=15, max_running=8)
+    for name, rows in (("a", 12), ("b", 16), ("c", 4)):  # 6, 8 and 2 pages, and one of places each
         own.add(sequence(name, rows, new=1))
     assert advance(own).keys() == {"a"}
     assert advance(own).keys() == {"a"}

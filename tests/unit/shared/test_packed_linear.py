@@ -7,7 +7,10 @@ from torch.nn import functional
 
 from vscan.packed_linear import PackedLinear, packed
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
+    reason="this torch has no oneDNN",
+)
 
 
 def linear(*, bias: bool = False, dtype: torch.dtype = torch.float32) -> nn.Linear:
