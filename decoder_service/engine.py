@@ -143,8 +143,8 @@ class Engine:
         except Exception as error:
             return [self._fail(output.request_id, error)]
         outcomes: list[Outcome] = [(output.request_id, delta)]
-        if request.answer.reason is not None:
-            result = request.times.result(request.answer.reason, tokens=request.answer.tokens)
+        if request.answer.end is not None:
+            result = request.times.result((request.answer.end,))
             self._scheduler.learn(result.prefill_ms + result.decode_ms)
             outcomes.append(self._end(output.request_id, State.FINISHED, result))
         return outcomes

@@ -96,3 +96,4 @@ async def test_describe_has_the_defaults_and_the_limits(stub: Stub) -> None:
     )
     assert sampling.WhichOneof("constraint") is None
     assert (limits.max_stop_token_ids, limits.max_constraint_chars) == (64, 16_384)
+    assert (sampling.n, limits.max_samples) == (1, 8)
