@@ -28,8 +28,8 @@ Media = visual_tokens_pb2.Image | visual_tokens_pb2.Video
 class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.VisionEncoderServicer):
     """Answers `<n> image(s): <last text>`, a word at a time; `, <n> video(s)` behind the images where there are any.
 
-    Of several samples number i says ` <i>` after each word but the first, and they take turns. Who asks for none is answered as by
-    a release that knew no samples.
+    Of several samples number i says ` <i>` after each word but the first, and they take turns. Who asks for none is answered as
+    by a release that knew no samples.
     """
 
     def __init__(self) -> None:

@@ -163,8 +163,8 @@ async def test_a_stream_says_which_sample_goes_on_and_why_it_ended(deployment: S
         assert [delta.reason for delta in deltas] == [None] * 4 + [FinishReason.END_OF_SEQUENCE] * 2
         assert [sample.text for sample in stream.answer.samples] == ["1 image(s): what?", "1 1 image(s): 1 what?"]
         assert list(client.stream(b"cat", "what?", sampling=two).texts(1)) == ["1", " 1 image(s):", " 1 what?"]
-    async with AsyncClient(server=address) as client, client.stream(b"cat", "what?", sampling=two) as stream:
-        assert [text async for text in stream.texts(1)] == ["1", " 1 image(s):", " 1 what?"]
+    async with AsyncClient(server=address) as other, other.stream(b"cat", "what?", sampling=two) as pieces:
+        assert [text async for text in pieces.texts(1)] == ["1", " 1 image(s):", " 1 what?"]
     assert [request.priority for request in deployment.requests] == [7, 0, 0]
 
 

@@ -18,6 +18,7 @@ from vscan.errors import (
 )
 from vscan.specs import ReductionMethod, ReductionSpec
 from vscan_client import (
+    Event,
     Finished,
     FinishReason,
     Image,
@@ -237,8 +238,13 @@ def test_events_become_an_answer() -> None:
 
 def test_samples_come_mixed_and_each_is_whole_in_the_answer() -> None:
     builder = AnswerBuilder(begin(make_core()))
-    deltas = [TextDelta("a", (Token(1),)), TextDelta("x", (Token(7),), sample=1), TextDelta("b", (Token(2),), sample=0)]
-    for event in (Started("r1", (), 3), *deltas, TextDelta("", (Token(8),), 1, FinishReason.END_OF_SEQUENCE)):
+    deltas: list[Event] = [
+        TextDelta("a", (Token(1),)),
+        TextDelta("x", (Token(7),), sample=1),
+        TextDelta("b", (Token(2),), sample=0),
+    ]
+    deltas.append(TextDelta("", (Token(8),), 1, FinishReason.END_OF_SEQUENCE))
+    for event in (Started("r1", (), 3), *deltas):
         builder.add(event)
     ends = (SampleEnd(0, FinishReason.LENGTH, 2), SampleEnd(1, FinishReason.END_OF_SEQUENCE, 2))
     builder.add(replace(finished(), samples=ends))
