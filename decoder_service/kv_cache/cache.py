@@ -95,7 +95,7 @@ class KvCache:
         if lacking + sum(table.groups for table in shared) > self._pool.available:
             return False
         for table in shared:
-            self._own_last_block(table)
+            self._own_next_block(table)
         for table, end in zip(tables, ends, strict=True):
             self._extend(table, end)
         return True
@@ -189,9 +189,9 @@ class KvCache:
             ends = [page + 1 for page in blocks[-1].pages]
             table.hopes = [self._pool.allocator.hope(range(end, end + room)) for end in ends]
 
-    def _own_last_block(self, table: BlockTable) -> None:
+    def _own_next_block(self, table: BlockTable) -> None:
         own = self._pool.take(table.segment, 1)[0]
-        shared = table.replace_last(own)
+        shared = table.replace_next(own)
         self._pool.release([shared])
         self._copies.append((shared, own))
 
