@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 def check_request(request: EngineRequest, runner: Runner) -> None:
     """Raises InvalidArgument naming what does not fit."""
-    if request.sampling.n > 1:
-        raise InvalidArgument("sampling.n", f"{request.sampling.n}", limit="1")
     _check_spans(request.prompt)
     _check_images(request.prompt, hidden_size=runner.model.shape.hidden_size)
     _check_ids(request.prompt, vocabulary=runner.model.shape.vocab_size)

@@ -15,6 +15,7 @@ from decoder_service.kv_cache.segments import SegmentUsage
 from decoder_service.request import EngineRequest, Event, Failure, Result, State
 from decoder_service.request_times import RequestTimes, StepTime
 from decoder_service.runner.runner import DeviceLost, Runner, SequenceOutput
+from decoder_service.samples import Samples
 from decoder_service.scheduler import Scheduler, Step
 from decoder_service.sequence import Piece, Sequence
 from vscan.errors import Cancelled, DeadlineExceeded, InternalError, VScanError
@@ -38,8 +39,8 @@ class EngineFigures:
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    sequence: Sequence
-    answer: Answer
+    asked: EngineRequest
+    samples: Samples
     times: RequestTimes
 
 
@@ -87,10 +88,12 @@ class Engine:
     def add(self, request: EngineRequest, *, accepted_s: float) -> None:
         """Takes a request that passed `check` and `check_room`; `accepted_s` is when, by `time.perf_counter`."""
         sequence = Sequence(request, self._runner.layout.segments)
-        answer = Answer(request.sampling, decode=self._decode, end_ids=self._runner.model.tokens.end_ids)
+        end_ids = self._runner.model.tokens.end_ids
+        answers = [
+            Answer(request.sampling, decode=self._decode, end_ids=end_ids, sample=sample) for sample in range(sequence.samples)
+        ]
         times = RequestTimes(request, self._tracer, accepted_s=accepted_s)
-        self._requests[request.request_id] = _Request(sequence, answer, times)
-        self._scheduler.add(sequence)
+        self._requests[request.request_id] = _Request(request, Samples(sequence, answers, self._scheduler), times)
 
     def cancel(self, request_id: str) -> list[Outcome]:
         """Ends a request between steps; one that has ended already is left alone."""
@@ -126,32 +129,31 @@ class Engine:
         except DeviceLost:
             raise
         except Exception as error:
-            return [self._fail(piece.sequence.request_id, error) for piece in step.pieces]
+            return [self._fail(name, error) for name in dict.fromkeys(piece.sequence.request_id for piece in step.pieces)]
         time.end()
         self._scheduler.advance(step)
         pairs = zip(step.pieces, outputs, strict=True)
         return [outcome for piece, output in pairs for outcome in self._apply(piece, output, time)]
 
     def _apply(self, piece: Piece, output: SequenceOutput, time: StepTime) -> list[Outcome]:
-        request = self._requests[output.request_id]
+        request = self._requests.get(output.request_id)
+        if request is None:  # another of its samples has just failed, and it with it
+            return []
         try:
             request.times.ran(time, piece, output)
-            if output.token is None:
-                return []
-            request.sequence.append(output.token.token_id)
-            delta = request.answer.push(output.token)
+            deltas = request.samples.push(piece.sequence, output.tokens)
         except Exception as error:
             return [self._fail(output.request_id, error)]
-        outcomes: list[Outcome] = [(output.request_id, delta)]
-        if request.answer.end is not None:
-            result = request.times.result((request.answer.end,))
+        outcomes: list[Outcome] = [(output.request_id, delta) for delta in deltas]
+        if request.samples.ends is not None:
+            result = request.times.result(request.samples.ends)
             self._scheduler.learn(result.prefill_ms + result.decode_ms)
             outcomes.append(self._end(output.request_id, State.FINISHED, result))
         return outcomes
 
     def _end_late(self) -> list[Outcome]:
         """Ends those for whom nobody waits any more."""
-        late = [name for name, request in self._requests.items() if request.sequence.request.deadline.passed]
+        late = [name for name, request in self._requests.items() if request.asked.deadline.passed]
         error = DeadlineExceeded("the deadline passed before the answer was complete")
         return [self._end(name, State.FAILED, Failure(error.copy())) for name in late]
 
@@ -163,7 +165,7 @@ class Engine:
 
     def _end(self, request_id: str, state: State, event: Result | Failure) -> Outcome:
         request = self._requests.pop(request_id)
-        self._scheduler.remove(request.sequence, state)
+        request.samples.end(state)
         self._runner.close(request_id)
         return request_id, event
 

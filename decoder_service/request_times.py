@@ -48,7 +48,7 @@ class RequestTimes:
             self._first = step
             self._reused_rows = tuple(start for start, _ in piece.ranges)
         self._pruned += [(step, report) for report in output.pruned]
-        if output.token is not None and self._prefilled is None:
+        if output.tokens and self._prefilled is None:
             self._prefilled = step
             self._prefill_span(self._first, step, piece.sequence.prompt_rows)
 

@@ -36,7 +36,7 @@ class Scheduler:
 
     Args:
         cache: where rows get room.
-        max_running: sequences in one step.
+        max_running: sequences in one step, each sample of a request being one.
         max_waiting: accepted requests that do not run yet.
         max_context_tokens: rows of a prompt and its answer together.
         max_step_rows: rows of one step in each segment; a longer prompt runs in pieces.
@@ -60,7 +60,7 @@ class Scheduler:
         self._max_waiting = max_waiting
         self._max_step_rows = max_step_rows
         self._queue = FairQueue()
-        self._running: dict[str, Sequence] = {}  # by when they began
+        self._running: dict[str, Sequence] = {}  # by when they began, a sample when the prompt was there whole
         self._stuck: tuple[Sequence, int] | None = None  # who found no room, and how many pages could be had
         self._usual_ms = _FIRST_ESTIMATE_MS
 
@@ -71,20 +71,23 @@ class Scheduler:
 
     @property
     def running(self) -> int:
-        """Requests in the batch."""
+        """Sequences in the batch."""
         return len(self._running)
 
     def check(self, sequence: Sequence) -> None:
         """Raises InvalidArgument if such a request can never run."""
         rows, asked = sequence.request.prompt.rows, sequence.request.sampling.max_new_tokens
+        if sequence.samples > self._max_running:
+            raise InvalidArgument("sampling.n", f"{sequence.samples}", limit=f"{self._max_running} run at once")
         limit = f"{self._max_context_tokens} tokens of prompt and answer together"
         if rows >= self._max_context_tokens:
             raise InvalidArgument("prompt", f"{rows} tokens", limit=limit)
         if rows + asked > self._max_context_tokens:
             raise InvalidArgument("sampling.max_new_tokens", f"{asked} after {rows} of prompt", limit=limit)
-        if not self._cache.fits(sequence.most_rows()):
+        if not self._cache.fits(sequence.most_rows(), sequence.prompt_rows, samples=sequence.samples):
             held = self._cache.pages * self._cache.layout.page_bytes >> 20
-            raise InvalidArgument("prompt", f"{rows} tokens and {asked} of the answer", limit=f"{held} MiB of KV cache")
+            answers = "the answer" if sequence.samples == 1 else f"each of {sequence.samples} answers"
+            raise InvalidArgument("prompt", f"{rows} tokens and {asked} of {answers}", limit=f"{held} MiB of KV cache")
 
     def check_room(self, on_the_way: int = 0) -> None:
         """Raises ResourceExhausted if no further request may wait, `on_the_way` having been accepted but not added yet."""
@@ -117,13 +120,22 @@ class Scheduler:
             self._queue.served(piece.sequence, piece.rows(0))
             self._cache.commit(piece.sequence.tables, piece.ends, piece.sequence.rows)
 
-    def remove(self, sequence: Sequence, to: State) -> None:
-        """The request ends in the final state `to`."""
+    def fork(self, sequence: Sequence, sample: int) -> Sequence:
+        """Another sample of a request whose prompt is held whole: it runs beside `sequence`, whose blocks it shares."""
+        fork = sequence.fork(sample)
+        fork.tables = self._cache.fork(sequence.tables)
+        fork.move(State.RUNNING)
+        self._running[fork.name] = fork
+        return fork
+
+    def remove(self, sequence: Sequence, to: State, *, last: bool = True) -> None:
+        """It ends in the final state `to`; and if it is the last of its request's samples, the request."""
         if sequence.state is State.WAITING:
             self._queue.pop(sequence)
         else:
             self._leave(sequence)
-        self._queue.ended(sequence)
+        if last:
+            self._queue.ended(sequence)
         sequence.move(to)
 
     def learn(self, duration_ms: float) -> None:
@@ -152,8 +164,8 @@ class Scheduler:
 
     def _begin_next(self) -> Sequence | None:
         """The next one that waits starts to run, unless there is no place or no room: nobody passes it."""
-        sequence = self._queue.first() if len(self._running) < self._max_running else None
-        if sequence is None or self._still_stuck(sequence):
+        sequence = self._queue.first()
+        if sequence is None or self._places + sequence.samples > self._max_running or self._still_stuck(sequence):
             return None
         tables = self._cache.open(
             sequence.rows,
@@ -161,7 +173,7 @@ class Scheduler:
             tenant=sequence.request.tenant,
             pruned_from=sequence.pruned_from,
             room_rows=sequence.request.sampling.max_new_tokens - sequence.generated,
-            spare_pages=self._spare_pages(),
+            spare_pages=self._spare_pages(sequence),
         )
         if tables is None:
             self._stuck = sequence, self._cache.available
@@ -169,8 +181,13 @@ class Scheduler:
         self._queue.pop(sequence)
         sequence.tables = tables
         sequence.move(State.RUNNING)
-        self._running[sequence.request_id] = sequence
+        self._running[sequence.name] = sequence
         return sequence
+
+    @property
+    def _places(self) -> int:
+        """Taken in the batch; a prompt takes one for each sample that will come of it."""
+        return sum(sequence.samples for sequence in self._running.values())
 
     def _still_stuck(self, sequence: Sequence) -> bool:
         """Whether looking for room again is of no use."""
@@ -179,12 +196,17 @@ class Scheduler:
         who, pages = self._stuck
         return sequence is who and self._cache.available <= pages
 
-    def _spare_pages(self) -> int:
-        """A block in each segment for each that runs: else a newcomer would be preempted in the next step."""
+    def _spare_pages(self, newcomer: Sequence) -> int:
+        """A block in each segment for each that runs, and for each further sample of the newcomer: else it would be preempted
+        in the next step. None where nothing runs: what fits alone must begin then.
+        """
+        if not self._running:
+            return 0
         layout = self._cache.layout
-        return len(self._running) * sum(layout.pages_per_block(segment.index) for segment in layout.segments)
+        blocks = self._places + newcomer.samples - 1
+        return blocks * sum(layout.pages_per_block(segment.index) for segment in layout.segments)
 
     def _leave(self, sequence: Sequence) -> None:
-        del self._running[sequence.request_id]
+        del self._running[sequence.name]
         self._cache.close(sequence.tables)
         sequence.tables = []

@@ -45,9 +45,9 @@ class KvCache:
         """Pages that can be had."""
         return self._pool.available
 
-    def fits(self, rows: Sequence[int]) -> bool:
-        """Whether a sequence with `rows[s]` rows in segment s can be held if it is alone."""
-        return self.layout.pages(rows) <= self.pages
+    def fits(self, rows: Sequence[int], shared_rows: Sequence[int], *, samples: int) -> bool:
+        """Whether so many samples of one request, alone, can be held; see `pages_of_samples`."""
+        return pages_of_samples(self.layout, rows, shared_rows, samples=samples) <= self.pages
 
     def open(
         self,
@@ -204,6 +204,16 @@ class KvCache:
             start = table.linked * size
             table.node = self._index.add(table.node, rows.content(start, start + size), table.blocks[table.linked])
             table.linked += 1
+
+
+def pages_of_samples(layout: PageLayout, rows: Sequence[int], shared_rows: Sequence[int], *, samples: int) -> int:
+    """Pages of sequences with `rows[s]` rows each in segment s that share the full blocks of their first `shared_rows[s]` rows.
+
+    blocks of 4 rows, 13 rows, 6 of them shared, 3 samples      b0 | b1 b2 b3 | b4 b5 b6 | b7 b8 b9
+    """
+    size = layout.block_rows
+    shared = layout.pages([count // size * size for count in shared_rows])
+    return shared + samples * (layout.pages(rows) - shared)
 
 
 def _next_block(table: BlockTable) -> Block:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -40,10 +41,13 @@ class PruneReport:
 
 @dataclass(frozen=True, slots=True)
 class SequenceOutput:
-    """One sequence's part of a step's outcome. `token` is None while its prompt has not run whole."""
+    """One sequence's part of a step's outcome.
+
+    `tokens` is empty while its prompt has not run whole; then there is one for each sample that it stands for, later one.
+    """
 
     request_id: str
-    token: SampledToken | None
+    tokens: tuple[SampledToken, ...]
     pruned: tuple[PruneReport, ...] = ()
 
 
@@ -103,8 +107,8 @@ class Runner:
             report = PruneReport(pruning, self._clock.ms_between(started, low), self._clock.ms_between(low, high))
             pruned.setdefault(name, []).append(report)
         return [
-            SequenceOutput(name, tokens.get(name), tuple(pruned.get(name, ())))
-            for name in (part.device.request.request_id for part in parts)
+            SequenceOutput(part.device.request.request_id, own, tuple(pruned.get(part.device.request.request_id, ())))
+            for part, own in zip(parts, tokens, strict=True)
         ]
 
     def _rank(self, parts: Sequence[Part], segment: Segment) -> list[tuple[str, LayerPruning, Any, Any]]:
@@ -131,12 +135,17 @@ class Runner:
             self._storage.write_boundary(batch.plan.written_rows(), hidden)
         return hidden
 
-    def _sample(self, logits: torch.Tensor | None, parts: Sequence[Part]) -> dict[str, SampledToken]:
-        sampling = [part for part in parts if part.piece.samples]
-        if logits is None or not sampling:
-            return {}
-        tokens = self._sampler.sample(logits, [part.device.sampling for part in sampling])
-        return {part.device.request.request_id: token for part, token in zip(sampling, tokens, strict=True)}
+    def _sample(self, logits: torch.Tensor | None, parts: Sequence[Part]) -> list[tuple[SampledToken, ...]]:
+        """The tokens of each part. Samples of one request draw their first ones from the same row of `logits`."""
+        states = [part.samplings if part.piece.samples else [] for part in parts]
+        drawing = [own for own in states if own]
+        if logits is None or not drawing:
+            return [()] * len(parts)
+        rows = [row for row, own in enumerate(drawing) for _ in own]
+        if len(rows) > len(drawing):
+            logits = logits[rows]
+        tokens = iter(self._sampler.sample(logits, [state for own in drawing for state in own]))
+        return [tuple(islice(tokens, len(own))) for own in states]
 
     def _device(self, request: EngineRequest) -> DeviceSequence:
         if request.request_id not in self._sequences:

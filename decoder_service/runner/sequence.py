@@ -1,4 +1,4 @@
-"""What is known of one request on the device's side: how it samples, what its prompt kept, where its rows stand."""
+"""What is known of one request on the device's side: how its samples draw, what its prompt kept, where its rows stand."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vscan.specs import PositionPolicy
 
 class DeviceSequence:
     """Owned by the engine's thread. It holds no keys or values: a preempted request keeps it, so nothing is ranked twice.
+    All but `samplings` is the prompt's, and the same for all samples.
 
     A prompt of 6 rows that keeps 4 before segment 1, positions re-numbered:
 
@@ -24,7 +25,7 @@ class DeviceSequence:
 
     def __init__(self, request: EngineRequest, segments: Sequence[Segment], model: LanguageModel) -> None:
         self.request = request
-        self.sampling = SamplingState(request)
+        self.samplings = [SamplingState(request, sample) for sample in range(request.sampling.n)]
         self.prompt = PromptRows(request)
         self.pruning: list[LayerPruning] = []
         self.positions = [model.prompt_positions(request.prompt)] * len(segments)

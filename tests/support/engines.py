@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from decoder_service.detokenize import TokenDecoder
@@ -12,6 +13,7 @@ from decoder_service.kv_cache.cache import KvCache
 from decoder_service.kv_cache.segments import PageLayout, split_layers
 from decoder_service.language.base import LanguageModel
 from decoder_service.request import Delta, EngineRequest, Event, SampledToken
+from decoder_service.runner.drawing import sample_seed
 from decoder_service.runner.runner import Runner
 from decoder_service.scheduler import Scheduler
 from tests.support.language_models import random_language, word_decoder
@@ -66,6 +68,17 @@ def run_all(engine: Engine, requests: Sequence[EngineRequest]) -> dict[str, list
             events[request_id].append(event)
     engine.check_integrity()
     return events
+
+
+def only(request: EngineRequest, sample: int) -> EngineRequest:
+    """A request whose one answer is that sample of `request`."""
+    sampling = replace(request.sampling, n=1, seed=sample_seed(request.sampling.seed, sample))
+    return replace(request, request_id=f"{request.request_id} only {sample}", sampling=sampling)
+
+
+def of_sample(events: Sequence[Event], sample: int) -> list[Event]:
+    """Its deltas."""
+    return [event for event in events if isinstance(event, Delta) and event.sample == sample]
 
 
 def tokens_of(events: Sequence[Event]) -> list[SampledToken]:

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from decoder_service.kv_cache.cache import KvCache, Tables
+from decoder_service.kv_cache.cache import KvCache, Tables, pages_of_samples
 from decoder_service.kv_cache.pages import PageAllocator
 from decoder_service.kv_cache.prefix import RowIdentity
 from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
@@ -240,6 +240,14 @@ def test_the_block_of_the_next_row_becomes_its_own_whatever_room_lies_behind() -
     cache.close(trunk)
     cache.close(fork)
     cache.check_integrity()
+
+
+def test_samples_take_the_full_blocks_of_what_they_share_once() -> None:
+    # 13 rows in both segments, 6 of them shared in the first and 3 in the second: 1 + 3 x 3 pages, and 0 + 3 x 4.
+    assert pages_of_samples(LAYOUT, (13, 13), (6, 3), samples=3) == 10 + 12
+    assert pages_of_samples(LAYOUT, (13, 13), (6, 3), samples=1) == LAYOUT.pages((13, 13))
+    assert KvCache(LAYOUT, pages=22).fits((13, 13), (6, 3), samples=3)
+    assert not KvCache(LAYOUT, pages=21).fits((13, 13), (6, 3), samples=3)
 
 
 @pytest.mark.parametrize("prune_layers", [(), (2,), (1, 3)])
