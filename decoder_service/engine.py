@@ -129,7 +129,9 @@ class Engine:
         except DeviceLost:
             raise
         except Exception as error:
-            return [self._fail(name, error) for name in dict.fromkeys(piece.sequence.request_id for piece in step.pieces)]
+            outcomes = [self._fail(name, error) for name in dict.fromkeys(piece.sequence.request_id for piece in step.pieces)]
+            self._scheduler.broke(step)
+            return outcomes
         time.end()
         self._scheduler.advance(step)
         pairs = zip(step.pieces, outputs, strict=True)

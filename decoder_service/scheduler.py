@@ -120,6 +120,15 @@ class Scheduler:
             self._queue.served(piece.sequence, piece.rows(0))
             self._cache.commit(piece.sequence.tables, piece.ends, piece.sequence.rows)
 
+    def broke(self, step: Step) -> None:
+        """The step failed, and its requests were removed: `step.copies` may not have been made. Who is left and was to write
+        into one of them gives way, and runs its rows again.
+        """
+        unmade = {target for _, target in step.copies}
+        for sequence in list(self._running.values()):
+            if any(block in unmade for table in sequence.tables for block in table.blocks):
+                self._preempt(sequence)
+
     def fork(self, sequence: Sequence, sample: int) -> Sequence:
         """Another sample of a request whose prompt is held whole: it runs beside `sequence`, whose blocks it shares."""
         fork = sequence.fork(sample)

@@ -40,7 +40,7 @@ def model() -> Any:
 
 def question(picture: int = 0, **fields: Any) -> EngineRequest:
     image = random_image(10, hidden=32, seed=picture, dtype=torch.float64)
-    drawn = {"pruning": PRUNED, "temperature": 1.5, "seed": 5 + picture, "n": 4}
+    drawn: dict[str, Any] = {"pruning": PRUNED, "temperature": 1.5, "seed": 5 + picture, "n": 4}
     return ask(lay_out([[1, 5], image, [9, 11 + picture]]), **(drawn | fields))
 
 

@@ -170,6 +170,27 @@ def test_samples_take_places_from_the_beginning_and_run_from_the_same_blocks() -
     assert (own.running, len(own._queue)) == (0, 0)
 
 
+def test_a_step_that_breaks_leaves_nobody_with_a_block_that_was_not_copied() -> None:
+    own = scheduler(max_running=4)
+    many, one = sequence("many", 10, samples=3), sequence("one", 4)
+    own.add(many)
+    own.add(one)
+    own.advance(own.schedule())
+    samples = [many, own.fork(many, 1), own.fork(many, 2)]
+    many.samples = 1
+    for each in (*samples, one):
+        each.append(1)
+    step = own.schedule()
+    assert len(step.copies) == 2 * 2
+    own.broke(step)  # as if only the request that breaks were in it
+    # The third writes into the block that was everybody's; the one of another prompt has no part in this.
+    assert [each.state for each in samples] == [State.WAITING, State.WAITING, State.RUNNING]
+    assert one.state is State.RUNNING
+    again = ran(own.schedule())
+    assert (again["many"], again["many#2"]) == ((3, 3), (1, 1))  # its full blocks were found
+    own._cache.check_integrity()
+
+
 def test_preempted_samples_wait_at_their_requests_place_in_their_order() -> None:
     own = scheduler(max_running=3, max_waiting=9)
     many, later = sequence("many", 8, samples=3), sequence("later", 4)
