@@ -21,7 +21,7 @@ from decoder_service.language.tokens import SpecialTokens
 from decoder_service.request import Delta, EngineRequest, Event, Failure, FinishReason, Pruning, Result, SampleEnd
 from decoder_service.runner.runner import Runner, SequenceOutput
 from decoder_service.sequence import Piece
-from tests.support.engines import ids_of, make_engine, make_runner, of_sample, only, run_all, text_of
+from tests.support.engines import WatchedRunner, ids_of, make_engine, make_runner, of_sample, only, run_all, text_of
 from tests.support.language_models import ask, lay_out, random_image, random_language
 from tests.support.tokenizers import byte_level
 from vscan.errors import Cancelled, DeadlineExceeded, InternalError, InvalidArgument
@@ -67,35 +67,22 @@ def assert_empty(engine: Engine) -> None:
     assert all(segment.rows == segment.used_bytes == 0 for segment in engine.figures.segments)
 
 
-class CountingRunner(Runner):
-    """Counts the rows that ran in each segment, and the prompts that were ranked."""
-
-    rows = (0, 0, 0)
-    ranked = 0
-
-    def run(self, pieces: Sequence[Piece], copies: Sequence[Copy] = ()) -> list[SequenceOutput]:
-        outputs = super().run(pieces, copies)
-        self.rows = tuple(sum(piece.rows(segment) for piece in pieces) + self.rows[segment] for segment in range(3))  # type: ignore[assignment]
-        self.ranked += sum(len(output.pruned) for output in outputs)
-        return outputs
-
-
 def test_the_prompt_runs_once_and_its_blocks_are_held_once(model: Any) -> None:
-    runner = make_runner(model, CountingRunner)
+    runner = make_runner(model, WatchedRunner)
     engine, request = make_engine(runner=runner), question(max_new_tokens=3)
     add(engine, request)
     first = engine.step()
     assert [event.sample for _, event in first if isinstance(event, Delta)] == [0, 1, 2, 3]
-    assert runner.rows == PROMPT_ROWS
+    assert runner.rows == [*PROMPT_ROWS]
     assert [segment.blocks for segment in engine.figures.segments] == [4, 3, 2]
     assert engine.figures.running == 4
     engine.step()
-    assert runner.rows == tuple(rows + 4 for rows in PROMPT_ROWS)
+    assert runner.rows == [rows + 4 for rows in PROMPT_ROWS]
     # The full blocks are still everybody's, and each has its own of the last one: the first three copied it.
     assert [segment.blocks for segment in engine.figures.segments] == [3 + 4, 2 + 4, 1 + 4]
     while not engine.idle:
         engine.step()
-    assert runner.rows == tuple(rows + 2 * 4 for rows in PROMPT_ROWS)
+    assert runner.rows == [rows + 2 * 4 for rows in PROMPT_ROWS]
     assert runner.ranked == 2
     assert_empty(engine)
 
@@ -238,27 +225,15 @@ def test_a_step_that_breaks_ends_the_request_once(model: Any) -> None:
     assert_empty(engine)
 
 
-class PreemptionCounter(CountingRunner):
-    """Also notes which samples ran rows of the prompt again."""
-
-    def __init__(self, *arguments: Any, **fields: Any) -> None:
-        super().__init__(*arguments, **fields)
-        self.again: set[int] = set()
-
-    def run(self, pieces: Sequence[Piece], copies: Sequence[Copy] = ()) -> list[SequenceOutput]:
-        self.again |= {piece.sequence.sample for piece in pieces if piece.sequence.generated and not piece.decodes}
-        return super().run(pieces, copies)
-
-
 @pytest.mark.parametrize("pages", [42, 50, 60])
 def test_samples_that_are_preempted_come_back_each_by_itself(model: Any, pages: int) -> None:
     """Both fit alone, and not together: samples give way while others of the same request go on."""
-    runner = make_runner(model, PreemptionCounter, pages=pages)
+    runner = make_runner(model, WatchedRunner, pages=pages)
     engine = make_engine(runner=runner)
     first, second = question(7, max_new_tokens=12, n=3), question(8, max_new_tokens=12, n=3)
     events = run_all(engine, [first, second])
     assert engine.figures.preemptions > 0
-    assert runner.again - {0}
+    assert runner.again.keys() - {0}
     assert runner.ranked == 4
     for request in (first, second):
         assert found_in(events[request.request_id], 3) == expected_of(model, request)
