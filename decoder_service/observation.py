@@ -132,6 +132,12 @@ class Observation:
         )
         add_request_fields(completion_tokens=made, reason=result.reason.value)
         self._decoder.waited(result.queue_ms)
-        self._decoder.finished(input_tokens=rows, output_tokens=made, decode_ms=result.decode_ms, total_ms=self.elapsed_ms)
+        self._decoder.finished(
+            input_tokens=rows,
+            output_tokens=made,
+            longest_tokens=max(each.completion_tokens for each in result.samples),
+            decode_ms=result.decode_ms,
+            total_ms=self.elapsed_ms,
+        )
         if result.pruning:
             self._tokens.record("prune", result.pruning[0].tokens_before, result.pruning[-1].tokens_after)
