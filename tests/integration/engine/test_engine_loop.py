@@ -285,9 +285,7 @@ async def test_two_hundred_at_once_on_a_queue_of_64_end_once_each(model: Any) ->
         for number in range(200):
             try:
                 length, samples = generator.randint(1, 12), generator.choice([1, 1, 2, 4])
-                request = question(
-                    picture=number % 5, max_new_tokens=length, n=samples, temperature=1.0, tenant=f"t{number % 3}"
-                )
+                request = question(number % 5, max_new_tokens=length, n=samples, temperature=1.0, tenant=f"t{number % 3}")
                 accepted.append(await loop.submit(request))
             except ResourceExhausted:
                 refused += 1
