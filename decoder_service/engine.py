@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opentelemetry.trace import NoOpTracer, Tracer
 
@@ -14,7 +14,8 @@ from decoder_service.kv_cache.cache import KvCache
 from decoder_service.kv_cache.segments import SegmentUsage
 from decoder_service.request import EngineRequest, Event, Failure, Result, State
 from decoder_service.request_times import RequestTimes, StepTime
-from decoder_service.runner.runner import DeviceLost, Runner, SequenceOutput
+from decoder_service.runner.faults import fault_of
+from decoder_service.runner.runner import Runner, SequenceOutput
 from decoder_service.samples import Samples
 from decoder_service.scheduler import Scheduler, Step
 from decoder_service.sequence import Piece, Sequence
@@ -118,7 +119,7 @@ class Engine:
 
     def end_all(self, error: VScanError) -> list[Outcome]:
         """Ends every request that is left with `error`."""
-        outcomes = [self._end(request_id, State.FAILED, Failure(error)) for request_id in list(self._requests)]
+        outcomes = [self._end(request_id, State.FAILED, Failure(error.copy())) for request_id in list(self._requests)]
         self._refresh_figures()
         return outcomes
 
@@ -126,32 +127,36 @@ class Engine:
         time = StepTime()
         try:
             outputs = self._runner.run(step.pieces, step.copies)
-        except DeviceLost:
-            raise
-        except Exception as error:
-            outcomes = [self._fail(name, error) for name in dict.fromkeys(piece.sequence.request_id for piece in step.pieces)]
+        except Exception as error:  # nobody's own fault
+            fault = fault_of(error)
+            outcomes = [self._fail(name, fault) for name in dict.fromkeys(piece.sequence.request_id for piece in step.pieces)]
             self._scheduler.broke(step)
             return outcomes
         time.end()
-        self._scheduler.advance(step)
-        pairs = zip(step.pieces, outputs, strict=True)
-        return [outcome for piece, output in pairs for outcome in self._apply(piece, output, time)]
+        ran = list(zip(step.pieces, outputs, strict=True))
+        self._scheduler.advance(replace(step, pieces=tuple(piece for piece, output in ran if output.fault is None)))
+        return [outcome for piece, output in ran for outcome in self._apply(piece, output, time)]
 
     def _apply(self, piece: Piece, output: SequenceOutput, time: StepTime) -> list[Outcome]:
-        request = self._requests.get(output.request_id)
-        if request is None:  # another of its samples has just failed, and it with it
+        if output.request_id not in self._requests:  # another of its samples has just failed, and it with it
             return []
+        if output.fault is not None:
+            return [self._fail(output.request_id, output.fault)]
         try:
-            request.times.ran(time, piece, output)
-            deltas = request.samples.push(piece.sequence, output.tokens)
+            return self._told(piece, output, time)
         except Exception as error:
             return [self._fail(output.request_id, error)]
-        outcomes: list[Outcome] = [(output.request_id, delta) for delta in deltas]
-        if request.samples.ends is not None:
-            result = request.times.result(request.samples.ends)
-            self._scheduler.learn(result.prefill_ms + result.decode_ms)
-            outcomes.append(self._end(output.request_id, State.FINISHED, result))
-        return outcomes
+
+    def _told(self, piece: Piece, output: SequenceOutput, time: StepTime) -> list[Outcome]:
+        """What the step's caller hears: more of the answers, if there are tokens, and the end, if they end with them."""
+        name, request = output.request_id, self._requests[output.request_id]
+        request.times.ran(time, piece, output)
+        deltas: list[Outcome] = [(name, delta) for delta in request.samples.push(piece.sequence, output.tokens)]
+        if request.samples.ends is None:
+            return deltas
+        result = request.times.result(request.samples.ends)
+        self._scheduler.learn(result.prefill_ms + result.decode_ms)
+        return [*deltas, self._end(name, State.FINISHED, result)]
 
     def _end_late(self) -> list[Outcome]:
         """Ends those for whom nobody waits any more."""
@@ -163,7 +168,9 @@ class Engine:
         if not isinstance(error, VScanError):
             logger.error("the engine failed in a step of request %s", request_id, exc_info=error)
             error = InternalError("the engine failed in a step of this request")
-        return self._end(request_id, State.FAILED, Failure(error))
+        elif isinstance(error, InternalError):
+            logger.warning("request %s: %s", request_id, error)
+        return self._end(request_id, State.FAILED, Failure(error.copy()))
 
     def _end(self, request_id: str, state: State, event: Result | Failure) -> Outcome:
         request = self._requests.pop(request_id)

@@ -13,6 +13,7 @@ from vscan.specs import JsonSchema, Regex, SamplingSpec
 T = TypeVar("T")
 
 MAX_TEMPERATURE = 2.0
+MIN_REPETITION_PENALTY = 0.01  # logits are divided by it: by next to nothing they would be infinite
 MAX_REPETITION_PENALTY = 2.0
 MAX_PENALTY = 2.0
 MAX_PRIORITY = 100
@@ -46,7 +47,8 @@ class Limits:
         _check_number("sampling.temperature", spec.temperature, 0, MAX_TEMPERATURE)
         _check_number("sampling.top_p", spec.top_p, 0, 1, over=True)
         _check_number("sampling.min_p", spec.min_p, 0, 1)
-        _check_number("sampling.repetition_penalty", spec.repetition_penalty, 0, MAX_REPETITION_PENALTY, over=True)
+        penalty = spec.repetition_penalty
+        _check_number("sampling.repetition_penalty", penalty, MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY)
         _check_number("sampling.presence_penalty", spec.presence_penalty, -MAX_PENALTY, MAX_PENALTY)
         _check_number("sampling.frequency_penalty", spec.frequency_penalty, -MAX_PENALTY, MAX_PENALTY)
         _check_whole("sampling.top_k", spec.top_k, 0, 2**32 - 1)

@@ -29,6 +29,9 @@ DEFAULT_KEEP = KeepRatio(1 / 3)
 _BISECTIONS = 60
 # An odd 64-bit constant, so that neighbouring seeds and layers draw unlike numbers.
 _LAYER_STRIDE = 0x9E3779B97F4A7C15
+# Rows that ask at a time when a prompt is ranked, and what their logits may take; the weights take as much again.
+_MOST_ASKING = 64
+_MOST_LOGIT_BYTES = 64 * 2**20
 
 
 def default_prune(positions: PositionPolicy) -> PruneSpec:
@@ -139,7 +142,8 @@ def attention_scores(
 ) -> torch.Tensor:
     """How much attention each visual row gets from the asking rows.
 
-    Softmax over the whole causal sequence in float32, mean over heads, mean over the asking rows.
+    Softmax over the whole causal sequence in float32, mean over heads, mean over the asking rows. A few of these are taken at a
+    time, so that the weights of all of them are never there at once.
 
     Args:
         queries: of the asking rows, [heads, m, head_dim].
@@ -151,11 +155,16 @@ def attention_scores(
         [v], float32; float64 for float64 keys.
     """
     exact = torch.promote_types(keys.dtype, torch.float32)
-    repeated = keys.repeat_interleave(queries.shape[0] // keys.shape[0], dim=0)
-    logits = (queries @ repeated.transpose(1, 2)).to(exact) * scaling  # [heads, m, rows]
-    later = torch.arange(keys.shape[1], device=keys.device)[None] > query_rows[:, None]
-    weights = logits.masked_fill(later, float("-inf")).softmax(dim=-1)
-    return weights.mean(dim=(0, 1))[visual_rows]
+    (heads, asking, _), (kv_heads, rows, _) = queries.shape, keys.shape
+    grouped = queries.unflatten(0, (kv_heads, heads // kv_heads))  # those that share a head of keys
+    places = torch.arange(rows, device=keys.device)
+    total = torch.zeros(rows, dtype=exact, device=keys.device)
+    size = min(_MOST_ASKING, max(1, _MOST_LOGIT_BYTES // (heads * rows * exact.itemsize)))
+    for some in (slice(start, start + size) for start in range(0, asking, size)):
+        logits = (grouped[:, :, some].flatten(1, 2) @ keys.transpose(1, 2)).to(exact).view(heads, -1, rows)
+        later = places > query_rows[some, None]
+        total += logits.mul_(scaling).masked_fill_(later, float("-inf")).softmax(dim=-1).sum(dim=(0, 1))
+    return total[visual_rows] / (heads * asking)
 
 
 def random_scores(count: int, *, seed: int, layer: int) -> torch.Tensor:

@@ -115,10 +115,10 @@ class Scheduler:
         return Step(tuple(pieces), tuple(self._cache.take_copies()))
 
     def advance(self, step: Step) -> None:
-        """The step has run: its rows are held."""
+        """The step has run: the rows of its pieces are held. Whose last row gave a token has rows of numbers throughout."""
         for piece in step.pieces:
             self._queue.served(piece.sequence, piece.rows(0))
-            self._cache.commit(piece.sequence.tables, piece.ends, piece.sequence.rows)
+            self._cache.commit(piece.sequence.tables, piece.ends, piece.sequence.rows, proven=piece.samples)
 
     def broke(self, step: Step) -> None:
         """The step failed, and its requests were removed: `step.copies` may not have been made. Who is left and was to write

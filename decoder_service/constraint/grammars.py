@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from decoder_service.constraint.grammar import Grammar, compile_grammar, field_of
 from decoder_service.constraint.vocabulary import Vocabulary
-from vscan.errors import ResourceExhausted
+from vscan.errors import ResourceExhausted, VScanError
 from vscan.specs import Constraint
 
 _THREADS = 2
@@ -52,6 +52,8 @@ class Grammars:
         except TimeoutError:
             reason = f"{field_of(constraint)}: not compiled within {self._max_compile_ms} ms"
             raise ResourceExhausted(reason, retry_delay_ms=_RETRY_MS) from None
+        except VScanError as error:
+            raise error.copy() from None  # several may wait for the same
 
     def close(self) -> None:
         """Compiles no more; does not wait for what is under way."""

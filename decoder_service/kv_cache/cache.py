@@ -100,11 +100,16 @@ class KvCache:
             self._extend(table, end)
         return True
 
-    def commit(self, tables: Tables, ends: Sequence[int], rows: RowIdentity) -> None:
-        """Rows up to `ends[s]` of segment s are written in all its layers, and at the boundary behind it."""
+    def commit(self, tables: Tables, ends: Sequence[int], rows: RowIdentity, *, proven: bool = True) -> None:
+        """Rows up to `ends[s]` of segment s are written in all its layers, and at the boundary behind it.
+
+        `proven`: they are known to be sound, so that others may find them. Until then nobody does: a row that is NaN may have
+        spoilt those before it in its step, also ones that other prompts begin with.
+        """
         for table, end in zip(tables, ends, strict=True):
             table.rows = end
-            self._link(table, rows)
+            if proven:
+                self._link(table, rows)
 
     def close(self, tables: Tables) -> None:
         """Gives everything back."""

@@ -31,6 +31,11 @@ class Part:
     device: DeviceSequence
 
     @property
+    def name(self) -> str:
+        """Of its sequence."""
+        return self.piece.sequence.name
+
+    @property
     def samplings(self) -> list[SamplingState]:
         """Who draws a token from its last row: the sample itself, or all of the request where the prompt ends."""
         sequence = self.piece.sequence

@@ -11,12 +11,17 @@ from decoder_service.language.base import LanguageModel
 from decoder_service.pruning import attention_scores, choose_survivors, random_scores
 from decoder_service.request import LayerPruning
 from decoder_service.runner.batch import Part
+from decoder_service.runner.faults import not_finite
 from decoder_service.runner.sequence import DeviceSequence
 from vscan.specs import Rater
 
 
 def rank_prompt(part: Part, segment: Segment, model: LanguageModel, storage: KvStorage) -> LayerPruning | None:
-    """Decides what the prompt keeps from `segment` on, once the segment before holds all of it; None if nothing is to do."""
+    """Decides what the prompt keeps from `segment` on, once the segment before holds all of it; None if nothing is to do.
+
+    Raises:
+        InternalError: the scores are no numbers, so that they rank nothing.
+    """
     device, before = part.device, segment.index - 1
     whole = part.piece.ranges[before][1] >= part.piece.sequence.prompt_rows[before]
     if not whole or not device.must_rank(segment.index):
@@ -40,6 +45,8 @@ def _survivors(part: Part, segment: Segment, model: LanguageModel, storage: KvSt
         rows = part.piece.sequence.prompt_rows[segment.index - 1]
         runs = part.piece.sequence.tables[segment.index - 1].runs(0, rows)
         scores = _attention(device, segment, storage.read_boundary(storage.rows(runs)), model)
+        if not scores.isfinite().all():
+            raise not_finite("scores of the prompt's visual tokens")
     return choose_survivors(scores, image_of, keep)
 
 

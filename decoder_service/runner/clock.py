@@ -9,7 +9,7 @@ import torch
 
 
 class DeviceClock:
-    """Marks moments and measures between them. On CUDA read durations after a synchronisation only."""
+    """Marks moments and measures between them."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -23,5 +23,8 @@ class DeviceClock:
         return event
 
     def ms_between(self, start: Any, end: Any) -> float:
-        """Milliseconds from one mark to a later one."""
-        return float(start.elapsed_time(end)) if self._cuda else (end - start) * 1000.0
+        """Milliseconds from one mark to a later one. On CUDA it waits until the device is there."""
+        if not self._cuda:
+            return float((end - start) * 1000.0)
+        end.synchronize()
+        return float(start.elapsed_time(end))

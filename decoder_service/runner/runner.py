@@ -18,16 +18,15 @@ from decoder_service.runner.batch import Batch, Part
 from decoder_service.runner.boundary import rank_prompt
 from decoder_service.runner.clock import DeviceClock
 from decoder_service.runner.decode_graph import DecodeGraphs
+from decoder_service.runner.faults import fault_of, run_apart
 from decoder_service.runner.sampler import Sampler
 from decoder_service.runner.sequence import DeviceSequence
 from decoder_service.sequence import Piece
-from vscan.errors import ResourceExhausted
 
-_MEMORY_RETRY_MS = 1000
-
-
-class DeviceLost(Exception):
-    """The accelerator does not come back within this process."""
+# Who was ranked in a step, what it kept, and the moments around that.
+_Ranking = tuple[str, LayerPruning, Any, Any]
+# What came of a sequence in a step: its tokens, or what failed.
+_Outcome = tuple[SampledToken, ...] | Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +43,13 @@ class SequenceOutput:
     """One sequence's part of a step's outcome.
 
     `tokens` is empty while its prompt has not run whole; then there is one for each sample that it stands for, later one.
+    `fault`: what failed for this sequence alone; then its rows are not held.
     """
 
     request_id: str
     tokens: tuple[SampledToken, ...]
     pruned: tuple[PruneReport, ...] = ()
+    fault: Exception | None = None
 
 
 class Runner:
@@ -74,52 +75,61 @@ class Runner:
         """Forgets a request that has ended."""
         self._sequences.pop(request_id, None)
 
+    @torch.inference_mode()
     def run(self, pieces: Sequence[Piece], copies: Sequence[Copy] = ()) -> list[SequenceOutput]:
-        """One packed step, after `copies`.
-
-        After an exception the rows of the pieces are not held.
+        """One packed step, after `copies`. What fails for a sequence is in its output, and changes nothing for the others.
 
         Raises:
-            ResourceExhausted: the device is out of memory.
             DeviceLost: the device is gone for good.
+            Exception: the copies failed; the rows of the pieces are not held.
         """
-        try:
-            return self._run([Part(piece, self._device(piece.sequence.request)) for piece in pieces], copies)
-        except torch.OutOfMemoryError as error:
-            raise ResourceExhausted("the device is out of memory", retry_delay_ms=_MEMORY_RETRY_MS) from error
-        except torch.AcceleratorError as error:
-            raise DeviceLost(str(error)) from error
-
-    @torch.inference_mode()
-    def _run(self, parts: Sequence[Part], copies: Sequence[Copy]) -> list[SequenceOutput]:
-        started, ranked = self._clock.mark(), []
+        started = self._clock.mark()
         self._storage.copy(copies)
-        if self._graphs.serve(parts):
-            logits: torch.Tensor | None = self._graphs.logits(parts)
-        else:
-            for segment in self.layout.segments:
-                ranked += self._rank(parts, segment)
-                hidden = self._walk(parts, segment)
-            logits = None if hidden is None else self.model.logits(hidden)
-        tokens = self._sample(logits, parts)
-        pruned: dict[str, list[PruneReport]] = {}
-        for name, pruning, low, high in ranked:  # read only now: sampling has waited for the device
-            report = PruneReport(pruning, self._clock.ms_between(started, low), self._clock.ms_between(low, high))
-            pruned.setdefault(name, []).append(report)
-        return [
-            SequenceOutput(part.device.request.request_id, own, tuple(pruned.get(part.device.request.request_id, ())))
-            for part, own in zip(parts, tokens, strict=True)
-        ]
+        parts, outcomes = self._parts(pieces)
+        ranked: list[_Ranking] = []
+        for some, done in run_apart(self._attempt, parts):
+            if isinstance(done, Exception):
+                outcomes |= {part.name: done for part in some}
+            else:
+                outcomes |= done.outcomes
+                ranked += done.ranked
+        reports = self._reports(ranked, started)  # durations are read only now: sampling has waited for the device
+        return [_output(piece, outcomes, reports) for piece in pieces]
 
-    def _rank(self, parts: Sequence[Part], segment: Segment) -> list[tuple[str, LayerPruning, Any, Any]]:
-        """Whose prompt was ranked before `segment`, what it kept, and the moments around that."""
-        ranked = []
-        for part in parts if segment.index else ():
-            before = self._clock.mark()
+    def _parts(self, pieces: Sequence[Piece]) -> tuple[list[Part], dict[str, _Outcome]]:
+        """What can run, and why others cannot."""
+        parts: list[Part] = []
+        failed: dict[str, _Outcome] = {}
+        for piece in pieces:
+            try:
+                parts.append(Part(piece, self._device(piece.sequence.request)))
+            except Exception as error:
+                failed[piece.sequence.name] = fault_of(error)
+        return parts, failed
+
+    def _attempt(self, parts: Sequence[Part]) -> _Attempt:
+        """The packed step of `parts`; after an exception it can be run again."""
+        if self._graphs.serve(parts):
+            return _Attempt(self._sample(self._graphs.logits(parts), parts), [])
+        ranked: list[_Ranking] = []
+        failed: dict[str, _Outcome] = {}
+        for segment in self.layout.segments:
+            for part in parts if segment.index else ():
+                self._rank(part, segment, ranked, failed)
+            parts = [part for part in parts if part.name not in failed]
+            hidden = self._walk(parts, segment)
+        return _Attempt(failed | self._sample(None if hidden is None else self.model.logits(hidden), parts), ranked)
+
+    def _rank(self, part: Part, segment: Segment, ranked: list[_Ranking], failed: dict[str, _Outcome]) -> None:
+        """Ranks the part's prompt before `segment`, if it is to be."""
+        before = self._clock.mark()
+        try:
             pruning = rank_prompt(part, segment, self.model, self._storage)
-            if pruning is not None:
-                ranked.append((part.device.request.request_id, pruning, before, self._clock.mark()))
-        return ranked
+        except Exception as error:
+            failed[part.name] = fault_of(error)
+            return
+        if pruning is not None:
+            ranked.append((part.name, pruning, before, self._clock.mark()))
 
     def _walk(self, parts: Sequence[Part], segment: Segment) -> torch.Tensor | None:
         """Runs the parts' rows of a segment, which wait at the boundary before it, and leaves them at the one behind it.
@@ -135,19 +145,48 @@ class Runner:
             self._storage.write_boundary(batch.plan.written_rows(), hidden)
         return hidden
 
-    def _sample(self, logits: torch.Tensor | None, parts: Sequence[Part]) -> list[tuple[SampledToken, ...]]:
-        """The tokens of each part. Samples of one request draw their first ones from the same row of `logits`."""
-        states = [part.samplings if part.piece.samples else [] for part in parts]
-        drawing = [own for own in states if own]
+    def _sample(self, logits: torch.Tensor | None, parts: Sequence[Part]) -> dict[str, _Outcome]:
+        """Samples of one request draw their first tokens from the same row of `logits`."""
+        drawing = [part for part in parts if part.piece.samples]
         if logits is None or not drawing:
-            return [()] * len(parts)
-        rows = [row for row, own in enumerate(drawing) for _ in own]
+            return {}
+        rows = [row for row, part in enumerate(drawing) for _ in part.samplings]
         if len(rows) > len(drawing):
             logits = logits[rows]
-        tokens = iter(self._sampler.sample(logits, [state for own in drawing for state in own]))
-        return [tuple(islice(tokens, len(own))) for own in states]
+        drawn = iter(self._sampler.sample(logits, [state for part in drawing for state in part.samplings]))
+        return {part.name: _all_or_fault(list(islice(drawn, len(part.samplings)))) for part in drawing}
+
+    def _reports(self, ranked: Sequence[_Ranking], started: Any) -> dict[str, list[PruneReport]]:
+        reports: dict[str, list[PruneReport]] = {}
+        for name, pruning, low, high in ranked:
+            report = PruneReport(pruning, self._clock.ms_between(started, low), self._clock.ms_between(low, high))
+            reports.setdefault(name, []).append(report)
+        return reports
 
     def _device(self, request: EngineRequest) -> DeviceSequence:
         if request.request_id not in self._sequences:
             self._sequences[request.request_id] = DeviceSequence(request, self.layout.segments, self.model)
         return self._sequences[request.request_id]
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What came of those that ran together, by name; who is missing runs on."""
+
+    outcomes: dict[str, _Outcome]
+    ranked: list[_Ranking]
+
+
+def _all_or_fault(drawn: Sequence[SampledToken | Exception]) -> _Outcome:
+    """What fails for one sample fails for all that stand for the sequence."""
+    tokens = tuple(each for each in drawn if not isinstance(each, Exception))
+    faults = [each for each in drawn if isinstance(each, Exception)]
+    return faults[0] if faults else tokens
+
+
+def _output(piece: Piece, outcomes: dict[str, _Outcome], reports: dict[str, list[PruneReport]]) -> SequenceOutput:
+    sequence = piece.sequence
+    outcome = outcomes.get(sequence.name, ())
+    if isinstance(outcome, Exception):
+        return SequenceOutput(sequence.request_id, (), fault=outcome)
+    return SequenceOutput(sequence.request_id, outcome, tuple(reports.get(sequence.name, ())))

@@ -15,8 +15,14 @@ import torch
 from decoder_service.constraint.vocabulary import TokenMask
 from decoder_service.request import SampledToken
 from decoder_service.runner.drawing import Drawing
+from decoder_service.runner.faults import not_finite
 from decoder_service.runner.penalties import Penalties
 from decoder_service.runner.sampling_state import SamplingState
+from vscan.errors import InternalError
+
+# What a row has instead of a token; read back with the tokens, so that looking costs no wait of its own.
+_NO_NUMBERS = -1  # the model's logits are not finite
+_NONE_LEFT = -2  # all tokens are ruled out
 
 
 class Sampler:
@@ -26,21 +32,20 @@ class Sampler:
         self._states: list[SamplingState] = []
         self._plan: _Plan | None = None  # of `_states`: made anew only when other sequences are in the step
 
-    def sample(self, logits: torch.Tensor, states: Sequence[SamplingState]) -> list[SampledToken]:
-        """One token for each row of `logits` [rows, vocabulary], and on with each row's state.
+    def sample(self, logits: torch.Tensor, states: Sequence[SamplingState]) -> list[SampledToken | Exception]:
+        """One token for each row of `logits` [rows, vocabulary], and on with each row's state; or what failed for a row.
 
-        Log-probabilities are of the model's own distribution: of `logits` as they are.
+        Log-probabilities are of the model's own distribution: of `logits` as they are. No state goes on before all of that is
+        read, so that after an exception the same can be done again.
         """
         plan = self._plan_for(list(states), logits)
-        chosen = logits.argmax(dim=-1)
+        chosen = largest(logits, otherwise=_NO_NUMBERS)
         if plan.special:
-            chosen[plan.rows] = plan.choose(logits[plan.rows].double())
+            chosen[plan.rows] = torch.where(chosen[plan.rows] < 0, _NO_NUMBERS, plan.choose(logits[plan.rows].double()))
         tokens = [SampledToken(token) for token in chosen.tolist()]
-        for row, state in zip(plan.special, plan.special_states, strict=True):
-            state.take(tokens[row].token_id)
-            if state.walk is not None:
-                tokens[row] = replace(tokens[row], complete=state.walk.complete, problem=state.walk.problem)
-        return plan.logprobs.add_to(tokens, logits) if plan.logprobs else tokens
+        if plan.logprobs:
+            tokens = plan.logprobs.add_to(tokens, logits, chosen)
+        return [_taken(token, state) for token, state in zip(tokens, states, strict=True)]
 
     def _plan_for(self, states: list[SamplingState], logits: torch.Tensor) -> _Plan:
         if self._plan is None or states != self._states:
@@ -54,7 +59,7 @@ class _Plan:
     def __init__(self, states: Sequence[SamplingState], logits: torch.Tensor) -> None:
         device, vocabulary = logits.device, logits.shape[-1]
         self.special = [row for row, state in enumerate(states) if not state.plain]
-        self.special_states = special = [states[row] for row in self.special]
+        special = [states[row] for row in self.special]
         self.rows = _places(self.special, device)
         self._walks = [state.walk for state in special if state.walk is not None]
         self._constrained = _places([place for place, state in enumerate(special) if state.walk is not None], device)
@@ -69,16 +74,17 @@ class _Plan:
         self.logprobs = _Logprobs.of(states, device)
 
     def choose(self, logits: torch.Tensor) -> torch.Tensor:
-        """The tokens of the special rows; `logits` are theirs, and are overwritten."""
+        """The tokens of the special rows, negative where there is none; `logits` are theirs, and are overwritten."""
         if self._walks:
             allowed = unpack_masks([walk.mask for walk in self._walks], logits.shape[-1], logits.device)
             logits[self._constrained] = logits[self._constrained].masked_fill(~allowed, -torch.inf)
         if self._penalties:
             self._penalties.apply(logits, self._penalised)
-        chosen = logits.argmax(dim=-1)
+        chosen = largest(logits, otherwise=_NONE_LEFT)
         if self._drawing:
             numbers = [state.next_number() for state in self._drawing_states]
-            chosen[self._drawn] = self._drawing.draw(logits[self._drawn], numbers)
+            drawn = self._drawing.draw(logits[self._drawn], numbers)
+            chosen[self._drawn] = torch.where(chosen[self._drawn] < 0, _NONE_LEFT, drawn)
         return chosen
 
 
@@ -94,10 +100,9 @@ class _Logprobs:
         counts = {row: state.sampling.logprobs for row, state in enumerate(states) if state.sampling.logprobs}
         return cls(counts, device) if counts else None
 
-    def add_to(self, tokens: list[SampledToken], logits: torch.Tensor) -> list[SampledToken]:
+    def add_to(self, tokens: list[SampledToken], logits: torch.Tensor, chosen: torch.Tensor) -> list[SampledToken]:
         own = logits[self._rows].to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
-        chosen = torch.tensor([tokens[row].token_id for row in self._counts], device=logits.device)
-        of_chosen = own.gather(-1, chosen[:, None])[:, 0].tolist()
+        of_chosen = own.gather(-1, chosen[self._rows, None].clamp(min=0))[:, 0].tolist()
         values, ids = own.topk(min(max(self._counts.values()), own.shape[-1]))
         for (row, count), logprob, top_ids, top in zip(
             self._counts.items(), of_chosen, ids.tolist(), values.tolist(), strict=True
@@ -105,6 +110,34 @@ class _Logprobs:
             pairs = tuple(zip(top_ids[:count], top[:count], strict=True))
             tokens[row] = replace(tokens[row], logprob=logprob, top=pairs)
         return tokens
+
+
+def largest(logits: torch.Tensor, *, otherwise: int) -> torch.Tensor:
+    """The largest of each row of `logits` [rows, vocabulary]: [rows], int64; `otherwise` where that is no finite number.
+
+    1 3 2        1          of several NaN, or without one of several infinities, the first is the largest:
+    1 NaN inf    otherwise  so one look at the largest tells of all
+    -inf 2 -1    1          what is ruled out is no fault
+    """
+    chosen = logits.argmax(dim=-1, keepdim=True)
+    return torch.where(logits.gather(-1, chosen).isfinite(), chosen, otherwise)[:, 0]
+
+
+def _taken(token: SampledToken, state: SamplingState) -> SampledToken | Exception:
+    """The state goes on by its token, if it has one."""
+    if token.token_id == _NO_NUMBERS:
+        return not_finite("logits")
+    if token.token_id == _NONE_LEFT:
+        return InternalError("no token can follow: the model rules out all that this request allows")
+    if state.plain:
+        return token
+    try:
+        state.take(token.token_id)
+    except Exception as error:  # this row's own
+        return error
+    if state.walk is None:
+        return token
+    return replace(token, complete=state.walk.complete, problem=state.walk.problem)
 
 
 def unpack_masks(masks: Sequence[TokenMask], vocabulary: int, device: torch.device) -> torch.Tensor:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from decoder_service.kv_cache.segments import Segment
-from decoder_service.language.base import LanguageModel
+from decoder_service.language.base import LanguageModel, Positions
 from decoder_service.request import EngineRequest, LayerPruning
 from decoder_service.runner.sampling_state import SamplingState
 from vscan.specs import PositionPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What rankings have decided so far."""
+
+    alive: torch.Tensor
+    positions: Sequence[Positions]
+    sources: Sequence[list[int] | None]
+    to_rank: frozenset[int]
 
 
 class DeviceSequence:
@@ -27,7 +38,6 @@ class DeviceSequence:
         self.request = request
         self.samplings = [SamplingState(request, sample) for sample in range(request.sampling.n)]
         self.prompt = PromptRows(request)
-        self.pruning: list[LayerPruning] = []
         self.positions = [model.prompt_positions(request.prompt)] * len(segments)
         self.sources: list[list[int] | None] = [None] * len(segments)
         self._to_rank = {segment.index for segment in segments if segment.first_layer in request.pruning.layers}
@@ -47,8 +57,21 @@ class DeviceSequence:
         self.positions[segment:] = [positions] * (len(self.positions) - segment)
         self.sources[segment] = rows.tolist()
         self._to_rank.remove(segment)
-        self.pruning.append(LayerPruning(layer, before, self.prompt.survivors()))
-        return self.pruning[-1]
+        return LayerPruning(layer, before, self.prompt.survivors())
+
+    def decided(self) -> Decided | None:
+        """For `take_back`, before a step that may fail; None if nothing is left to decide."""
+        if not self._to_rank:
+            return None
+        return Decided(self.prompt.alive, tuple(self.positions), tuple(self.sources), frozenset(self._to_rank))
+
+    def take_back(self, before: Decided | None) -> None:
+        """Undoes what was decided since then: a step that failed is run again, its rankings too."""
+        if before is None:
+            return
+        self.prompt.alive = before.alive
+        self.positions, self.sources = list(before.positions), list(before.sources)
+        self._to_rank = set(before.to_rank)
 
     def places(self, segment: int, start: int, end: int, model: LanguageModel) -> torch.Tensor:
         """Positions of rows `start` to `end` of a segment, those after the prompt being generated."""

@@ -21,15 +21,22 @@ def state(*, prompt: Prompt | None = None, grammar: Grammar | None = None, **fie
     return SamplingState(request)
 
 
+def tokens(sampled: Sequence[SampledToken | Exception]) -> list[SampledToken]:
+    """Of rows none of which failed."""
+    failed = [one for one in sampled if isinstance(one, Exception)]
+    assert not failed
+    return [one for one in sampled if isinstance(one, SampledToken)]
+
+
 def sample(logits: torch.Tensor, *states: SamplingState) -> list[SampledToken]:
     """By a sampler that has seen nothing before."""
-    return Sampler().sample(logits, states)
+    return tokens(Sampler().sample(logits, states))
 
 
 def draws(count: int, logits: torch.Tensor, **fields: Any) -> list[int]:
     """So many steps of one request, each with the same logits."""
     own, sampler = state(**fields), Sampler()
-    return [sampler.sample(logits[None], [own])[0].token_id for _ in range(count)]
+    return [tokens(sampler.sample(logits[None], [own]))[0].token_id for _ in range(count)]
 
 
 def ids_of(tokens: Sequence[SampledToken]) -> list[int]:

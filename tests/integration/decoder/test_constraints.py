@@ -124,7 +124,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "too complex": ({"regex": "(a{1000}){1000}"}, "sampling.regex", "too many expressions"),
     "too long": ({"regex": "a" * 16_385}, "sampling.regex", "16,385 characters, limit 1 to 16,384"),
     "min_p NaN": ({"min_p": float("nan")}, "sampling.min_p", "nan, limit 0 to 1"),
-    "repetition 0": ({"repetition_penalty": 0}, "sampling.repetition_penalty", "0, limit over 0 to 2"),
+    "repetition 0": ({"repetition_penalty": 0}, "sampling.repetition_penalty", "0, limit 0.01 to 2"),
     "presence 9": ({"presence_penalty": 9}, "sampling.presence_penalty", "9, limit -2 to 2"),
     "frequency NaN": ({"frequency_penalty": float("nan")}, "sampling.frequency_penalty", "nan, limit -2 to 2"),
     "no token": ({"stop_token_ids": [1, 320]}, "sampling.stop_token_ids[1]", "320, limit 0 to 319"),

@@ -11,7 +11,8 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from decoder_service.runner.runner import DeviceLost, Runner
+from decoder_service.runner.faults import DeviceLost
+from decoder_service.runner.runner import Runner
 from decoder_service.wiring import RunningDecoder, serve
 from tests.support.asking import PICTURE, ask, chat, decoder_stub, refusal
 from tests.support.decoder import decoder_settings

@@ -25,7 +25,8 @@ from decoder_service.request import (
     Pruning,
     Result,
 )
-from decoder_service.runner.runner import DeviceLost, Runner, SequenceOutput
+from decoder_service.runner.faults import DeviceLost
+from decoder_service.runner.runner import Runner, SequenceOutput
 from decoder_service.sequence import Piece
 from tests.support.engines import ids_of, make_engine, make_runner, run_all, text_of
 from tests.support.language_models import ask, lay_out, random_image, random_language

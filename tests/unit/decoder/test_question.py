@@ -204,9 +204,10 @@ REFUSED: dict[str, tuple[pb.GenerateRequest, str]] = {
     "many logprobs": (sampled(logprobs=6), "sampling.logprobs: 6, limit 0 to 5"),
     "min_p 1.1": (sampled(min_p=1.1), "sampling.min_p: 1.1, limit 0 to 1"),
     "min_p NaN": (sampled(min_p=float("nan")), "sampling.min_p: nan, limit 0 to 1"),
-    "repetition 0": (sampled(repetition_penalty=0), "sampling.repetition_penalty: 0, limit over 0 to 2"),
-    "repetition NaN": (sampled(repetition_penalty=float("nan")), "sampling.repetition_penalty: nan, limit over 0 to 2"),
-    "repetition 2.5": (sampled(repetition_penalty=2.5), "sampling.repetition_penalty: 2.5, limit over 0 to 2"),
+    "repetition 0": (sampled(repetition_penalty=0), "sampling.repetition_penalty: 0, limit 0.01 to 2"),
+    "repetition NaN": (sampled(repetition_penalty=float("nan")), "sampling.repetition_penalty: nan, limit 0.01 to 2"),
+    "repetition 2.5": (sampled(repetition_penalty=2.5), "sampling.repetition_penalty: 2.5, limit 0.01 to 2"),
+    "repetition 1e-310": (sampled(repetition_penalty=1e-310), "sampling.repetition_penalty: 1e-310, limit 0.01 to 2"),
     "presence 3": (sampled(presence_penalty=3), "sampling.presence_penalty: 3, limit -2 to 2"),
     "presence NaN": (sampled(presence_penalty=float("nan")), "sampling.presence_penalty: nan, limit -2 to 2"),
     "frequency -3": (sampled(frequency_penalty=-3), "sampling.frequency_penalty: -3, limit -2 to 2"),
@@ -258,7 +259,7 @@ def test_the_edges_of_the_limits_are_taken() -> None:
     read(sampled(temperature=0, max_new_tokens=1, logprobs=0, n=4))
     assert [read(urgent(priority)).priority for priority in (-100, 0, 100)] == [-100, 0, 100]
     read(sampled(min_p=0, repetition_penalty=2, presence_penalty=-2, frequency_penalty=2, stop_token_ids=[0, 1, 2**32 - 1]))
-    read(sampled(min_p=1, repetition_penalty=1e-9, presence_penalty=2, frequency_penalty=-2, regex="a" * 30))
+    read(sampled(min_p=1, repetition_penalty=0.01, presence_penalty=2, frequency_penalty=-2, regex="a" * 30))
 
 
 def test_a_prompt_must_leave_room_for_its_answer() -> None:

@@ -89,6 +89,15 @@ async def test_what_cannot_be_compiled_is_refused_each_time(make: Any, compiler:
     assert len(compiler.asked) == 2
 
 
+async def test_who_waits_for_the_same_is_refused_by_an_error_of_their_own(make: Any, compiler: Compiler) -> None:
+    grammars = make()
+    asked = [grammars.get(JsonSchema("{"), tenant="t") for _ in range(3)]
+    errors = await asyncio.gather(*asked, return_exceptions=True)
+    assert len(compiler.asked) == 1
+    assert [type(error) for error in errors] == [InvalidArgument] * 3
+    assert len({id(error) for error in errors}) == 3
+
+
 async def test_what_takes_too_long_is_found_made_later(make: Any, compiler: Compiler) -> None:
     grammars = make(max_compile_ms=1)
     compiler.go_on.clear()

@@ -12,7 +12,7 @@ from transformers import RepetitionPenaltyLogitsProcessor
 from decoder_service.request import ImageSpan, Prompt, Sampling
 from decoder_service.runner.penalties import Penalties, SeenTokens
 from decoder_service.runner.sampler import Sampler
-from tests.support.sampling import sample, state
+from tests.support.sampling import ids_of, sample, state, tokens
 
 VOCABULARY = 12
 IDS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=9)
@@ -66,7 +66,7 @@ def test_visual_rows_never_count() -> None:
 def greedy(steps: int, **fields: Any) -> list[int]:
     own, sampler = state(**fields), Sampler()
     logits = torch.tensor([[0.0, 2.0, 1.5, 1.0]])
-    return [sampler.sample(logits, [own])[0].token_id for _ in range(steps)]
+    return [tokens(sampler.sample(logits, [own]))[0].token_id for _ in range(steps)]
 
 
 def test_a_greedy_answer_is_penalised_too() -> None:
@@ -80,7 +80,7 @@ def test_rows_have_penalties_of_their_own() -> None:
     logits = torch.tensor([0.0, 2.0, 1.5, 1.0]).expand(4, -1)
     states = [state(), state(repetition_penalty=2.0, prompt=Prompt((1,))), state(presence_penalty=2.0), state(logprobs=1)]
     sampler = Sampler()
-    steps = [[token.token_id for token in sampler.sample(logits, states)] for _ in range(2)]
+    steps = [ids_of(tokens(sampler.sample(logits, states))) for _ in range(2)]
     assert steps == [[1, 2, 1, 1], [1, 1, 2, 1]]
 
 

@@ -12,10 +12,13 @@ import torch
 from decoder_service.constraint.grammar import compile_grammar
 from decoder_service.constraint.vocabulary import make_vocabulary
 from decoder_service.language.tokens import SpecialTokens
+from decoder_service.limits import MAX_PENALTY, MAX_REPETITION_PENALTY, MAX_TEMPERATURE, MIN_REPETITION_PENALTY
 from decoder_service.request import Prompt
 from decoder_service.runner.sampler import Sampler
 from tests.support import tokenizers as kinds
 from tests.support.sampling import draws, ids_of, sample, state
+from tests.support.sampling import tokens as tokens_of
+from vscan.errors import InternalError
 from vscan.specs import Regex
 
 LOGITS = torch.tensor([1.0, 3.0, 2.0, -1.0, 0.5])
@@ -139,7 +142,7 @@ def test_a_constraint_masks_what_may_not_come() -> None:
         states = {"greedy": greedy, "drawn": drawn}
         running = {name: own for name, own in states.items() if own.walk and not own.walk.complete}
         logits = torch.randn(1 + len(running), core.get_vocab_size() + 40)  # a head wider than the tokenizer
-        tokens = sampler.sample(logits, [free, *running.values()])
+        tokens = tokens_of(sampler.sample(logits, [free, *running.values()]))
         assert tokens[0].token_id == int(logits[0].argmax())
         assert not tokens[0].complete
         for name, token in zip(running, tokens[1:], strict=True):
@@ -147,3 +150,55 @@ def test_a_constraint_masks_what_may_not_come() -> None:
             assert token.complete == (core.decode(made[name]) in ("yes", "no"))
     assert core.decode(made["greedy"]) in ("yes", "no")
     assert core.decode(made["drawn"]) in ("yes", "no")
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.9, "top_k": 3}, {"presence_penalty": 1.0}]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_row_without_numbers_has_no_token_and_changes_no_other(fields: dict[str, Any], value: float) -> None:
+    company = [state(), state(temperature=1.5, seed=3, logprobs=2), state(repetition_penalty=1.3, logprobs=1), state(top_k=2)]
+    broken = LOGITS.clone()
+    broken[2] = value
+    victim = state(logprobs=2, **fields)
+    before = victim.next_number()
+    found = Sampler().sample(torch.stack([LOGITS, -LOGITS, broken, LOGITS / 2, LOGITS]), [*company[:2], victim, *company[2:]])
+    assert isinstance(found[2], InternalError)
+    assert victim.next_number() == before
+    again = [state(), state(temperature=1.5, seed=3, logprobs=2), state(repetition_penalty=1.3, logprobs=1), state(top_k=2)]
+    assert found[:2] + found[3:] == Sampler().sample(torch.stack([LOGITS, -LOGITS, LOGITS / 2, LOGITS]), again)
+
+
+def test_what_the_model_rules_out_is_no_fault() -> None:
+    logits = torch.tensor([-torch.inf, 1.0, -torch.inf])
+    assert ids_of(sample(logits.expand(2, -1), state(), state(temperature=1.0))) == [1, 1]
+    [nothing] = Sampler().sample(torch.full((1, 3), -torch.inf), [state()])
+    assert isinstance(nothing, InternalError)
+
+
+def extremes() -> list[dict[str, Any]]:
+    """Each field at the ends of what a request may ask for, alone and all together."""
+    ends: dict[str, tuple[float, float]] = {
+        "temperature": (5e-324, MAX_TEMPERATURE),
+        "top_p": (5e-324, 1.0),
+        "min_p": (5e-324, 1.0),
+        "repetition_penalty": (MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY),
+        "presence_penalty": (-MAX_PENALTY, MAX_PENALTY),
+        "frequency_penalty": (-MAX_PENALTY, MAX_PENALTY),
+        "top_k": (1, 2**32 - 1),
+    }
+    alone = [{name: value, "temperature": 1.0} | {name: value} for name, both in ends.items() for value in both]
+    return alone + [{name: both[side] for name, both in ends.items()} for side in (0, 1)]
+
+
+@pytest.mark.parametrize("fields", extremes())
+def test_no_field_takes_the_numbers_from_a_row(fields: dict[str, Any]) -> None:
+    """Whatever the logits are, as long as they are finite: also those that are as large as there are."""
+    prompt = Prompt((0, 1, 2))
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        most = torch.finfo(dtype).max
+        for logits in ([1.0, 3.0, 2.0, -1.0], [most, -most, most / 2, 0.0], [-most, -most, -most, -torch.inf], [0.0] * 4):
+            own, sampler = state(prompt=prompt, **fields), Sampler()
+            for _ in range(4):
+                [token] = tokens_of(sampler.sample(torch.tensor([logits], dtype=dtype), [own]))
+                assert logits[token.token_id] > -torch.inf

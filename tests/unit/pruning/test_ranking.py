@@ -1,9 +1,11 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from decoder_service.pruning import attention_scores, choose_survivors, random_scores
 
@@ -56,6 +58,41 @@ def test_scores_equal_the_softmax_written_out(heads: int, kv_heads: int) -> None
 
     scores = attention_scores(queries, keys, query_rows=torch.tensor(asking), visual_rows=torch.tensor(visual), scaling=0.5)
     torch.testing.assert_close(scores, expected[visual])
+
+
+class Largest(TorchDispatchMode):
+    """The most bytes that a tensor made under it takes, beside those that are given."""
+
+    def __init__(self, *given: torch.Tensor) -> None:
+        super().__init__()
+        self.most_bytes = 0
+        self._given = {tensor.untyped_storage().data_ptr() for tensor in given}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.untyped_storage().data_ptr() not in self._given:
+            self.most_bytes = max(self.most_bytes, made.untyped_storage().nbytes())
+        return made
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(8, 8), (8, 1)])
+def test_many_rows_ask_in_little_memory(heads: int, kv_heads: int) -> None:
+    """The weights of all asking rows would take 80 MiB, and keys repeated for all heads 20."""
+    rows, width, asking = 1610, 400, torch.arange(10, 1610)
+    generator = torch.Generator().manual_seed(heads * kv_heads)
+    queries = torch.randn((heads, len(asking), width), generator=generator)
+    keys = torch.randn((kv_heads, rows, width), generator=generator)
+    visual = torch.arange(5, 10)
+    with Largest(queries, keys) as largest:
+        scores = attention_scores(queries, keys, query_rows=asking, visual_rows=visual, scaling=0.05)
+    assert largest.most_bytes <= 4 * heads * rows * 64
+    some = [
+        attention_scores(queries[:, low : low + 7], keys, query_rows=asking[low : low + 7], visual_rows=visual, scaling=0.05)
+        * 7
+        for low in range(0, len(asking) - 4, 7)
+    ]
+    last = attention_scores(queries[:, -4:], keys, query_rows=asking[-4:], visual_rows=visual, scaling=0.05) * 4
+    torch.testing.assert_close(scores, (torch.stack(some).sum(dim=0) + last) / len(asking))
 
 
 def test_scores_of_half_precision_are_computed_in_float32() -> None:
