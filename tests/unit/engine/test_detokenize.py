@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders
+from tokenizers import AddedToken, Tokenizer, decoders
 
-from decoder_service.detokenize import StopFilter, TextStream, read_decoder
+from decoder_service.detokenize import CheckpointDecoder, StopFilter, TextStream, read_decoder
 from tests.support import tokenizers as kinds
 from tests.support.language_models import PARITY
 from vscan.errors import CheckpointError
@@ -86,6 +86,88 @@ def test_a_character_cut_off_by_the_end_is_left_out(name: str) -> None:
     tokenizer = TOKENIZERS[name]()
     whole = tokenizer.encode("a🙂", add_special_tokens=False).ids
     assert "".join(streamed(tokenizer, whole[:-1])) == "a"
+
+
+class Counting:
+    """A decoder that counts the ids it is given."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self.ids = 0
+
+    def __call__(self, ids: Sequence[int]) -> str:
+        self.ids += len(ids)
+        return self._decode(ids)
+
+
+@pytest.mark.parametrize("name", ["byte_level", "byte_fallback"])
+@pytest.mark.parametrize("kind", ["no text", "lone bytes", "text"])
+def test_no_answer_costs_more_for_each_token_the_longer_it_is(name: str, kind: str) -> None:
+    tokenizer = TOKENIZERS[name]()
+    first = tokenizer.encode("🙂", add_special_tokens=False).ids
+    more = {"no text": [tokenizer.token_to_id("</s>")], "lone bytes": first[-4:-3], "text": first[-4:]}[kind]
+    ids = tokenizer.encode("is there 🙂", add_special_tokens=False).ids + more * 1000
+    decode = Counting(lambda some: decoded(tokenizer, some))
+    stream = TextStream(decode)
+    pieces = [*(stream.push(token) for token in ids), stream.flush()]
+    assert "".join(pieces).startswith("is there 🙂")
+    assert decode.ids <= 12 * len(ids)
+
+
+@pytest.mark.parametrize("name", ["byte_level", "byte_fallback"])
+def test_bytes_that_become_no_character_are_given_up_and_text_goes_on(name: str) -> None:
+    tokenizer = TOKENIZERS[name]()
+    byte, text = (
+        tokenizer.encode("🙂", add_special_tokens=False).ids[-4],
+        tokenizer.encode(" is there", add_special_tokens=False),
+    )
+    pieces = streamed(tokenizer, [*text.ids, *[byte] * 20, *text.ids])
+    joined = "".join(pieces)
+    assert joined.startswith(decoded(tokenizer, text.ids) + "\ufffd" * 20)
+    assert joined.replace("\ufffd", "") == decoded(tokenizer, [*text.ids, *text.ids])
+    assert max(map(len, pieces)) <= 12  # they came on the way
+
+
+def of_bytes(cut: int) -> tuple[Callable[[Sequence[int]], str], Callable[[str], list[int]]]:
+    """A decoder of tokens that are so many bytes, wherever characters end, and how a text is written with it."""
+    vocabulary: list[bytes] = []
+
+    def decode(ids: Sequence[int]) -> str:
+        return b"".join(vocabulary[token] for token in ids).decode(errors="replace")
+
+    def encode(text: str) -> list[int]:
+        data = text.encode()
+        vocabulary[:] = [data[low : low + cut] for low in range(0, len(data), cut)]
+        return list(range(len(vocabulary)))
+
+    return decode, encode
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("text", ["世界" * 100, "é" * 200 + "a", "a" + "é" * 200, "🙂" * 100, "a🙂bé世" * 50])
+def test_tokens_that_end_within_characters_lose_none(cut: int, text: str) -> None:
+    plain, encode = of_bytes(cut)
+    ids, decode = encode(text), Counting(plain)
+    stream = TextStream(decode)
+    pieces = [stream.push(token) for token in ids]
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert "".join(pieces) + stream.flush() == text
+    assert decode.ids <= 30 * len(ids)
+
+
+@pytest.mark.parametrize("name", ["byte_level", "byte_fallback"])
+def test_a_replacement_character_that_the_answer_says_itself_stays_at_its_end(name: str) -> None:
+    tokenizer = TOKENIZERS[name]()
+    spelling = {"byte_level": "ï¿½", "byte_fallback": "\ufffd"}[name]
+    tokenizer.add_tokens([AddedToken(spelling, normalized=False)] if name == "byte_fallback" else [spelling])
+    said, byte = tokenizer.token_to_id(spelling), tokenizer.encode("🙂", add_special_tokens=False).ids[-4]
+    ids = tokenizer.encode("a", add_special_tokens=False).ids
+    decode = CheckpointDecoder(tokenizer)
+    assert decode([said]) == "\ufffd"
+    for tail, left in (([said], 1), ([byte], 0), ([said, byte], 1), ([said, said], 2)):
+        stream = TextStream(decode)
+        text = "".join([*(stream.push(token) for token in [*ids, *tail]), stream.flush()])
+        assert text == "a" + "\ufffd" * left
 
 
 def test_control_tokens_have_no_text(tokenizer: Tokenizer) -> None:
