@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decoder_service.fair_queue import FairQueue
+from decoder_service.followers import Followers
 from decoder_service.kv_cache.cache import Copy, KvCache
 from decoder_service.request import State
 from decoder_service.sequence import Piece, Sequence
@@ -60,8 +61,9 @@ class Scheduler:
         self._max_waiting = max_waiting
         self._max_step_rows = max_step_rows
         self._queue = FairQueue()
+        self._followers = Followers(cache)
         self._running: dict[str, Sequence] = {}  # by when they began
-        self._stuck: tuple[Sequence, int] | None = None  # who found no room, and how many pages could be had
+        self._stuck: tuple[Sequence, int, int] | None = None  # who found no room, available pages, findable blocks made
         self._usual_ms = _FIRST_ESTIMATE_MS
 
     @property
@@ -124,6 +126,7 @@ class Scheduler:
         else:
             self._leave(sequence)
         self._queue.ended(sequence)
+        self._followers.forget(sequence)
         sequence.move(to)
 
     def learn(self, duration_ms: float) -> None:
@@ -151,8 +154,8 @@ class Scheduler:
         self.preemptions += 1
 
     def _begin_next(self) -> Sequence | None:
-        """The next one that waits starts to run, unless there is no place or no room: nobody passes it."""
-        sequence = self._queue.first() if len(self._running) < self._max_running else None
+        """The next one that waits starts to run, unless there is no place or no room: nobody passes it, but who follows another."""
+        sequence = self._queue.first(self._is_passed) if len(self._running) < self._max_running else None
         if sequence is None or self._still_stuck(sequence):
             return None
         tables = self._cache.open(
@@ -164,20 +167,24 @@ class Scheduler:
             spare_pages=self._spare_pages(),
         )
         if tables is None:
-            self._stuck = sequence, self._cache.available
+            self._stuck = sequence, self._cache.available, self._cache.made
             return None
         self._queue.pop(sequence)
+        self._followers.forget(sequence)
         sequence.tables = tables
         sequence.move(State.RUNNING)
         self._running[sequence.request_id] = sequence
         return sequence
 
+    def _is_passed(self, sequence: Sequence) -> bool:
+        return not self._still_stuck(sequence) and self._followers.should_wait(sequence, self._running.values())
+
     def _still_stuck(self, sequence: Sequence) -> bool:
-        """Whether looking for room again is of no use."""
+        """Whether looking for room again is of no use: no page came back, and no block was made that it might find."""
         if not self._running or self._stuck is None:
             return False
-        who, pages = self._stuck
-        return sequence is who and self._cache.available <= pages
+        who, pages, made = self._stuck
+        return sequence is who and self._cache.available <= pages and self._cache.made == made
 
     def _spare_pages(self) -> int:
         """A block in each segment for each that runs: else a newcomer would be preempted in the next step."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -92,6 +92,21 @@ def draw_request(family: Family, generator: random.Random, dtype: torch.dtype) -
     )
 
 
+def draw_burst(family: Family, generator: random.Random, dtype: torch.dtype) -> list[EngineRequest]:
+    """Several questions about one of two images, or about both, that come together."""
+    return [
+        replace(request, prompt=lay_out(_question(family, generator, dtype), placeholder=family.placeholder))
+        for request in (draw_request(family, generator, dtype) for _ in range(8))
+    ]
+
+
+def _question(family: Family, generator: random.Random, dtype: torch.dtype) -> list[list[int] | VisualTokens]:
+    before, after = family.around
+    pictures = [[before, image(seed, dtype), after] for seed in generator.choice([(5,), (5,), (6,), (5, 6)])]
+    asked = [3 + generator.randrange(family.vocabulary - 10) for _ in range(generator.randint(1, 6))]
+    return [[1, 5, 6, 7], *(piece for picture in pictures for piece in picture), asked]
+
+
 def survivors(events: list[Event]) -> list[Any]:
     assert isinstance(events[-1], Result)
     return [(done.layer, done.survivors) for done in events[-1].pruning]
@@ -104,7 +119,12 @@ def alone(family: Family, request: EngineRequest, dtype: torch.dtype) -> list[Ev
 
 
 def mixed(
-    family: Family, requests: list[EngineRequest], generator: random.Random, dtype: torch.dtype
+    family: Family,
+    requests: list[EngineRequest],
+    generator: random.Random,
+    dtype: torch.dtype,
+    *,
+    arriving: Sequence[int] = (0, 1, 1, 5),
 ) -> tuple[dict[str, list[Event]], Counter[str]]:
     """All of them in one engine, under limits drawn at random; some come later. And what happened on the way."""
     block_rows = generator.choice([1, 2, 4, 8])
@@ -123,7 +143,7 @@ def mixed(
     events: dict[str, list[Event]] = {request.request_id: [] for request in requests}
     left = list(requests)
     while left or not engine.idle:
-        for _ in range(min(len(left), generator.choice([0, 1, 1, 5]))):
+        for _ in range(min(len(left), generator.choice(arriving))):
             request = left.pop(0)
             engine.check(request)
             engine.add(request, accepted_s=0.0)
@@ -135,6 +155,14 @@ def mixed(
     return events, happened
 
 
+def assert_as_alone(family: Family, request: EngineRequest, found: list[Event]) -> None:
+    expected = alone(family, request, torch.float64)
+    assert ids_of(found) == ids_of(expected)
+    assert survivors(found) == survivors(expected)
+    for one, other in zip(tokens_of(found), tokens_of(expected), strict=True):
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-9)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_in_float64_nothing_changes_an_answer(name: str) -> None:
     family, happened = FAMILIES[name], Counter[str]()
@@ -144,14 +172,24 @@ def test_in_float64_nothing_changes_an_answer(name: str) -> None:
         together, more = mixed(family, requests, generator, torch.float64)
         happened += more
         for request in requests:
-            expected, found = alone(family, request, torch.float64), together[request.request_id]
-            assert ids_of(found) == ids_of(expected)
-            assert survivors(found) == survivors(expected)
-            for one, other in zip(tokens_of(found), tokens_of(expected), strict=True):
-                assert one.logprob == pytest.approx(other.logprob, abs=1e-9)
+            assert_as_alone(family, request, together[request.request_id])
     # The mixes did put the engine under stress.
     assert happened["preempted"] > 3
     assert happened["reused"] > 100
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_in_float64_a_burst_of_questions_about_few_images_changes_no_answer(name: str) -> None:
+    family, happened = FAMILIES[name], Counter[str]()
+    for seed in range(50, 60):
+        generator = random.Random(seed)
+        requests = draw_burst(family, generator, torch.float64)
+        together, more = mixed(family, requests, generator, torch.float64, arriving=(8, 8, 4))
+        happened += more
+        for request in requests:
+            assert_as_alone(family, request, together[request.request_id])
+    assert happened["preempted"] > 0
+    assert happened["reused"] > 200
 
 
 @pytest.mark.parametrize("name", FAMILIES)
