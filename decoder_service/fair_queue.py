@@ -8,6 +8,7 @@ zoo      2,000         d (0)
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from decoder_service.sequence import Sequence
@@ -42,12 +43,14 @@ class FairQueue:
             self._tenant(sequence).requests += 1
         insort(self._tenant(sequence).waiting, self._entry(sequence))
 
-    def first(self) -> Sequence | None:
-        """Who is next, still waiting."""
-        tenants = [tenant for tenant in self._tenants.values() if tenant.waiting]
-        if not tenants:
-            return None
-        return min(tenants, key=lambda tenant: (tenant.served_rows, tenant.waiting[0][1])).waiting[0][3]
+    def first(self, passed_over: Callable[[Sequence], bool]) -> Sequence | None:
+        """Who is next among those that are not passed over; it still waits."""
+        waiting = [tenant for tenant in self._tenants.values() if tenant.waiting]
+        for tenant in sorted(waiting, key=lambda tenant: (tenant.served_rows, tenant.waiting[0][1])):
+            for *_, sequence in tenant.waiting:
+                if not passed_over(sequence):
+                    return sequence
+        return None
 
     def pop(self, sequence: Sequence) -> None:
         """It waits no longer."""

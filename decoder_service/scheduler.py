@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decoder_service.fair_queue import FairQueue
+from decoder_service.followers import Followers
 from decoder_service.kv_cache.cache import Copy, KvCache
 from decoder_service.request import State
 from decoder_service.sequence import Piece, Sequence
@@ -60,8 +61,9 @@ class Scheduler:
         self._max_waiting = max_waiting
         self._max_step_rows = max_step_rows
         self._queue = FairQueue()
+        self._followers = Followers(cache)
         self._running: dict[str, Sequence] = {}  # by when they began, a sample when the prompt was there whole
-        self._stuck: tuple[Sequence, int] | None = None  # who found no room, and how many pages could be had
+        self._stuck: tuple[Sequence, int, int] | None = None  # who found no room, available pages, findable blocks made
         self._usual_ms = _FIRST_ESTIMATE_MS
 
     @property
@@ -145,6 +147,7 @@ class Scheduler:
             self._leave(sequence)
         if last:
             self._queue.ended(sequence)
+        self._followers.forget(sequence)
         sequence.move(to)
 
     def learn(self, duration_ms: float) -> None:
@@ -172,8 +175,8 @@ class Scheduler:
         self.preemptions += 1
 
     def _begin_next(self) -> Sequence | None:
-        """The next one that waits starts to run, unless there is no place or no room: nobody passes it."""
-        sequence = self._queue.first()
+        """The next one that waits runs, unless there is no place or no room: nobody passes it, but who follows another."""
+        sequence = self._queue.first(self._is_passed) if self._places < self._max_running else None
         if sequence is None or self._places + sequence.samples > self._max_running or self._still_stuck(sequence):
             return None
         tables = self._cache.open(
@@ -185,9 +188,10 @@ class Scheduler:
             spare_pages=self._spare_pages(sequence),
         )
         if tables is None:
-            self._stuck = sequence, self._cache.available
+            self._stuck = sequence, self._cache.available, self._cache.made
             return None
         self._queue.pop(sequence)
+        self._followers.forget(sequence)
         sequence.tables = tables
         sequence.move(State.RUNNING)
         self._running[sequence.name] = sequence
@@ -198,12 +202,15 @@ class Scheduler:
         """Taken in the batch; a prompt takes one for each sample that will come of it."""
         return sum(sequence.samples for sequence in self._running.values())
 
+    def _is_passed(self, sequence: Sequence) -> bool:
+        return not self._still_stuck(sequence) and self._followers.should_wait(sequence, self._running.values())
+
     def _still_stuck(self, sequence: Sequence) -> bool:
-        """Whether looking for room again is of no use."""
+        """Whether looking for room again is of no use: no page came back, and no block was made that it might find."""
         if not self._running or self._stuck is None:
             return False
-        who, pages = self._stuck
-        return sequence is who and self._cache.available <= pages
+        who, pages, made = self._stuck
+        return sequence is who and self._cache.available <= pages and self._cache.made == made
 
     def _spare_pages(self, newcomer: Sequence) -> int:
         """A block in each segment for each that runs, and for each further sample of the newcomer: else it would be preempted

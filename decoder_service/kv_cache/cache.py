@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from decoder_service.kv_cache.blocks import Block, BlockPool
-from decoder_service.kv_cache.prefix import PrefixIndex, RowIdentity, leading_blocks
+from decoder_service.kv_cache.prefix import Link, PrefixIndex, RowIdentity, leading_blocks
 from decoder_service.kv_cache.segments import PageLayout, SegmentUsage
 from decoder_service.kv_cache.table import BlockTable
 
@@ -45,6 +45,11 @@ class KvCache:
         """Pages that can be had."""
         return self._pool.available
 
+    @property
+    def made(self) -> int:
+        """Blocks that became findable, since the start."""
+        return self._index.made
+
     def fits(self, rows: Sequence[int], shared_rows: Sequence[int], *, samples: int) -> bool:
         """Whether so many samples of one request, alone, can be held; see `pages_of_samples`."""
         return pages_of_samples(self.layout, rows, shared_rows, samples=samples) <= self.pages
@@ -58,6 +63,7 @@ class KvCache:
         pruned_from: int,
         room_rows: int = 0,
         spare_pages: int = 0,
+        own_rows: int = 0,
     ) -> Tables | None:
         """Room for a sequence; `table.rows` of each say how many leading rows are there already.
 
@@ -68,6 +74,7 @@ class KvCache:
             pruned_from: the first segment that misses rows of this prompt; the number of segments if none does.
             room_rows: how many more may follow, for placing.
             spare_pages: must be left to others.
+            own_rows: rows of segment 0 that the sequence held before; finding those is no reuse.
 
         Returns:
             None if there is too little room now.
@@ -81,7 +88,7 @@ class KvCache:
         if lacking + spare_pages > self._pool.available:
             self.close(tables)
             return None
-        self.reused_rows += tables[0].rows
+        self.reused_rows += max(0, tables[0].rows - own_rows)
         for table, total in zip(tables, totals, strict=True):
             self._extend(table, total, room_rows)
         return tables
@@ -118,6 +125,25 @@ class KvCache:
             for hope in table.hopes:
                 self._pool.allocator.give_up(hope)
             self._open.remove(table)
+
+    def next_link(self, table: BlockTable, rows: RowIdentity, total: int) -> Link | None:
+        """What its next block will be found by once it is written; None if that is not known yet, or will not be found."""
+        start, end = table.linked * table.block_rows, (table.linked + 1) * table.block_rows
+        known = total if table.shareable_rows is None else min(total, table.shareable_rows)
+        return (table.node, rows.content(start, end)) if self._reuse and end <= known else None
+
+    def chain(self, segment: int, rows: RowIdentity, *, tenant: str, pruned_from: int) -> BlockTable:
+        """A table without room, for `lengthen`."""
+        return self._table(segment, rows, tenant, pruned_from)
+
+    def lengthen(self, chain: BlockTable, rows: RowIdentity, total: int) -> Link | None:
+        """Lets `chain.linked` say how many blocks are there already. Returns what the block behind them would be found by."""
+        while (link := self.next_link(chain, rows, total)) is not None:
+            found = self._index.find(*link)
+            if found is None:
+                return link
+            chain.node, chain.linked = found[0], chain.linked + 1
+        return None
 
     def fork(self, tables: Tables) -> Tables:
         """A second sequence with the same rows, in the same blocks; a partly filled one is copied by whoever writes first."""

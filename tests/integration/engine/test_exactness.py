@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -16,7 +16,7 @@ from decoder_service.kv_cache.cache import pages_of_samples
 from decoder_service.language.base import LanguageModel
 from decoder_service.language.registry import load_language
 from decoder_service.request import EngineRequest, Event, Pruning, Result
-from decoder_service.sequence import Sequence
+from decoder_service.sequence import Sequence as RunningSequence
 from tests.support.engines import WatchedRunner, ids_of, make_engine, make_runner, of_sample, only, run_all, tokens_of
 from tests.support.language_models import ask, lay_out, random_language
 from tests.support.qwen import IMAGE_PAD, VISION_END, VISION_START, shared_qwen
@@ -121,6 +121,21 @@ def greedy(request: EngineRequest) -> EngineRequest:
     return replace(request, sampling=replace(request.sampling, temperature=0.0, repetition_penalty=1.0, presence_penalty=0.0))
 
 
+def draw_burst(family: Family, generator: random.Random, dtype: torch.dtype) -> list[EngineRequest]:
+    """Several questions about one of two images, or about both, that come together."""
+    return [
+        replace(request, prompt=lay_out(_question(family, generator, dtype), placeholder=family.placeholder))
+        for request in (draw_request(family, generator, dtype) for _ in range(8))
+    ]
+
+
+def _question(family: Family, generator: random.Random, dtype: torch.dtype) -> list[list[int] | VisualTokens]:
+    before, after = family.around
+    pictures = [[before, image(seed, dtype), after] for seed in generator.choice([(5,), (5,), (6,), (5, 6)])]
+    asked = [3 + generator.randrange(family.vocabulary - 10) for _ in range(generator.randint(1, 6))]
+    return [[1, 5, 6, 7], *(piece for picture in pictures for piece in picture), asked]
+
+
 def survivors(events: list[Event]) -> list[Any]:
     assert isinstance(events[-1], Result)
     return [(done.layer, done.survivors) for done in events[-1].pruning]
@@ -133,13 +148,18 @@ def alone(family: Family, request: EngineRequest, dtype: torch.dtype) -> list[Ev
 
 
 def mixed(
-    family: Family, requests: list[EngineRequest], generator: random.Random, dtype: torch.dtype
+    family: Family,
+    requests: list[EngineRequest],
+    generator: random.Random,
+    dtype: torch.dtype,
+    *,
+    arriving: Sequence[int] = (0, 1, 1, 5),
 ) -> tuple[dict[str, list[Event]], Counter[str]]:
     """All of them in one engine, under limits drawn at random; some come later. And what happened on the way."""
     block_rows = generator.choice([1, 2, 4, 8])
     probe = make_engine(family.load(dtype), prune_layers=family.prune_layers, block_rows=block_rows, pages=1)
     layout = probe._cache.layout
-    sequences = [Sequence(request, layout.segments) for request in requests]
+    sequences = [RunningSequence(request, layout.segments) for request in requests]
     largest = max(pages_of_samples(layout, each.most_rows(), each.prompt_rows, samples=each.samples) for each in sequences)
     runner = make_runner(
         family.load(dtype),
@@ -157,7 +177,7 @@ def mixed(
     events: dict[str, list[Event]] = {request.request_id: [] for request in requests}
     left = list(requests)
     while left or not engine.idle:
-        for _ in range(min(len(left), generator.choice([0, 1, 1, 5]))):
+        for _ in range(min(len(left), generator.choice(arriving))):
             request = left.pop(0)
             engine.check(request)
             engine.add(request, accepted_s=0.0)
@@ -170,6 +190,15 @@ def mixed(
     return events, happened
 
 
+def assert_as_alone(family: Family, request: EngineRequest, found: list[Event]) -> None:
+    for sample in range(request.sampling.n):
+        expected, own = alone(family, only(request, sample), torch.float64), of_sample(found, sample)
+        assert ids_of(own) == ids_of(expected)
+        assert survivors(found) == survivors(expected)
+        for one, other in zip(tokens_of(own), tokens_of(expected), strict=True):
+            assert one.logprob == pytest.approx(other.logprob, abs=1e-9)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_in_float64_nothing_changes_an_answer(name: str) -> None:
     family, happened = FAMILIES[name], Counter[str]()
@@ -179,17 +208,25 @@ def test_in_float64_nothing_changes_an_answer(name: str) -> None:
         together, more = mixed(family, requests, generator, torch.float64)
         happened += more
         for request in requests:
-            whole = together[request.request_id]
-            for sample in range(request.sampling.n):
-                expected, found = alone(family, only(request, sample), torch.float64), of_sample(whole, sample)
-                assert ids_of(found) == ids_of(expected)
-                assert survivors(whole) == survivors(expected)
-                for one, other in zip(tokens_of(found), tokens_of(expected), strict=True):
-                    assert one.logprob == pytest.approx(other.logprob, abs=1e-9)
+            assert_as_alone(family, request, together[request.request_id])
     # The mixes did put the engine under stress.
     assert happened["preempted"] > 3
     assert happened["samples again"] > 3
     assert happened["reused"] > 100
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_in_float64_a_burst_of_questions_about_few_images_changes_no_answer(name: str) -> None:
+    family, happened = FAMILIES[name], Counter[str]()
+    for seed in range(50, 60):
+        generator = random.Random(seed)
+        requests = draw_burst(family, generator, torch.float64)
+        together, more = mixed(family, requests, generator, torch.float64, arriving=(8, 8, 4))
+        happened += more
+        for request in requests:
+            assert_as_alone(family, request, together[request.request_id])
+    assert happened["preempted"] > 0
+    assert happened["reused"] > 200
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -3,56 +3,9 @@ import sys
 
 import pytest
 
-from decoder_service.kv_cache.cache import KvCache
-from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
-from decoder_service.request import EngineRequest, ImageSpan, Prompt, Pruning, Sampling, State
-from decoder_service.scheduler import Scheduler, Step
-from decoder_service.sequence import Sequence
+from decoder_service.request import State
+from tests.support.scheduling import advance, pruned, ran, scheduler, sequence
 from vscan.errors import InvalidArgument, ResourceExhausted
-from vscan.specs import KeepTokens, Rater
-
-LAYOUT = PageLayout(split_layers(4, (2,)), 4, KvShape(1, 2, 2, 4))
-
-
-def sequence(
-    name: str, rows: int = 10, *, new: int = 4, tenant: str = "default", priority: int = 0, samples: int = 1
-) -> Sequence:
-    """All text; each of its rows is another one than those of other names."""
-    prompt = Prompt(tuple(hash((name, row)) for row in range(rows)))
-    sampling = Sampling(max_new_tokens=new, n=samples)
-    request = EngineRequest(request_id=name, prompt=prompt, sampling=sampling, tenant=tenant, priority=priority)
-    return Sequence(request, LAYOUT.segments)
-
-
-def pruned(name: str, text: int, visual: int, kept: int, *, new: int = 4) -> Sequence:
-    """Text, visual tokens, and one more row of text."""
-    prompt = Prompt(tuple(range(text + visual + 1)), (ImageSpan(0, text, visual),), (None,))  # type: ignore[arg-type]
-    pruning = Pruning(layers=(2,), budgets=(KeepTokens(kept),), rater=Rater.LAST_TOKEN)
-    return Sequence(
-        EngineRequest(request_id=name, prompt=prompt, sampling=Sampling(max_new_tokens=new), pruning=pruning), LAYOUT.segments
-    )
-
-
-def scheduler(pages: int = 100, **limits: int) -> Scheduler:
-    cache = KvCache(LAYOUT, pages=pages)
-    return Scheduler(cache, **({"max_context_tokens": 100, "max_running": 2, "max_waiting": 3} | limits))
-
-
-def ran(step: Step) -> dict[str, tuple[int, ...]]:
-    """Rows of each segment, by name."""
-    return {piece.sequence.name: tuple(piece.rows(segment.index) for segment in LAYOUT.segments) for piece in step.pieces}
-
-
-def advance(own: Scheduler) -> dict[str, tuple[int, ...]]:
-    """A step in which every sequence that can gets a token."""
-    step = own.schedule()
-    rows = ran(step)
-    own.advance(step)
-    for piece in step.pieces:
-        if piece.samples:
-            piece.sequence.append(1)
-    own._cache.check_integrity()
-    return rows
 
 
 def test_first_come_first_served_within_the_batch() -> None:
