@@ -94,7 +94,9 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
     max_stop_chars: int = Field(default=128, ge=1, description="Most characters of one stop string.")
     max_stop_token_ids: int = Field(default=64, ge=0, description="Most stop tokens of one request.")
     max_samples: int = Field(
-        default=8, ge=1, description="Most samples (answers to one prompt) of one request; never more than `max_running`."
+        default=8,
+        ge=1,
+        description="Most samples (answers to one prompt) of one request; never more than `max_running` or `max_step_rows`.",
     )
     max_logprobs: int = Field(default=20, ge=0, description="Most log-probabilities at one step.")
     max_constraint_chars: int = Field(

@@ -1,6 +1,6 @@
 """Who runs in the next step, and with how many rows. No torch here.
 
-    waiting  d c ──▶ running  a b          a step = one row of each sequence that decodes, and of the prompts, oldest first,
+    waiting  d c ──▶ running  a b          a step = one row of each sequence that decodes, and of the prompts
          ◀── preempted when pages run out  as many rows as are left
 
 Room in the cache is taken before a row is scheduled: for all of a prompt when it begins, block by block for its answer.
@@ -15,6 +15,7 @@ from decoder_service.followers import Followers
 from decoder_service.kv_cache.cache import Copy, KvCache
 from decoder_service.request import State
 from decoder_service.sequence import Piece, Sequence
+from decoder_service.step_rows import share_rows
 from vscan.errors import InvalidArgument, ResourceExhausted
 
 # Told to a caller that finds the queue full, before an answer's usual duration is known; and the bounds of that estimate.
@@ -37,7 +38,7 @@ class Scheduler:
 
     Args:
         cache: where rows get room.
-        max_running: sequences in one step, each sample of a request being one.
+        max_running: sequences in one step, each sample of a request being one; at most `max_step_rows`, since each takes a row.
         max_waiting: accepted requests that do not run yet.
         max_context_tokens: rows of a prompt and its answer together.
         max_step_rows: rows of one step in each segment; a longer prompt runs in pieces.
@@ -57,7 +58,7 @@ class Scheduler:
         self.preemptions = 0  # since the start
         self._cache = cache
         self._max_context_tokens = max_context_tokens
-        self._max_running = max_running
+        self._max_running = min(max_running, max_step_rows)
         self._max_waiting = max_waiting
         self._max_step_rows = max_step_rows
         self._queue = FairQueue()
@@ -108,13 +109,14 @@ class Scheduler:
     def schedule(self) -> Step:
         """The next step. Requests that begin with it are running from here on."""
         self._make_room()
-        pieces: list[Piece] = []
-        left = self._max_step_rows
-        for sequence in sorted(self._running.values(), key=lambda each: each.missing > 1):  # those that decode come first
-            left -= self._run(sequence, left if sequence.missing > 1 else 1, pieces)
-        while left > 0 and (beginner := self._begin_next()) is not None:
-            left -= self._run(beginner, left, pieces)
-        return Step(tuple(pieces), tuple(self._cache.take_copies()))
+        while self._begin_next():
+            pass
+        decoding = [sequence for sequence in self._running.values() if sequence.missing == 1]
+        prompts = [sequence for sequence in self._running.values() if sequence.missing > 1]
+        shares = share_rows(self._max_step_rows - len(decoding), [sequence.missing for sequence in prompts])
+        allowed = [*((sequence, 1) for sequence in decoding), *zip(prompts, shares, strict=True)]
+        pieces = tuple(Piece(sequence, sequence.ranges(rows)) for sequence, rows in allowed if rows)
+        return Step(pieces, tuple(self._cache.take_copies()))
 
     def advance(self, step: Step) -> None:
         """The step has run: the rows of its pieces are held. Whose last row gave a token has rows of numbers throughout."""
@@ -154,13 +156,6 @@ class Scheduler:
         """How long an answer took, from its first step to its end: the base of retry delays."""
         self._usual_ms += _NEWEST_WEIGHT * (duration_ms - self._usual_ms)
 
-    def _run(self, sequence: Sequence, allowed: int, pieces: list[Piece]) -> int:
-        """Adds its piece, if there are rows left for one; returns the rows it takes."""
-        if allowed <= 0:
-            return 0
-        pieces.append(Piece(sequence, sequence.ranges(allowed)))
-        return max(end - start for start, end in pieces[-1].ranges)
-
     def _make_room(self) -> None:
         """For the next rows of all that run, oldest first; the youngest gives way."""
         for sequence in list(self._running.values()):
@@ -174,11 +169,13 @@ class Scheduler:
         self._queue.add(sequence)
         self.preemptions += 1
 
-    def _begin_next(self) -> Sequence | None:
+    def _begin_next(self) -> bool:
         """The next one that waits runs, unless there is no place or no room: nobody passes it, but who follows another."""
-        sequence = self._queue.first(self._is_passed) if self._places < self._max_running else None
+        if self._places >= self._max_running:
+            return False
+        sequence = self._queue.first(self._is_passed)
         if sequence is None or self._places + sequence.samples > self._max_running or self._still_stuck(sequence):
-            return None
+            return False
         tables = self._cache.open(
             sequence.rows,
             sequence.totals,
@@ -189,13 +186,13 @@ class Scheduler:
         )
         if tables is None:
             self._stuck = sequence, self._cache.available, self._cache.made
-            return None
+            return False
         self._queue.pop(sequence)
         self._followers.forget(sequence)
         sequence.tables = tables
         sequence.move(State.RUNNING)
         self._running[sequence.name] = sequence
-        return sequence
+        return True
 
     @property
     def _places(self) -> int:
