@@ -105,7 +105,7 @@ class Engine:
         return [outcome]
 
     def step(self) -> list[Outcome]:
-        """One step. What breaks in it ends the requests that were part of it, and no others.
+        """One step. What fails in it ends the requests that it fails for, and no others.
 
         Raises:
             DeviceLost: nothing more can be served.

@@ -155,8 +155,8 @@ def attention_scores(
         [v], float32; float64 for float64 keys.
     """
     exact = torch.promote_types(keys.dtype, torch.float32)
-    (heads, asking, _), (kv_heads, rows, _) = queries.shape, keys.shape
-    grouped = queries.unflatten(0, (kv_heads, heads // kv_heads))  # those that share a head of keys
+    (heads, asking, width), (kv_heads, rows, _) = queries.shape, keys.shape
+    grouped = queries.view(kv_heads, heads // kv_heads, asking, width)  # those that share a head of keys together
     places = torch.arange(rows, device=keys.device)
     total = torch.zeros(rows, dtype=exact, device=keys.device)
     size = min(_MOST_ASKING, max(1, _MOST_LOGIT_BYTES // (heads * rows * exact.itemsize)))

@@ -166,7 +166,9 @@ class LayerPruning:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More of one sample's answer: whole characters, and the tokens since its last delta; with its last one why it ended."""
+    """More of one sample's answer: whole characters, and the tokens whose text is out with them and was not before; with the
+    last one why it ended.
+    """
 
     text: str
     tokens: tuple[SampledToken, ...]

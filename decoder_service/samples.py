@@ -39,6 +39,7 @@ class Samples:
 
     def push(self, sequence: Sequence, tokens: Items[SampledToken]) -> list[Delta]:
         """`sequence` has run, and `tokens` were drawn from its last row: none, one, or the first one of every sample.
+        Returns what there is to tell of.
 
         Raises:
             VScanError: an answer cannot go on.
@@ -52,7 +53,7 @@ class Samples:
             sequence.samples = 1
             sequence.append(tokens[0].token_id)
             self._leave_if_ended(sequence)
-        return deltas
+        return [delta for delta in deltas if delta.text or delta.tokens or delta.reason is not None]
 
     def end(self, to: State) -> None:
         """All that go on end in the final state `to`, and the request with them."""

@@ -38,7 +38,7 @@ from decoder_service.readiness import ENGINE_DEAD, Readiness
 from decoder_service.runner.runner import Runner
 from decoder_service.scheduler import Scheduler
 from decoder_service.servicer import SERVICE, DecoderServicer, Identity
-from decoder_service.warm_up import warm_up
+from decoder_service.warm_up import warm_up, warm_up_pages
 from vscan.cache.settings import check_cache_settings
 from vscan.cache.tiers import TieredCache
 from vscan.checkpoint import Checkpoint
@@ -200,7 +200,11 @@ def _engine(
     )
     longest_pages = layout.pages([half.max_context_tokens] * len(layout.segments))
     pages = count_pages(
-        settings.kv_cache_bytes, layout, enough=2 * settings.max_running * longest_pages, device=half.language.device
+        settings.kv_cache_bytes,
+        layout,
+        least=warm_up_pages(half.language, layout),
+        enough=2 * settings.max_running * longest_pages,
+        device=half.language.device,
     )
     cache = KvCache(layout, pages=pages, reuse=settings.kv_reuse)
     engine = Engine(

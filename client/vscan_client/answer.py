@@ -175,7 +175,8 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More of the answer of one sample: whole characters, maybe none, and the tokens since its last delta.
+    """More of the answer of one sample: whole characters, maybe none, and the tokens since its last delta that have all their
+    text out.
 
     `reason` is why it ended, in its last delta; `None` before.
     """

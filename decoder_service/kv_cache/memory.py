@@ -22,24 +22,24 @@ def block_rows(asked: int | None, device: torch.device) -> int:
     return asked or (GPU_BLOCK_ROWS if device.type == "cuda" else _CPU_BLOCK_ROWS)
 
 
-def count_pages(asked_bytes: int | None, layout: PageLayout, *, enough: int, device: torch.device) -> int:
+def count_pages(asked_bytes: int | None, layout: PageLayout, *, least: int, enough: int, device: torch.device) -> int:
     """Pages of the cache.
 
     Args:
         asked_bytes: its memory; None for a share of the device's.
+        least: fewer cannot serve anything.
         enough: more are of no use on a CPU, whose memory others want too.
 
     Raises:
-        StartupError: not even a request of one block fits.
+        StartupError: there is too little for `least`.
     """
-    pages = (_default_bytes(device) if asked_bytes is None else asked_bytes) // layout.page_bytes
+    given = _default_bytes(device) if asked_bytes is None else asked_bytes
+    pages = given // layout.page_bytes
     if asked_bytes is None and device.type != "cuda":
         pages = min(pages, enough)
-    least = layout.pages([1] * len(layout.segments))
     if pages < least:
-        raise StartupError(
-            f"kv_cache_bytes: room for {pages} pages; a request takes at least {least} of {layout.page_bytes} bytes"
-        )
+        needed = least * layout.page_bytes
+        raise StartupError(f"kv_cache_bytes: {given}, but blocks of {layout.block_rows} rows need at least {needed} here")
     return pages
 
 

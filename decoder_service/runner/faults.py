@@ -40,7 +40,9 @@ def fault_of(error: Exception) -> Exception:
         raise error
     if isinstance(error, torch.AcceleratorError):
         raise DeviceLost(str(error)) from error
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_OUT_OF_MEMORY in str(error):
+    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if out_of_memory or (isinstance(error, RuntimeError) and _CPU_OUT_OF_MEMORY in str(error)):
+        logger.warning("a step was out of memory: %s", error)
         return ResourceExhausted("the device is out of memory", retry_delay_ms=_MEMORY_RETRY_MS)
     return error
 
@@ -58,12 +60,12 @@ def run_apart(run: Callable[[Sequence[Part]], T], parts: Sequence[Part]) -> list
     """
     decided = [part.device.decided() for part in parts]
     try:
-        return [(parts, run(parts))]
+        return [(parts, run(parts))] if parts else []
     except Exception as error:
-        fault = fault_of(error)
+        if len(parts) == 1:
+            return [(parts, fault_of(error))]
+        fault_of(error)  # raises where running again is of no use; kept, it would keep the tensors of the step that failed
+        logger.warning("a step of %d requests failed: each of them runs again alone", len(parts), exc_info=error)
     for part, before in zip(parts, decided, strict=True):
         part.device.take_back(before)
-    if len(parts) == 1:
-        return [(parts, fault)]
-    logger.warning("a step of %d requests failed: each of them runs again alone", len(parts), exc_info=fault)
     return [done for part in parts for done in run_apart(run, [part])]

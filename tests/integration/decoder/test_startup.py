@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -101,3 +102,14 @@ def test_the_program_says_why_it_is_not_ready_and_ends_in_order(tmp_path: Path) 
         assert "the encoder has not been reached yet" in why
     finally:
         assert process.stop() == 0
+
+
+@pytest.mark.parametrize("block_rows", [1, 16, 256])
+async def test_a_cache_too_small_for_anything_is_told_what_would_do(block_rows: int) -> None:
+    message = await refusal(kv_cache_bytes=1, kv_block_rows=block_rows)
+    told = re.fullmatch(rf"kv_cache_bytes: 1, but blocks of {block_rows} rows need at least (\d+) here", message)
+    assert told is not None
+    least = int(told[1])
+    assert "kv_cache_bytes" in await refusal(kv_cache_bytes=least - 1, kv_block_rows=block_rows)
+    async with in_process_decoder(NOWHERE, ready=False, kv_cache_bytes=least, kv_block_rows=block_rows) as decoder:
+        assert "model" not in decoder.readiness.why_not

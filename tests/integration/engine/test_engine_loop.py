@@ -135,6 +135,25 @@ async def test_what_can_never_be_served_is_refused_at_the_door(model: Any) -> No
         await assert_serves(loop)
 
 
+async def test_many_visual_tokens_are_looked_at_away_from_the_event_loop(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(model) as (loop, _):
+        threads: list[threading.Thread] = []
+        check = loop._engine.check
+
+        def watched(request: EngineRequest) -> None:
+            threads.append(threading.current_thread())
+            check(request)
+
+        monkeypatch.setattr(loop._engine, "check", watched)
+        await loop.submit(question())
+        many = random_image(600, hidden=32, seed=1)
+        many.tokens[599, 31] = float("nan")
+        with pytest.raises(InvalidArgument, match=r"^images\[0\]: "):
+            await loop.submit(ask(lay_out([[1], many, [2]])))
+        assert threads[0] is threading.current_thread()
+        assert threads[1] is not threading.current_thread()
+
+
 async def test_a_name_in_use_is_refused(model: Any) -> None:
     async with running(model) as (loop, runner):
         runner.gate.clear()

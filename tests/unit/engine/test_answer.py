@@ -18,12 +18,13 @@ def answer(**fields: Any) -> Answer:
 
 
 def run(ids: list[int], **fields: Any) -> tuple[str, FinishReason | None, int]:
-    own, text = answer(**fields), ""
+    own, text, told = answer(**fields), "", []
     for token_id in ids:
         assert own.reason is None
         delta = own.push(SampledToken(token_id))
-        assert [token.token_id for token in delta.tokens] == [token_id]
+        told += [token.token_id for token in delta.tokens]
         text += delta.text
+    assert told == ids
     return text, own.reason, own.tokens
 
 
@@ -50,6 +51,32 @@ def test_what_might_have_become_a_stop_string_comes_out_at_the_end() -> None:
 
 def test_a_stop_string_on_the_last_token_wins_over_the_length() -> None:
     assert run([1, 5, 6], stop=("stop",), max_new_tokens=3) == ("yes", FinishReason.STOP_STRING, 3)
+
+
+def deltas(ids: list[int], **fields: Any) -> list[tuple[str, list[int]]]:
+    own = answer(**fields)
+    made = [own.push(SampledToken(token_id)) for token_id in ids]
+    return [(delta.text, [token.token_id for token in delta.tokens]) for delta in made]
+
+
+def test_tokens_come_with_the_last_of_their_text() -> None:
+    assert deltas([1, 2, 3]) == [("yes", [1]), (" no", [2]), (" maybe", [3])]
+    # "st" may become "stop", then it does not.
+    assert deltas([2, 5, 5, 2], stop=("stop",)) == [(" no", [2]), ("", []), ("st", [5]), ("st no", [5, 2])]
+    # " maybe" is out but for its last letter.
+    assert deltas([3, 2], stop=("end",)) == [(" mayb", []), ("e no", [3, 2])]
+
+
+def test_no_token_of_a_stop_string_comes_before_the_end() -> None:
+    assert deltas([2, 5, 6], stop=("stop",)) == [(" no", [2]), ("", []), ("", [5, 6])]
+    assert deltas([2, 5, 0], stop=("stop",)) == [(" no", [2]), ("", []), ("st", [5, 0])]
+
+
+def test_tokens_of_an_incomplete_character_wait_for_it() -> None:
+    ids = BYTES.encode("a🙂b", add_special_tokens=False).ids
+    own = Answer(Sampling(max_new_tokens=10), decode=lambda some: BYTES.decode(list(some)), end_ids=frozenset({2}))
+    made = [own.push(SampledToken(token)) for token in ids]
+    assert [(delta.text, len(delta.tokens)) for delta in made] == [("a", 1), ("", 0), ("", 0), ("", 0), ("🙂", 4), ("b", 1)]
 
 
 def test_a_stop_token_ends_the_answer_and_its_text_is_not_part_of_it() -> None:
@@ -98,10 +125,16 @@ def test_an_answer_of_any_tokens_is_cut_right_before_a_stop_string(text: str, st
         Sampling(max_new_tokens=100, stop=tuple(stops)), decode=lambda some: BYTES.decode(list(some)), end_ids=frozenset({2})
     )
     pieces: list[str] = []
+    told: list[int] = []
     for token in [*ids, 2]:
-        pieces.append(own.push(SampledToken(token)).text)
+        delta = own.push(SampledToken(token))
+        pieces.append(delta.text)
+        told += [each.token_id for each in delta.tokens]
+        said = BYTES.decode(told)
+        assert own.reason is not None or "".join(pieces).startswith(said)
         if own.reason is not None:
             break
+    assert told == [*ids, 2][: own.tokens]
     out = "".join(pieces)
     assert not any("\ufffd" in piece for piece in pieces)
     if own.reason is FinishReason.STOP_STRING:

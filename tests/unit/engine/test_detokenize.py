@@ -105,7 +105,8 @@ class Counting:
 def test_no_answer_costs_more_for_each_token_the_longer_it_is(name: str, kind: str) -> None:
     tokenizer = TOKENIZERS[name]()
     first = tokenizer.encode("🙂", add_special_tokens=False).ids
-    more = {"no text": [tokenizer.token_to_id("</s>")], "lone bytes": first[-4:-3], "text": first[-4:]}[kind]
+    end = tokenizer.encode("</s>", add_special_tokens=False).ids
+    more = {"no text": end, "lone bytes": first[-4:-3], "text": first[-4:]}[kind]
     ids = tokenizer.encode("is there 🙂", add_special_tokens=False).ids + more * 1000
     decode = Counting(lambda some: decoded(tokenizer, some))
     stream = TextStream(decode)
@@ -161,10 +162,12 @@ def test_a_replacement_character_that_the_answer_says_itself_stays_at_its_end(na
     spelling = {"byte_level": "ï¿½", "byte_fallback": "\ufffd"}[name]
     tokenizer.add_tokens([AddedToken(spelling, normalized=False)] if name == "byte_fallback" else [spelling])
     said, byte = tokenizer.token_to_id(spelling), tokenizer.encode("🙂", add_special_tokens=False).ids[-4]
+    assert said is not None
     ids = tokenizer.encode("a", add_special_tokens=False).ids
     decode = CheckpointDecoder(tokenizer)
     assert decode([said]) == "\ufffd"
-    for tail, left in (([said], 1), ([byte], 0), ([said, byte], 1), ([said, said], 2)):
+    tails: list[tuple[list[int], int]] = [([said], 1), ([byte], 0), ([said, byte], 1), ([said, said], 2)]
+    for tail, left in tails:
         stream = TextStream(decode)
         text = "".join([*(stream.push(token) for token in [*ids, *tail]), stream.flush()])
         assert text == "a" + "\ufffd" * left

@@ -60,11 +60,11 @@ def test_scores_equal_the_softmax_written_out(heads: int, kv_heads: int) -> None
     torch.testing.assert_close(scores, expected[visual])
 
 
-class Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The most bytes that a tensor made under it takes, beside those that are given."""
 
     def __init__(self, *given: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.most_bytes = 0
         self._given = {tensor.untyped_storage().data_ptr() for tensor in given}
 
