@@ -1,11 +1,13 @@
-"""One answer as it grows: tokens become deltas, and it ends at a token, a stop string or a length, or when it is whole."""
+"""One answer (of a request, one sample) as it grows: tokens become deltas, and it ends at a token, a stop string or a length,
+or when it is whole.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 
 from decoder_service.detokenize import StopFilter, TextStream, TokenDecoder
-from decoder_service.request import Delta, FinishReason, SampledToken, Sampling
+from decoder_service.request import Delta, FinishReason, SampledToken, SampleEnd, Sampling
 
 
 class Answer:
@@ -18,9 +20,11 @@ class Answer:
 
     Args:
         end_ids: tokens that end an answer (unless the request ignores them).
+        sample: which of the request's answers it is.
     """
 
-    def __init__(self, sampling: Sampling, *, decode: TokenDecoder, end_ids: frozenset[int]) -> None:
+    def __init__(self, sampling: Sampling, *, decode: TokenDecoder, end_ids: frozenset[int], sample: int = 0) -> None:
+        self.sample = sample
         self.tokens = 0
         self.reason: FinishReason | None = None
         self._limit = sampling.max_new_tokens
@@ -44,10 +48,15 @@ class Answer:
         if self.reason is None and token.problem is not None:
             raise token.problem
         if self.reason is None:
-            return Delta(text, self._released())
+            return Delta(text, self._released(), self.sample)
         if not self._stop.stopped:
             text += self._rest()
-        return Delta(text, (*(held for _, held in self._held), *self._incomplete))
+        return Delta(text, (*(held for _, held in self._held), *self._incomplete), self.sample, self.reason)
+
+    @property
+    def end(self) -> SampleEnd | None:
+        """How it ended; None while it goes on."""
+        return None if self.reason is None else SampleEnd(self.sample, self.reason, self.tokens)
 
     def _read(self, token: SampledToken) -> str:
         """The text that may go out."""

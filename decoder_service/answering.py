@@ -105,6 +105,7 @@ class Answering:
             pruning=self._plan(question, prompt),
             grammar=grammar,
             tenant=tenant,
+            priority=question.priority,
             deadline=deadline,
             trace_context=trace_context,
         )

@@ -93,6 +93,11 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
     max_stop_strings: int = Field(default=8, ge=0, description="Most stop strings of one request.")
     max_stop_chars: int = Field(default=128, ge=1, description="Most characters of one stop string.")
     max_stop_token_ids: int = Field(default=64, ge=0, description="Most stop tokens of one request.")
+    max_samples: int = Field(
+        default=8,
+        ge=1,
+        description="Most samples (answers to one prompt) of one request; never more than `max_running` or `max_step_rows`.",
+    )
     max_logprobs: int = Field(default=20, ge=0, description="Most log-probabilities at one step.")
     max_constraint_chars: int = Field(
         default=16_384, ge=1, description="Most characters of the JSON schema or the regular expression of one request."
@@ -106,7 +111,11 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
         default=64, ge=1, description="Compiled constraints that are kept for later requests."
     )
 
-    max_running: int = Field(default=8, ge=1, description="Most requests in one step of the engine.")
+    max_running: int = Field(
+        default=8,
+        ge=1,
+        description="Most sequences in one step of the engine; a request has one for each of its samples.",
+    )
     max_queue: int = Field(
         default=64, ge=1, description="Most requests that wait for the engine; one more gets RESOURCE_EXHAUSTED."
     )

@@ -16,6 +16,7 @@ from decoder_service.request import EngineRequest, Event, Failure, Result, State
 from decoder_service.request_times import RequestTimes, StepTime
 from decoder_service.runner.faults import fault_of
 from decoder_service.runner.runner import Runner, SequenceOutput
+from decoder_service.samples import Samples
 from decoder_service.scheduler import Scheduler, Step
 from decoder_service.sequence import Piece, Sequence
 from vscan.errors import Cancelled, DeadlineExceeded, InternalError, VScanError
@@ -40,8 +41,8 @@ class EngineFigures:
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    sequence: Sequence
-    answer: Answer
+    asked: EngineRequest
+    samples: Samples
     times: RequestTimes
 
 
@@ -89,10 +90,12 @@ class Engine:
     def add(self, request: EngineRequest, *, accepted_s: float) -> None:
         """Takes a request that passed `check` and `check_room`; `accepted_s` is when, by `time.perf_counter`."""
         sequence = Sequence(request, self._runner.layout.segments)
-        answer = Answer(request.sampling, decode=self._decode, end_ids=self._runner.model.tokens.end_ids)
+        end_ids = self._runner.model.tokens.end_ids
+        answers = [
+            Answer(request.sampling, decode=self._decode, end_ids=end_ids, sample=sample) for sample in range(sequence.samples)
+        ]
         times = RequestTimes(request, self._tracer, accepted_s=accepted_s)
-        self._requests[request.request_id] = _Request(sequence, answer, times)
-        self._scheduler.add(sequence)
+        self._requests[request.request_id] = _Request(request, Samples(sequence, answers, self._scheduler), times)
 
     def cancel(self, request_id: str) -> list[Outcome]:
         """Ends a request between steps; one that has ended already is left alone."""
@@ -127,13 +130,17 @@ class Engine:
             outputs = self._runner.run(step.pieces, step.copies)
         except Exception as error:  # nobody's own fault
             fault = fault_of(error)
-            return [self._fail(piece.sequence.request_id, fault) for piece in step.pieces]
+            outcomes = [self._fail(name, fault) for name in dict.fromkeys(piece.sequence.request_id for piece in step.pieces)]
+            self._scheduler.broke(step)
+            return outcomes
         time.end()
         ran = list(zip(step.pieces, outputs, strict=True))
         self._scheduler.advance(replace(step, pieces=tuple(piece for piece, output in ran if output.fault is None)))
         return [outcome for piece, output in ran for outcome in self._apply(piece, output, time)]
 
     def _apply(self, piece: Piece, output: SequenceOutput, time: StepTime) -> list[Outcome]:
+        if output.request_id not in self._requests:  # another of its samples has just failed, and it with it
+            return []
         if output.fault is not None:
             return [self._fail(output.request_id, output.fault)]
         try:
@@ -142,22 +149,19 @@ class Engine:
             return [self._fail(output.request_id, error)]
 
     def _told(self, piece: Piece, output: SequenceOutput, time: StepTime) -> list[Outcome]:
-        """What the step's caller hears: more of the answer, if there is a token, and its end, if it ends with it."""
+        """What the step's caller hears: more of the answers, if there are tokens, and the end, if they end with them."""
         name, request = output.request_id, self._requests[output.request_id]
         request.times.ran(time, piece, output)
-        if output.token is None:
-            return []
-        request.sequence.append(output.token.token_id)
-        delta = request.answer.push(output.token)
-        if request.answer.reason is None:
-            return [(name, delta)] if delta.text or delta.tokens else []
-        result = request.times.result(request.answer.reason, tokens=request.answer.tokens)
+        deltas: list[Outcome] = [(name, delta) for delta in request.samples.push(piece.sequence, output.tokens)]
+        if request.samples.ends is None:
+            return deltas
+        result = request.times.result(request.samples.ends)
         self._scheduler.learn(result.prefill_ms + result.decode_ms)
-        return [(name, delta), self._end(name, State.FINISHED, result)]
+        return [*deltas, self._end(name, State.FINISHED, result)]
 
     def _end_late(self) -> list[Outcome]:
         """Ends those for whom nobody waits any more."""
-        late = [name for name, request in self._requests.items() if request.sequence.request.deadline.passed]
+        late = [name for name, request in self._requests.items() if request.asked.deadline.passed]
         error = DeadlineExceeded("the deadline passed before the answer was complete")
         return [self._end(name, State.FAILED, Failure(error.copy())) for name in late]
 
@@ -171,7 +175,7 @@ class Engine:
 
     def _end(self, request_id: str, state: State, event: Result | Failure) -> Outcome:
         request = self._requests.pop(request_id)
-        self._scheduler.remove(request.sequence, state)
+        request.samples.end(state)
         self._runner.close(request_id)
         return request_id, event
 

@@ -8,11 +8,12 @@ zoo      2,000         d (0)
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from decoder_service.sequence import Sequence
 
-_Entry = tuple[int, int, Sequence]  # -priority, arrival
+_Entry = tuple[int, int, int, Sequence]  # -priority, the request's arrival, which of its samples
 
 
 @dataclass(slots=True)
@@ -34,37 +35,41 @@ class FairQueue:
         return sum(len(tenant.waiting) for tenant in self._tenants.values())
 
     def add(self, sequence: Sequence) -> None:
-        """Waits from now on; one that was preempted keeps its place by arrival."""
+        """Waits from now on; one that was preempted keeps its place by arrival, and samples have that of their request."""
         name = sequence.request_id
         if name not in self._arrivals:
             self._next += 1
             self._arrivals[name] = self._next
             self._tenant(sequence).requests += 1
-        insort(self._tenant(sequence).waiting, (-sequence.request.priority, self._arrivals[name], sequence))
+        insort(self._tenant(sequence).waiting, self._entry(sequence))
 
-    def first(self) -> Sequence | None:
-        """Who is next, still waiting."""
-        tenants = [tenant for tenant in self._tenants.values() if tenant.waiting]
-        if not tenants:
-            return None
-        return min(tenants, key=lambda tenant: (tenant.served_rows, tenant.waiting[0][1])).waiting[0][2]
+    def first(self, passed_over: Callable[[Sequence], bool]) -> Sequence | None:
+        """Who is next among those that are not passed over; it still waits."""
+        waiting = [tenant for tenant in self._tenants.values() if tenant.waiting]
+        for tenant in sorted(waiting, key=lambda tenant: (tenant.served_rows, tenant.waiting[0][1])):
+            for *_, sequence in tenant.waiting:
+                if not passed_over(sequence):
+                    return sequence
+        return None
 
     def pop(self, sequence: Sequence) -> None:
         """It waits no longer."""
-        waiting = self._tenant(sequence).waiting
-        waiting.remove((-sequence.request.priority, self._arrivals[sequence.request_id], sequence))
+        self._tenant(sequence).waiting.remove(self._entry(sequence))
 
     def served(self, sequence: Sequence, rows: int) -> None:
         """Its tenant got so much."""
         self._tenant(sequence).served_rows += rows
 
     def ended(self, sequence: Sequence) -> None:
-        """It is gone and waits no more; a tenant of whom nothing is left is forgotten."""
+        """Its request is gone and waits no more; a tenant of whom nothing is left is forgotten."""
         del self._arrivals[sequence.request_id]
         tenant = self._tenant(sequence)
         tenant.requests -= 1
         if not tenant.requests:
             del self._tenants[sequence.request.tenant]
+
+    def _entry(self, sequence: Sequence) -> _Entry:
+        return -sequence.request.priority, self._arrivals[sequence.request_id], sequence.sample, sequence
 
     def _tenant(self, sequence: Sequence) -> _Tenant:
         """A newcomer begins where the least served one is: time away earns nothing."""

@@ -16,6 +16,7 @@ MAX_TEMPERATURE = 2.0
 MIN_REPETITION_PENALTY = 0.01  # logits are divided by it: by next to nothing they would be infinite
 MAX_REPETITION_PENALTY = 2.0
 MAX_PENALTY = 2.0
+MAX_PRIORITY = 100
 _DRAWN_SEED_BITS = 53  # whole in every language's numbers
 
 
@@ -38,6 +39,7 @@ class Limits:
     max_videos: int
     max_stop_token_ids: int
     max_constraint_chars: int
+    max_samples: int
 
     def check_sampling(self, spec: SamplingSpec) -> None:
         """Raises InvalidArgument naming the field and the limit."""
@@ -52,6 +54,7 @@ class Limits:
         _check_whole("sampling.top_k", spec.top_k, 0, 2**32 - 1)
         _check_whole("sampling.seed", spec.seed, 0, 2**64 - 1)
         _check_whole("sampling.logprobs", spec.logprobs, 0, self.max_logprobs)
+        _check_whole("sampling.n", spec.n, 1, self.max_samples)
         check_count("sampling.stop", len(spec.stop), 0, self.max_stop_strings, "stop strings")
         for index, stop in enumerate(spec.stop):
             check_count(f"sampling.stop[{index}]", len(stop), 1, self.max_stop_chars, "characters")
@@ -88,6 +91,7 @@ class SamplingDefaults:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    n: int = 1
 
     def fill(self, spec: SamplingSpec, *, rows: int, positions: int, limits: Limits) -> Sampling:
         """Every field decided, for a prompt of so many rows and positions that passed `Limits.check_prompt`.
@@ -109,7 +113,13 @@ class SamplingDefaults:
             presence_penalty=_first(spec.presence_penalty, self.presence_penalty),
             frequency_penalty=_first(spec.frequency_penalty, self.frequency_penalty),
             stop_token_ids=spec.stop_token_ids,
+            n=_first(spec.n, self.n),
         )
+
+
+def check_priority(priority: int) -> None:
+    """Raises InvalidArgument for one out of range."""
+    _check_whole("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
 
 
 def _first(asked: T | None, default: T) -> T:

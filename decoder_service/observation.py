@@ -96,6 +96,7 @@ class Observation:
                 names.ATTR_GEN_AI_TOP_P: sampling.top_p,
                 names.ATTR_GEN_AI_TOP_K: sampling.top_k,
                 names.ATTR_GEN_AI_SEED: min(sampling.seed, _MAX_ATTRIBUTE),
+                names.ATTR_GEN_AI_CHOICES: sampling.n,
                 names.ATTR_PLACES: places,
                 names.ATTR_VISUAL_TOKENS: request.prompt.visual_rows,
             }
@@ -106,6 +107,7 @@ class Observation:
             prompt_tokens=request.prompt.rows,
             visual_tokens=request.prompt.visual_rows,
             visual_tokens_unreduced=asked.visual_unreduced,
+            samples=sampling.n,
         )
         for image in asked.images:
             self._tokens.record("encoder", image.tokens.unreduced_count, image.tokens.kept_count)
@@ -123,13 +125,19 @@ class Observation:
         rows, made = asked.request.prompt.rows, result.completion_tokens
         self._span.set_attributes(
             {
-                names.ATTR_GEN_AI_FINISH_REASONS: [result.reason.value],
+                names.ATTR_GEN_AI_FINISH_REASONS: [each.reason.value for each in result.samples],
                 names.ATTR_GEN_AI_INPUT_TOKENS: rows,
                 names.ATTR_GEN_AI_OUTPUT_TOKENS: made,
             }
         )
         add_request_fields(completion_tokens=made, reason=result.reason.value)
         self._decoder.waited(result.queue_ms)
-        self._decoder.finished(input_tokens=rows, output_tokens=made, decode_ms=result.decode_ms, total_ms=self.elapsed_ms)
+        self._decoder.finished(
+            input_tokens=rows,
+            output_tokens=made,
+            longest_tokens=max(each.completion_tokens for each in result.samples),
+            decode_ms=result.decode_ms,
+            total_ms=self.elapsed_ms,
+        )
         if result.pruning:
             self._tokens.record("prune", result.pruning[0].tokens_before, result.pruning[-1].tokens_after)

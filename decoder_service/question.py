@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from decoder_service.chat import Chat, MediaKind, MediaPart, Part, RawPrompt, Role, TextPart, Turn
-from decoder_service.limits import Limits, check_count
+from decoder_service.limits import Limits, check_count, check_priority
 from decoder_service.media import ImageInput, MediaInput, VideoInput
 from vscan.content_key import DIGEST_BYTES
 from vscan.errors import InvalidArgument
@@ -31,6 +31,7 @@ class Question:
     prune: PruneSpec
     sampling: SamplingSpec
     report_kept: bool
+    priority: int = 0
 
     @property
     def prompt_field(self) -> str:
@@ -54,6 +55,7 @@ def read_question(request: decoder_pb2.GenerateRequest, limits: Limits, *, video
     Raises:
         InvalidArgument: names the field and the limit.
     """
+    check_priority(request.priority)
     prompt, media = _prompt(request, limits, videoless)
     sampling = sampling_from_proto(request.sampling)
     limits.check_sampling(sampling)
@@ -64,6 +66,7 @@ def read_question(request: decoder_pb2.GenerateRequest, limits: Limits, *, video
         prune=prune_from_proto(request.prune),
         sampling=sampling,
         report_kept=request.report_kept,
+        priority=request.priority,
     )
 
 

@@ -31,7 +31,9 @@ def started(asked: Asked, *, report_kept: bool) -> decoder_pb2.GenerateEvent:
 def delta(event: Delta) -> decoder_pb2.GenerateEvent:
     """More of the answer."""
     tokens = [_token(token) for token in event.tokens]
-    return decoder_pb2.GenerateEvent(delta=decoder_pb2.TextDelta(text=event.text, tokens=tokens))
+    reason = decoder_pb2.FINISH_REASON_UNSPECIFIED if event.reason is None else _REASONS[event.reason]
+    delta = decoder_pb2.TextDelta(text=event.text, tokens=tokens, sample=event.sample, reason=reason)
+    return decoder_pb2.GenerateEvent(delta=delta)
 
 
 def finished(
@@ -54,6 +56,12 @@ def finished(
             timings=timings,
             pruning=[_prune_report(layer, report_kept) for layer in result.pruning],
             seed=asked.request.sampling.seed,
+            samples=[
+                decoder_pb2.FinishedSample(
+                    sample=each.sample, reason=_REASONS[each.reason], completion_tokens=each.completion_tokens
+                )
+                for each in result.samples
+            ],
         )
     )
 

@@ -78,6 +78,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     stop_token_ids: tuple[int, ...] = ()
+    n: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,23 +166,45 @@ class LayerPruning:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More of the answer: whole characters, and the tokens whose text is out with them and was not before."""
+    """More of one sample's answer: whole characters, and the tokens whose text is out with them and was not before; with the
+    last one why it ended.
+    """
 
     text: str
     tokens: tuple[SampledToken, ...]
+    sample: int = 0
+    reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleEnd:
+    """How one sample ended."""
+
+    sample: int
+    reason: FinishReason
+    completion_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The end of an answer; the last event. Durations in milliseconds."""
+    """All samples ended, in order here; the last event. Durations in milliseconds."""
 
-    reason: FinishReason
-    completion_tokens: int
+    samples: tuple[SampleEnd, ...]
     pruning: tuple[LayerPruning, ...]
     queue_ms: float
     prefill_ms: float
     prune_ms: float
     decode_ms: float
+
+    @property
+    def reason(self) -> FinishReason:
+        """Of sample 0."""
+        return self.samples[0].reason
+
+    @property
+    def completion_tokens(self) -> int:
+        """Of all samples."""
+        return sum(each.completion_tokens for each in self.samples)
 
 
 @dataclass(frozen=True, slots=True)

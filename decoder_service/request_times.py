@@ -8,7 +8,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from decoder_service.request import EngineRequest, FinishReason, Result
+from decoder_service.request import EngineRequest, Result, SampleEnd
 from decoder_service.runner.runner import PruneReport, SequenceOutput
 from decoder_service.sequence import Piece
 from vscan.telemetry import names
@@ -48,22 +48,21 @@ class RequestTimes:
             self._first = step
             self._reused_rows = tuple(start for start, _ in piece.ranges)
         self._pruned += [(step, report) for report in output.pruned]
-        if output.token is not None and self._prefilled is None:
+        if output.tokens and self._prefilled is None:
             self._prefilled = step
             self._prefill_span(self._first, step, piece.sequence.prompt_rows)
 
-    def result(self, reason: FinishReason, *, tokens: int) -> Result:
-        """The answer is complete: the span `decode`, from the first token to now, and all durations."""
+    def result(self, samples: tuple[SampleEnd, ...]) -> Result:
+        """All answers are complete: the span `decode`, from the first token to now, and all durations."""
         first, last = self._first, self._prefilled
         if first is None or last is None:
             raise RuntimeError(f"request {self._request.request_id} ended before its prompt ran")
         decode_ms = (time.perf_counter() - last.end_s) * 1e3
-        attributes = {names.ATTR_COMPLETION_TOKENS: tokens}
+        attributes = {names.ATTR_COMPLETION_TOKENS: sum(each.completion_tokens for each in samples)}
         span = self._tracer.start_span(names.SPAN_DECODE, self._parent(), attributes=attributes, start_time=last.end_ns)
         span.end(last.end_ns + round(decode_ms * _NS_PER_MS))
         return Result(
-            reason=reason,
-            completion_tokens=tokens,
+            samples=samples,
             pruning=tuple(report.pruning for _, report in self._pruned),
             queue_ms=(first.start_s - self._accepted_s) * 1e3,
             prefill_ms=(last.end_s - first.start_s) * 1e3,

@@ -1,6 +1,6 @@
 """Who runs in the next step, and with how many rows. No torch here.
 
-    waiting  d c ──▶ running  a b          a step = one row of each sequence that decodes, and of the prompts, oldest first,
+    waiting  d c ──▶ running  a b          a step = one row of each sequence that decodes, and of the prompts
          ◀── preempted when pages run out  as many rows as are left
 
 Room in the cache is taken before a row is scheduled: for all of a prompt when it begins, block by block for its answer.
@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decoder_service.fair_queue import FairQueue
+from decoder_service.followers import Followers
 from decoder_service.kv_cache.cache import Copy, KvCache
 from decoder_service.request import State
 from decoder_service.sequence import Piece, Sequence
+from decoder_service.step_rows import share_rows
 from vscan.errors import InvalidArgument, ResourceExhausted
 
 # Told to a caller that finds the queue full, before an answer's usual duration is known; and the bounds of that estimate.
@@ -36,7 +38,7 @@ class Scheduler:
 
     Args:
         cache: where rows get room.
-        max_running: sequences in one step.
+        max_running: sequences in one step, each sample of a request being one; at most `max_step_rows`, since each takes a row.
         max_waiting: accepted requests that do not run yet.
         max_context_tokens: rows of a prompt and its answer together.
         max_step_rows: rows of one step in each segment; a longer prompt runs in pieces.
@@ -56,12 +58,13 @@ class Scheduler:
         self.preemptions = 0  # since the start
         self._cache = cache
         self._max_context_tokens = max_context_tokens
-        self._max_running = max_running
+        self._max_running = min(max_running, max_step_rows)
         self._max_waiting = max_waiting
         self._max_step_rows = max_step_rows
         self._queue = FairQueue()
-        self._running: dict[str, Sequence] = {}  # by when they began
-        self._stuck: tuple[Sequence, int] | None = None  # who found no room, and how many pages could be had
+        self._followers = Followers(cache)
+        self._running: dict[str, Sequence] = {}  # by when they began, a sample when the prompt was there whole
+        self._stuck: tuple[Sequence, int, int] | None = None  # who found no room, available pages, findable blocks made
         self._usual_ms = _FIRST_ESTIMATE_MS
 
     @property
@@ -71,20 +74,23 @@ class Scheduler:
 
     @property
     def running(self) -> int:
-        """Requests in the batch."""
+        """Sequences in the batch."""
         return len(self._running)
 
     def check(self, sequence: Sequence) -> None:
         """Raises InvalidArgument if such a request can never run."""
         rows, asked = sequence.request.prompt.rows, sequence.request.sampling.max_new_tokens
+        if sequence.samples > self._max_running:
+            raise InvalidArgument("sampling.n", f"{sequence.samples}", limit=f"{self._max_running} run at once")
         limit = f"{self._max_context_tokens} tokens of prompt and answer together"
         if rows >= self._max_context_tokens:
             raise InvalidArgument("prompt", f"{rows} tokens", limit=limit)
         if rows + asked > self._max_context_tokens:
             raise InvalidArgument("sampling.max_new_tokens", f"{asked} after {rows} of prompt", limit=limit)
-        if not self._cache.fits(sequence.most_rows()):
+        if not self._cache.fits(sequence.most_rows(), sequence.prompt_rows, samples=sequence.samples):
             held = self._cache.pages * self._cache.layout.page_bytes >> 20
-            raise InvalidArgument("prompt", f"{rows} tokens and {asked} of the answer", limit=f"{held} MiB of KV cache")
+            answers = "the answer" if sequence.samples == 1 else f"each of {sequence.samples} answers"
+            raise InvalidArgument("prompt", f"{rows} tokens and {asked} of {answers}", limit=f"{held} MiB of KV cache")
 
     def check_room(self, on_the_way: int = 0) -> None:
         """Raises ResourceExhausted if no further request may wait, `on_the_way` having been accepted but not added yet."""
@@ -103,13 +109,14 @@ class Scheduler:
     def schedule(self) -> Step:
         """The next step. Requests that begin with it are running from here on."""
         self._make_room()
-        pieces: list[Piece] = []
-        left = self._max_step_rows
-        for sequence in sorted(self._running.values(), key=lambda each: each.missing > 1):  # those that decode come first
-            left -= self._run(sequence, left if sequence.missing > 1 else 1, pieces)
-        while left > 0 and (beginner := self._begin_next()) is not None:
-            left -= self._run(beginner, left, pieces)
-        return Step(tuple(pieces), tuple(self._cache.take_copies()))
+        while self._begin_next():
+            pass
+        decoding = [sequence for sequence in self._running.values() if sequence.missing == 1]
+        prompts = [sequence for sequence in self._running.values() if sequence.missing > 1]
+        shares = share_rows(self._max_step_rows - len(decoding), [sequence.missing for sequence in prompts])
+        allowed = [*((sequence, 1) for sequence in decoding), *zip(prompts, shares, strict=True)]
+        pieces = tuple(Piece(sequence, sequence.ranges(rows)) for sequence, rows in allowed if rows)
+        return Step(pieces, tuple(self._cache.take_copies()))
 
     def advance(self, step: Step) -> None:
         """The step has run: the rows of its pieces are held. Whose last row gave a token has rows of numbers throughout."""
@@ -117,25 +124,37 @@ class Scheduler:
             self._queue.served(piece.sequence, piece.rows(0))
             self._cache.commit(piece.sequence.tables, piece.ends, piece.sequence.rows, proven=piece.samples)
 
-    def remove(self, sequence: Sequence, to: State) -> None:
-        """The request ends in the final state `to`."""
+    def broke(self, step: Step) -> None:
+        """The step failed, and its requests were removed: `step.copies` may not have been made. Who is left and was to write
+        into one of them gives way, and runs its rows again.
+        """
+        unmade = {target for _, target in step.copies}
+        for sequence in list(self._running.values()):
+            if any(block in unmade for table in sequence.tables for block in table.blocks):
+                self._preempt(sequence)
+
+    def fork(self, sequence: Sequence, sample: int) -> Sequence:
+        """Another sample of a request whose prompt is held whole: it runs beside `sequence`, whose blocks it shares."""
+        fork = sequence.fork(sample)
+        fork.tables = self._cache.fork(sequence.tables)
+        fork.move(State.RUNNING)
+        self._running[fork.name] = fork
+        return fork
+
+    def remove(self, sequence: Sequence, to: State, *, last: bool = True) -> None:
+        """It ends in the final state `to`; and if it is the last of its request's samples, the request."""
         if sequence.state is State.WAITING:
             self._queue.pop(sequence)
         else:
             self._leave(sequence)
-        self._queue.ended(sequence)
+        if last:
+            self._queue.ended(sequence)
+        self._followers.forget(sequence)
         sequence.move(to)
 
     def learn(self, duration_ms: float) -> None:
         """How long an answer took, from its first step to its end: the base of retry delays."""
         self._usual_ms += _NEWEST_WEIGHT * (duration_ms - self._usual_ms)
-
-    def _run(self, sequence: Sequence, allowed: int, pieces: list[Piece]) -> int:
-        """Adds its piece, if there are rows left for one; returns the rows it takes."""
-        if allowed <= 0:
-            return 0
-        pieces.append(Piece(sequence, sequence.ranges(allowed)))
-        return max(end - start for start, end in pieces[-1].ranges)
 
     def _make_room(self) -> None:
         """For the next rows of all that run, oldest first; the youngest gives way."""
@@ -150,41 +169,56 @@ class Scheduler:
         self._queue.add(sequence)
         self.preemptions += 1
 
-    def _begin_next(self) -> Sequence | None:
-        """The next one that waits starts to run, unless there is no place or no room: nobody passes it."""
-        sequence = self._queue.first() if len(self._running) < self._max_running else None
-        if sequence is None or self._still_stuck(sequence):
-            return None
+    def _begin_next(self) -> bool:
+        """The next one that waits runs, unless there is no place or no room: nobody passes it, but who follows another."""
+        if self._places >= self._max_running:
+            return False
+        sequence = self._queue.first(self._is_passed)
+        if sequence is None or self._places + sequence.samples > self._max_running or self._still_stuck(sequence):
+            return False
         tables = self._cache.open(
             sequence.rows,
             sequence.totals,
             tenant=sequence.request.tenant,
             pruned_from=sequence.pruned_from,
             room_rows=sequence.request.sampling.max_new_tokens - sequence.generated,
-            spare_pages=self._spare_pages(),
+            spare_pages=self._spare_pages(sequence),
         )
         if tables is None:
-            self._stuck = sequence, self._cache.available
-            return None
+            self._stuck = sequence, self._cache.available, self._cache.made
+            return False
         self._queue.pop(sequence)
+        self._followers.forget(sequence)
         sequence.tables = tables
         sequence.move(State.RUNNING)
-        self._running[sequence.request_id] = sequence
-        return sequence
+        self._running[sequence.name] = sequence
+        return True
+
+    @property
+    def _places(self) -> int:
+        """Taken in the batch; a prompt takes one for each sample that will come of it."""
+        return sum(sequence.samples for sequence in self._running.values())
+
+    def _is_passed(self, sequence: Sequence) -> bool:
+        return not self._still_stuck(sequence) and self._followers.should_wait(sequence, self._running.values())
 
     def _still_stuck(self, sequence: Sequence) -> bool:
-        """Whether looking for room again is of no use."""
+        """Whether looking for room again is of no use: no page came back, and no block was made that it might find."""
         if not self._running or self._stuck is None:
             return False
-        who, pages = self._stuck
-        return sequence is who and self._cache.available <= pages
+        who, pages, made = self._stuck
+        return sequence is who and self._cache.available <= pages and self._cache.made == made
 
-    def _spare_pages(self) -> int:
-        """A block in each segment for each that runs: else a newcomer would be preempted in the next step."""
+    def _spare_pages(self, newcomer: Sequence) -> int:
+        """A block in each segment for each that runs, and for each further sample of the newcomer: else it would be preempted
+        in the next step. None where nothing runs: what fits alone must begin then.
+        """
+        if not self._running:
+            return 0
         layout = self._cache.layout
-        return layout.block_pages([len(self._running)] * len(layout.segments))
+        return layout.block_pages([self._places + newcomer.samples - 1] * len(layout.segments))
 
     def _leave(self, sequence: Sequence) -> None:
-        del self._running[sequence.request_id]
+        del self._running[sequence.name]
         self._cache.close(sequence.tables)
         sequence.tables = []

@@ -1,4 +1,4 @@
-"""An accepted request on its way: its state, its rows, and how far each segment has come. No torch.
+"""An accepted request on its way, or one of its samples: its state, its rows, and how far each segment has come. No torch.
 
     prompt of 10 rows, 7 of them behind the pruning, 2 generated; the last generated row has not run yet
 
@@ -12,6 +12,7 @@ before has the whole prompt, since all of it is ranked together; elsewhere each 
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from copy import copy
 from dataclasses import dataclass
 
 from decoder_service.budgets import first_pruned_segment, segment_rows
@@ -25,10 +26,16 @@ Range = tuple[int, int]
 
 
 class Sequence:
-    """Owned by the engine's thread. `tables` is empty unless it is running."""
+    """Owned by the engine's thread. `tables` is empty unless it is running.
+
+    Until the prompt is held whole there is one for all samples of the request; then it becomes sample 0's, and `fork` makes
+    the others.
+    """
 
     def __init__(self, request: EngineRequest, segments: Items[Segment]) -> None:
         self.request = request
+        self.sample = 0
+        self.samples = request.sampling.n  # that it stands for
         self.state = State.WAITING
         self.prompt_rows = segment_rows(request, segments)
         self.pruned_from = first_pruned_segment(request, segments)
@@ -40,6 +47,11 @@ class Sequence:
     def request_id(self) -> str:
         """The request's name."""
         return self.request.request_id
+
+    @property
+    def name(self) -> str:
+        """Of this sample alone."""
+        return f"{self.request_id}#{self.sample}" if self.sample else self.request_id
 
     @property
     def generated(self) -> int:
@@ -73,10 +85,19 @@ class Sequence:
         """A token was chosen."""
         self.rows.ids.append(token_id)
 
+    def fork(self, sample: int) -> Sequence:
+        """Another sample of the request, of the same rows so far; it waits, and stands for itself alone."""
+        fork = copy(self)
+        fork.sample, fork.samples = sample, 1
+        fork.state, fork.tables = State.WAITING, []
+        fork.rows = RowIdentity(self.request.prompt)
+        fork.rows.ids = list(self.rows.ids)
+        return fork
+
     def move(self, to: State) -> None:
         """Goes on to `to`. A move that the drawing in `request.py` lacks is a fault of the engine: it raises RuntimeError."""
         if to not in MOVES.get(self.state, ()):
-            raise RuntimeError(f"request {self.request_id}: {self.state.value} does not go to {to.value}")
+            raise RuntimeError(f"request {self.name}: {self.state.value} does not go to {to.value}")
         self.state = to
 
     def _ready(self, segment: int, before: int) -> int:

@@ -286,6 +286,7 @@ def _limits(settings: DecoderSettings, half: _Half) -> Limits:
         "max_context_tokens": half.max_context_tokens,
         "max_positions": half.language.shape.max_context_tokens,
         "max_videos": settings.max_videos if half.language.takes_videos else 0,
+        "max_samples": min(settings.max_samples, settings.max_running, settings.max_step_rows),  # they decode together
     }
     return Limits(**of_model, **{field: getattr(settings, field) for field in Limits.__slots__ if field not in of_model})
 

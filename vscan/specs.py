@@ -371,3 +371,4 @@ class SamplingSpec:
     frequency_penalty: float | None = None
     stop_token_ids: tuple[int, ...] = ()
     constraint: Constraint | None = None
+    n: int | None = None

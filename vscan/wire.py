@@ -63,6 +63,7 @@ _OPTIONAL_SAMPLING = (
     "repetition_penalty",
     "presence_penalty",
     "frequency_penalty",
+    "n",
 )
 _METHODS_TO_PROTO = {value: key for key, value in _METHODS.items()}
 _RATERS_TO_PROTO = {value: key for key, value in _RATERS.items()}
@@ -149,6 +150,7 @@ def sampling_to_proto(spec: SamplingSpec) -> decoder_pb2.SamplingParams:
         ],
         json_schema=spec.constraint.text if isinstance(spec.constraint, JsonSchema) else None,
         regex=spec.constraint.pattern if isinstance(spec.constraint, Regex) else None,
+        n=_unsigned(spec.n, "sampling.n"),
     )
 
 

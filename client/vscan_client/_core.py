@@ -11,6 +11,7 @@ an answer. No I/O and no messages: a transport has requests built (`_messages.py
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -19,7 +20,7 @@ from vscan.errors import DeadlineExceeded, InternalError, InvalidArgument, Missi
 from vscan.specs import ReductionSpec
 from vscan_client._retrying import RetryBudget, wait_seconds
 from vscan_client._sent_images import SentImages
-from vscan_client.answer import Answer, ClientReport, Event, Finished, Started, TextDelta, Token
+from vscan_client.answer import Answer, ClientReport, Event, Finished, Sample, SampleEnd, Started, TextDelta, Token
 from vscan_client.content import Image, Message, Text, Video, Visual
 from vscan_client.options import AskOptions, Retry, Timeout
 
@@ -175,8 +176,8 @@ class AnswerBuilder:
         self._exchange = exchange
         self._started: Started | None = None
         self._finished: Finished | None = None
-        self._texts: list[str] = []
-        self._tokens: list[Token] = []
+        self._texts: dict[int, list[str]] = defaultdict(list)  # by sample, as its tokens
+        self._tokens: dict[int, list[Token]] = defaultdict(list)
         self._first_token_ms: float | None = None
         self._total_ms = 0.0
 
@@ -195,16 +196,19 @@ class AnswerBuilder:
     def _add_text(self, delta: TextDelta) -> None:
         if self._first_token_ms is None and (delta.tokens or delta.text):
             self._first_token_ms = self._exchange.elapsed_ms()
-        self._texts.append(delta.text)
-        self._tokens.extend(delta.tokens)
+        self._texts[delta.sample].append(delta.text)
+        self._tokens[delta.sample].extend(delta.tokens)
 
     def answer(self, trace_id: str = "") -> Answer:
         """The answer. Raises InternalError if the stream ended before it."""
         if self._started is None or self._finished is None:
             raise InternalError("the server ended the stream before the answer was whole")
+        # A server of an earlier release makes one and does not list it.
+        ends = self._finished.samples or (SampleEnd(0, self._finished.reason, self._finished.usage.completion_tokens),)
+        samples = tuple(self._sample(end) for end in ends)
         return Answer(
-            text="".join(self._texts),
-            tokens=tuple(self._tokens),
+            text=samples[0].text,
+            tokens=samples[0].tokens,
             finish_reason=self._finished.reason,
             usage=self._finished.usage,
             timings=self._finished.timings,
@@ -219,4 +223,8 @@ class AnswerBuilder:
                 total_ms=self._total_ms,
                 trace_id=trace_id,
             ),
+            samples=samples,
         )
+
+    def _sample(self, end: SampleEnd) -> Sample:
+        return Sample("".join(self._texts[end.sample]), tuple(self._tokens[end.sample]), end.reason)

@@ -24,6 +24,7 @@ from vscan_client.answer import (
     Place,
     PruneReport,
     SampledFrames,
+    SampleEnd,
     Started,
     TextDelta,
     TileGrid,
@@ -84,6 +85,7 @@ def generate_request(question: Question, form: Form) -> decoder_pb2.GenerateRequ
         prune=wire.prune_to_proto(prune) if prune else None,
         sampling=wire.sampling_to_proto(sampling) if sampling else None,
         report_kept=options.get("report_kept", False),
+        priority=_priority(options.get("priority", 0)),
     )
 
 
@@ -131,7 +133,7 @@ def event_from_proto(message: decoder_pb2.GenerateEvent) -> Event | None:
             started = message.started
             return Started(started.request_id, tuple(image_report(image) for image in started.images), started.prompt_tokens)
         case "delta":
-            return TextDelta(message.delta.text, tuple(_token(token) for token in message.delta.tokens))
+            return _text_delta(message.delta)
         case "finished":
             return _finished(message.finished)
         case _:
@@ -248,6 +250,27 @@ def _video(video: Video) -> visual_tokens_pb2.Video:
     return visual_tokens_pb2.Video(data=video.data, sampling=sampling)
 
 
+def _priority(priority: int) -> int:
+    """As it is, where the wire can hold it: which ones are good is the server's to say."""
+    if not -(2**31) <= priority < 2**31:
+        raise InvalidArgument("priority", f"{priority}", limit="-2^31 to 2^31 - 1")
+    return priority
+
+
+def _text_delta(message: decoder_pb2.TextDelta) -> TextDelta:
+    goes_on = message.reason == decoder_pb2.FINISH_REASON_UNSPECIFIED
+    return TextDelta(
+        message.text,
+        tuple(_token(token) for token in message.tokens),
+        message.sample,
+        None if goes_on else _reason(message.reason),
+    )
+
+
+def _reason(reason: decoder_pb2.FinishReason) -> FinishReason:
+    return _REASONS.get(reason, FinishReason.UNKNOWN)
+
+
 def _token(message: decoder_pb2.GeneratedToken) -> Token:
     return Token(
         message.token_id,
@@ -259,7 +282,7 @@ def _token(message: decoder_pb2.GeneratedToken) -> Token:
 def _finished(message: decoder_pb2.Finished) -> Finished:
     usage, timings = message.usage, message.timings
     return Finished(
-        reason=_REASONS.get(message.reason, FinishReason.UNKNOWN),
+        reason=_reason(message.reason),
         usage=Usage(
             prompt_tokens=usage.prompt_tokens,
             visual_tokens=usage.visual_tokens,
@@ -278,6 +301,7 @@ def _finished(message: decoder_pb2.Finished) -> Finished:
         ),
         pruning=tuple(_prune_report(report) for report in message.pruning),
         seed=message.seed,
+        samples=tuple(SampleEnd(each.sample, _reason(each.reason), each.completion_tokens) for each in message.samples),
     )
 
 

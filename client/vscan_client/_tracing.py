@@ -41,7 +41,7 @@ def describe_answer(span: trace.Span, answer: Answer) -> None:
             names.ATTR_PLACES: [image.place.value for image in answer.images],
             names.ATTR_GEN_AI_INPUT_TOKENS: answer.usage.prompt_tokens,
             names.ATTR_GEN_AI_OUTPUT_TOKENS: answer.usage.completion_tokens,
-            names.ATTR_GEN_AI_FINISH_REASONS: [answer.finish_reason.value],
+            names.ATTR_GEN_AI_FINISH_REASONS: [each.finish_reason.value for each in answer.samples],
         }
     )
     if answer.client.first_token_ms is not None:

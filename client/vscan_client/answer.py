@@ -175,29 +175,54 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More of the answer: whole characters, maybe none, and the tokens since the last delta that have all their text out."""
+    """More of the answer of one sample: whole characters, maybe none, and the tokens since its last delta that have all their
+    text out.
+
+    `reason` is why it ended, in its last delta; `None` before.
+    """
 
     text: str
     tokens: tuple[Token, ...] = ()
+    sample: int = 0
+    reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleEnd:
+    """How one sample ended."""
+
+    sample: int
+    reason: FinishReason
+    completion_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of an answer. Last, once."""
+    """The end of an answer, or of all samples. Last, once. `reason` is sample 0's, the usage that of all together."""
 
     reason: FinishReason
     usage: Usage
     timings: Timings
     pruning: tuple[PruneReport, ...]
     seed: int
+    samples: tuple[SampleEnd, ...] = ()
 
 
 Event = Started | TextDelta | Finished
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One of the answers to a prompt."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    finish_reason: FinishReason
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer, whole."""
+    """An answer, whole. Where several samples were asked for, text, tokens and reason are those of the first one."""
 
     text: str
     tokens: tuple[Token, ...]
@@ -209,7 +234,11 @@ class Answer:
     seed: int
     request_id: str
     client: ClientReport
+    samples: tuple[Sample, ...]  # all of them, the first one too
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer as JSON values; digests in hexadecimal."""
-        return dict(jsonable(self))
+        """The answer as JSON values; digests in hexadecimal. `samples` only where there are several."""
+        told = dict(jsonable(self))
+        if len(self.samples) == 1:
+            del told["samples"]
+        return told

@@ -67,10 +67,10 @@ class AsyncAnswerStream:
         finally:
             self._running = False
 
-    async def texts(self) -> AsyncIterator[str]:
-        """The answer's text, piece by piece."""
+    async def texts(self, sample: int = 0) -> AsyncIterator[str]:
+        """The answer's text, piece by piece; of one sample where there are several. Those of the others are passed over."""
         async for event in self:
-            if isinstance(event, TextDelta) and event.text:
+            if isinstance(event, TextDelta) and event.text and event.sample == sample:
                 yield event.text
 
     async def aclose(self) -> None:

@@ -81,6 +81,7 @@ class AskOptions(TypedDict, total=False):
         prune: stage 2.
         sampling: how tokens are chosen; greedy by default.
         report_kept: report which patches were kept, by the encoder and by each pruning layer.
+        priority: -100 to 100; of the caller's own requests that wait, higher ones begin first.
         timeout: seconds for this call, instead of `Timeout.total`.
     """
 
@@ -88,4 +89,5 @@ class AskOptions(TypedDict, total=False):
     prune: PruneSpec | None
     sampling: SamplingSpec | None
     report_kept: bool
+    priority: int
     timeout: float | None

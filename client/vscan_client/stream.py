@@ -40,10 +40,10 @@ class AnswerStream:
             raise StopIteration
         return event
 
-    def texts(self) -> Iterator[str]:
-        """The answer's text, piece by piece."""
+    def texts(self, sample: int = 0) -> Iterator[str]:
+        """The answer's text, piece by piece; of one sample where there are several. Those of the others are passed over."""
         for event in self:
-            if isinstance(event, TextDelta) and event.text:
+            if isinstance(event, TextDelta) and event.text and event.sample == sample:
                 yield event.text
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from decoder_service.kv_cache.blocks import Block, BlockPool
-from decoder_service.kv_cache.prefix import PrefixIndex, RowIdentity, leading_blocks
+from decoder_service.kv_cache.prefix import Link, PrefixIndex, RowIdentity, leading_blocks
 from decoder_service.kv_cache.segments import PageLayout, PageUsage, SegmentUsage
 from decoder_service.kv_cache.table import BlockTable
 
@@ -45,9 +45,14 @@ class KvCache:
         """Pages that can be had."""
         return self._pool.available
 
-    def fits(self, rows: Sequence[int]) -> bool:
-        """Whether a sequence with `rows[s]` rows in segment s can be held if it is alone."""
-        return self.layout.pages(rows) <= self.pages
+    @property
+    def made(self) -> int:
+        """Blocks that became findable, since the start."""
+        return self._index.made
+
+    def fits(self, rows: Sequence[int], shared_rows: Sequence[int], *, samples: int) -> bool:
+        """Whether so many samples of one request, alone, can be held; see `pages_of_samples`."""
+        return pages_of_samples(self.layout, rows, shared_rows, samples=samples) <= self.pages
 
     def open(
         self,
@@ -58,6 +63,7 @@ class KvCache:
         pruned_from: int,
         room_rows: int = 0,
         spare_pages: int = 0,
+        own_rows: int = 0,
     ) -> Tables | None:
         """Room for a sequence; `table.rows` of each say how many leading rows are there already.
 
@@ -68,6 +74,7 @@ class KvCache:
             pruned_from: the first segment that misses rows of this prompt; the number of segments if none does.
             room_rows: how many more may follow, for placing.
             spare_pages: must be left to others.
+            own_rows: rows of segment 0 that the sequence held before; finding those is no reuse.
 
         Returns:
             None if there is too little room now.
@@ -82,7 +89,7 @@ class KvCache:
             self.close(tables)
             return None
         self._pool.make_room(lacking)
-        self.reused_rows += tables[0].rows
+        self.reused_rows += max(0, tables[0].rows - own_rows)
         for table, total in zip(tables, totals, strict=True):
             self._extend(table, total, room_rows)
         return tables
@@ -99,7 +106,7 @@ class KvCache:
             return False
         self._pool.make_room(lacking)
         for table in shared:
-            self._own_last_block(table)
+            self._own_next_block(table)
         for table, end in zip(tables, ends, strict=True):
             self._extend(table, end)
         return True
@@ -122,6 +129,25 @@ class KvCache:
             for hope in table.hopes:
                 self._pool.allocator.give_up(hope)
             self._open.remove(table)
+
+    def next_link(self, table: BlockTable, rows: RowIdentity, total: int) -> Link | None:
+        """What its next block will be found by once it is written; None if that is not known yet, or will not be found."""
+        start, end = table.linked * table.block_rows, (table.linked + 1) * table.block_rows
+        known = total if table.shareable_rows is None else min(total, table.shareable_rows)
+        return (table.node, rows.content(start, end)) if self._reuse and end <= known else None
+
+    def chain(self, segment: int, rows: RowIdentity, *, tenant: str, pruned_from: int) -> BlockTable:
+        """A table without room, for `lengthen`."""
+        return self._table(segment, rows, tenant, pruned_from)
+
+    def lengthen(self, chain: BlockTable, rows: RowIdentity, total: int) -> Link | None:
+        """Lets `chain.linked` say how many blocks are there already. Returns what the block behind them would be found by."""
+        while (link := self.next_link(chain, rows, total)) is not None:
+            found = self._index.find(*link)
+            if found is None:
+                return link
+            chain.node, chain.linked = found[0], chain.linked + 1
+        return None
 
     def fork(self, tables: Tables) -> Tables:
         """A second sequence with the same rows, in the same blocks; a partly filled one is copied by whoever writes first."""
@@ -202,9 +228,9 @@ class KvCache:
             ends = [page + 1 for page in blocks[-1].pages]
             table.hopes = [self._pool.allocator.hope(range(end, end + room)) for end in ends]
 
-    def _own_last_block(self, table: BlockTable) -> None:
+    def _own_next_block(self, table: BlockTable) -> None:
         own = self._pool.take(table.segment, 1)[0]
-        shared = table.replace_last(own)
+        shared = table.replace_next(own)
         self._pool.release([shared])
         self._copies.append((shared, own))
 
@@ -217,6 +243,16 @@ class KvCache:
             start = table.linked * size
             table.node = self._index.add(table.node, rows.content(start, start + size), table.blocks[table.linked])
             table.linked += 1
+
+
+def pages_of_samples(layout: PageLayout, rows: Sequence[int], shared_rows: Sequence[int], *, samples: int) -> int:
+    """Pages of sequences with `rows[s]` rows each in segment s that share the full blocks of their first `shared_rows[s]` rows.
+
+    blocks of 4 rows, 13 rows, 6 of them shared, 3 samples      b0 | b1 b2 b3 | b4 b5 b6 | b7 b8 b9
+    """
+    shared = [count // layout.block_rows for count in shared_rows]
+    blocks = [common + samples * (layout.blocks(count) - common) for count, common in zip(rows, shared, strict=True)]
+    return layout.block_pages(blocks)
 
 
 def _next_block(table: BlockTable) -> Block:

@@ -11,9 +11,11 @@ one another. Numbers are never used twice, so a link whose predecessor was evict
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 # The number of a link, or a root: (tenant, segment).
 Node = int | tuple[str, int]
 Content = tuple[Hashable, ...]
+# A block, made or not: the link before it, and what it holds.
+Link = tuple[Node, Content]
 
 
 @dataclass(slots=True)
@@ -48,6 +52,15 @@ class RowIdentity:
         """Whether the images can be told from others."""
         return len(self.prompt.image_keys) == len(self.prompt.images)
 
+    def common(self, other: RowIdentity) -> int:
+        """Leading rows of both that are the same."""
+        bound = min(len(self.ids), len(other.ids))
+        for one, two in zip_longest(self._images(), other._images()):
+            if one != two:
+                bound = min(bound, *(image[0] for image in (one, two) if image is not None))
+                break
+        return bisect_right(range(bound), 0, key=lambda row: self.ids[: row + 1] != other.ids[: row + 1])
+
     def content(self, start: int, end: int) -> Content:
         """Of rows `start` to `end`."""
         visual = []
@@ -56,6 +69,11 @@ class RowIdentity:
             if low < high:
                 visual.append((self.prompt.image_keys[span.image], low - span.start, high - low, low - start))
         return tuple(self.ids[start:end]), tuple(visual)
+
+    def _images(self) -> list[tuple[int, int, Hashable]]:
+        """Where each lies, and which it is; one without a key is like no other."""
+        keys = self.prompt.image_keys if self.known else [object() for _ in self.prompt.spans]
+        return [(span.start, span.count, keys[span.image]) for span in self.prompt.spans]
 
 
 class PrefixIndex:
@@ -66,9 +84,14 @@ class PrefixIndex:
 
     def __init__(self) -> None:
         self.idle: OrderedDict[Block, None] = OrderedDict()
-        self._links: dict[tuple[Node, Content], Block] = {}
-        self._places: dict[Block, tuple[tuple[Node, Content], int]] = {}
+        self._links: dict[Link, Block] = {}
+        self._places: dict[Block, tuple[Link, int]] = {}
         self._next = 0
+
+    @property
+    def made(self) -> int:
+        """Links made since the start."""
+        return self._next
 
     def find(self, before: Node, content: Content) -> tuple[Node, Block] | None:
         """The link that follows `before`, and its block."""

@@ -47,12 +47,16 @@ class BlockTable:
             for group, page in enumerate(block.pages):
                 _extend(self._runs[group], page * self.block_rows, self.block_rows)
 
-    def replace_last(self, block: Block) -> Block:
-        """Another block in the last one's place, which is returned."""
-        replaced, kept = self.blocks[-1], self.blocks[:-1]
-        self.blocks = []
+    def replace_next(self, block: Block) -> Block:
+        """Another block in the place of the one where the next row goes, which is returned. There must be room for that row.
+
+        blocks of 4 rows, 6 rows held, room for 12      b0  b1  b2       b1 is replaced, whatever lies behind it
+        """
+        place = self.rows // self.block_rows
+        blocks = [*self.blocks[:place], block, *self.blocks[place + 1 :]]
+        replaced, self.blocks = self.blocks[place], []
         self.__post_init__()
-        self.append([*kept, block])
+        self.append(blocks)
         return replaced
 
     def runs(self, start: int, end: int, group: int = 0) -> list[Run]:

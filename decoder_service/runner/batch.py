@@ -17,6 +17,7 @@ from decoder_service.kv_cache.segments import Segment
 from decoder_service.kv_cache.storage import BlockRow, KvStorage
 from decoder_service.language.base import LanguageModel
 from decoder_service.runner.attention import AttentionPlan, Span
+from decoder_service.runner.sampling_state import SamplingState
 from decoder_service.runner.sequence import DeviceSequence
 from decoder_service.sequence import Piece
 from decoder_service.transfer import to_device
@@ -28,6 +29,17 @@ class Part:
 
     piece: Piece
     device: DeviceSequence
+
+    @property
+    def name(self) -> str:
+        """Of its sequence."""
+        return self.piece.sequence.name
+
+    @property
+    def samplings(self) -> list[SamplingState]:
+        """Who draws a token from its last row: the sample itself, or all of the request where the prompt ends."""
+        sequence = self.piece.sequence
+        return self.device.samplings[sequence.sample : sequence.sample + sequence.samples]
 
     def goes_straight(self, segment: int) -> bool:
         """Whether its rows of this segment are the very rows that it has in the one before."""

@@ -23,6 +23,14 @@ def uniform(seed: int, number: int) -> float:
     return (int.from_bytes(digest, "little") >> (64 - _MANTISSA_BITS)) * 2.0**-_MANTISSA_BITS
 
 
+def sample_seed(seed: int, sample: int) -> int:
+    """The seed of one of a request's samples: by it each is the answer to a request for one. Sample 0 has the request's own."""
+    if not sample:
+        return seed
+    digest = hashlib.blake2b(struct.pack("<QI", seed, sample), digest_size=8, person=b"sample").digest()
+    return int.from_bytes(digest, "little")
+
+
 class Drawing:
     """How some rows of a step draw. What a row draws depends on that row alone."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -24,8 +25,8 @@ from decoder_service.sequence import Piece
 
 # Who was ranked in a step, what it kept, and the moments around that.
 _Ranking = tuple[str, LayerPruning, Any, Any]
-# What came of a request in a step: its token, None if it is not that far, or what failed.
-_Outcome = SampledToken | Exception | None
+# What came of a sequence in a step: its tokens, or what failed.
+_Outcome = tuple[SampledToken, ...] | Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,14 @@ class PruneReport:
 
 @dataclass(frozen=True, slots=True)
 class SequenceOutput:
-    """One sequence's part of a step's outcome. `token` is None while its prompt has not run whole.
+    """One sequence's part of a step's outcome.
 
+    `tokens` is empty while its prompt has not run whole; then there is one for each sample that it stands for, later one.
     `fault`: what failed for this sequence alone; then its rows are not held.
     """
 
     request_id: str
-    token: SampledToken | None
+    tokens: tuple[SampledToken, ...]
     pruned: tuple[PruneReport, ...] = ()
     fault: Exception | None = None
 
@@ -87,12 +89,12 @@ class Runner:
         ranked: list[_Ranking] = []
         for some, done in run_apart(self._attempt, parts):
             if isinstance(done, Exception):
-                outcomes |= {part.device.request.request_id: done for part in some}
+                outcomes |= {part.name: done for part in some}
             else:
                 outcomes |= done.outcomes
                 ranked += done.ranked
         reports = self._reports(ranked, started)  # durations are read only now: sampling has waited for the device
-        return [_output(piece.sequence.request_id, outcomes, reports) for piece in pieces]
+        return [_output(piece, outcomes, reports) for piece in pieces]
 
     def _parts(self, pieces: Sequence[Piece]) -> tuple[list[Part], dict[str, _Outcome]]:
         """What can run, and why others cannot."""
@@ -102,7 +104,7 @@ class Runner:
             try:
                 parts.append(Part(piece, self._device(piece.sequence.request)))
             except Exception as error:
-                failed[piece.sequence.request_id] = fault_of(error)
+                failed[piece.sequence.name] = fault_of(error)
         return parts, failed
 
     def _attempt(self, parts: Sequence[Part]) -> _Attempt:
@@ -115,21 +117,21 @@ class Runner:
         for segment in self.layout.segments:
             for part in parts if segment.index else ():
                 self._rank(part, segment, ranked, failed)
-            going = [part for part in parts if part.device.request.request_id not in failed]
+            going = [part for part in parts if part.name not in failed]
             hidden = self._walk(going, segment, hidden if len(going) == len(parts) else None)
             parts = going
         return _Attempt(failed | self._sample(None if hidden is None else self.model.logits(hidden), parts), ranked)
 
     def _rank(self, part: Part, segment: Segment, ranked: list[_Ranking], failed: dict[str, _Outcome]) -> None:
         """Ranks the part's prompt before `segment`, if it is to be."""
-        name, before = part.device.request.request_id, self._clock.mark()
+        before = self._clock.mark()
         try:
             pruning = rank_prompt(part, segment, self.model, self._storage)
         except Exception as error:
-            failed[name] = fault_of(error)
+            failed[part.name] = fault_of(error)
             return
         if pruning is not None:
-            ranked.append((name, pruning, before, self._clock.mark()))
+            ranked.append((part.name, pruning, before, self._clock.mark()))
 
     def _walk(self, parts: Sequence[Part], segment: Segment, left: torch.Tensor | None) -> torch.Tensor | None:
         """Runs the parts' rows of a segment, which wait at the boundary before it, and leaves them at the one behind it.
@@ -150,11 +152,15 @@ class Runner:
         return hidden
 
     def _sample(self, logits: torch.Tensor | None, parts: Sequence[Part]) -> dict[str, _Outcome]:
-        sampling = [part for part in parts if part.piece.samples]
-        if logits is None or not sampling:
+        """Samples of one request draw their first tokens from the same row of `logits`."""
+        drawing = [part for part in parts if part.piece.samples]
+        if logits is None or not drawing:
             return {}
-        tokens = self._sampler.sample(logits, [part.device.sampling for part in sampling])
-        return {part.device.request.request_id: token for part, token in zip(sampling, tokens, strict=True)}
+        rows = [row for row, part in enumerate(drawing) for _ in part.samplings]
+        if len(rows) > len(drawing):
+            logits = logits[rows]
+        drawn = iter(self._sampler.sample(logits, [state for part in drawing for state in part.samplings]))
+        return {part.name: _all_or_fault(list(islice(drawn, len(part.samplings)))) for part in drawing}
 
     def _reports(self, ranked: Sequence[_Ranking], started: Any) -> dict[str, list[PruneReport]]:
         reports: dict[str, list[PruneReport]] = {}
@@ -171,14 +177,22 @@ class Runner:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """What came of those that ran together, by request; who is missing runs on."""
+    """What came of those that ran together, by name; who is missing runs on."""
 
     outcomes: dict[str, _Outcome]
     ranked: list[_Ranking]
 
 
-def _output(name: str, outcomes: dict[str, _Outcome], reports: dict[str, list[PruneReport]]) -> SequenceOutput:
-    outcome = outcomes.get(name)
+def _all_or_fault(drawn: Sequence[SampledToken | Exception]) -> _Outcome:
+    """What fails for one sample fails for all that stand for the sequence."""
+    tokens = tuple(each for each in drawn if not isinstance(each, Exception))
+    faults = [each for each in drawn if isinstance(each, Exception)]
+    return faults[0] if faults else tokens
+
+
+def _output(piece: Piece, outcomes: dict[str, _Outcome], reports: dict[str, list[PruneReport]]) -> SequenceOutput:
+    sequence = piece.sequence
+    outcome = outcomes.get(sequence.name, ())
     if isinstance(outcome, Exception):
-        return SequenceOutput(name, None, fault=outcome)
-    return SequenceOutput(name, outcome, tuple(reports.get(name, ())))
+        return SequenceOutput(sequence.request_id, (), fault=outcome)
+    return SequenceOutput(sequence.request_id, outcome, tuple(reports.get(sequence.name, ())))

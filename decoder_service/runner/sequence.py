@@ -1,4 +1,4 @@
-"""What is known of one request on the device's side: how it samples, what its prompt kept, where its rows stand."""
+"""What is known of one request on the device's side: how its samples draw, what its prompt kept, where its rows stand."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Decided:
 
 class DeviceSequence:
     """Owned by the engine's thread. It holds no keys or values: a preempted request keeps it, so nothing is ranked twice.
+    All but `samplings` is the prompt's, and the same for all samples.
 
     A prompt of 6 rows that keeps 4 before segment 1, positions re-numbered:
 
@@ -35,7 +36,7 @@ class DeviceSequence:
 
     def __init__(self, request: EngineRequest, segments: Sequence[Segment], model: LanguageModel) -> None:
         self.request = request
-        self.sampling = SamplingState(request)
+        self.samplings = [SamplingState(request, sample) for sample in range(request.sampling.n)]
         self.prompt = PromptRows(request)
         self.positions = [model.prompt_positions(request.prompt)] * len(segments)
         self.sources: list[list[int] | None] = [None] * len(segments)

@@ -26,7 +26,11 @@ Media = visual_tokens_pb2.Image | visual_tokens_pb2.Video
 
 
 class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.VisionEncoderServicer):
-    """Answers `<n> image(s): <last text>`, a word at a time; `, <n> video(s)` behind the images where there are any."""
+    """Answers `<n> image(s): <last text>`, a word at a time; `, <n> video(s)` behind the images where there are any.
+
+    Of several samples number i says ` <i>` after each word but the first, and they take turns. Who asks for none is answered as
+    by a release that knew no samples.
+    """
 
     def __init__(self) -> None:
         self.requests: list[decoder_pb2.GenerateRequest] = []
@@ -85,10 +89,14 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
         shown = f"{len(media) - videos} image(s)" + (f", {videos} video(s)" if videos else "")
         words = f"{shown}: {text}".split(" ")
         limit = request.sampling.max_new_tokens if request.sampling.HasField("max_new_tokens") else len(words)
+        samples = request.sampling.n if request.sampling.HasField("n") else 0
         for index, word in enumerate(words[:limit]):
-            token = decoder_pb2.GeneratedToken(token_id=index)
-            piece = word if index == 0 else f" {word}"
-            yield decoder_pb2.GenerateEvent(delta=decoder_pb2.TextDelta(text=piece, tokens=[token]))
+            reason = decoder_pb2.FINISH_REASON_END_OF_SEQUENCE if samples and index == min(limit, len(words)) - 1 else None
+            for sample in range(samples or 1):
+                token = decoder_pb2.GeneratedToken(token_id=index)
+                piece = word if index == 0 else f" {sample} {word}" if sample else f" {word}"
+                delta = decoder_pb2.TextDelta(text=piece, tokens=[token], sample=sample, reason=reason)
+                yield decoder_pb2.GenerateEvent(delta=delta)
             if self.fail_after_first_text:
                 abort(context, self.fail_after_first_text)
             _wait(self.hold_after_first_text, context)
@@ -235,9 +243,15 @@ def _finished(images: int, tokens: int, request: decoder_pb2.GenerateRequest) ->
             visual_tokens=images * TOKENS_AFTER,
             visual_tokens_unreduced=images * TOKENS_BEFORE,
             visual_tokens_average=16.0 * images,
-            completion_tokens=tokens,
+            completion_tokens=tokens * max(request.sampling.n, 1),
         ),
         timings=decoder_pb2.GenerateTimings(prefill_ms=2.0, total_ms=5.0),
         pruning=[decoder_pb2.PruneReport(layer=4, tokens_before=TOKENS_AFTER, tokens_after=SURVIVORS, survivors=survivors)],
         seed=request.sampling.seed,
+        samples=[
+            decoder_pb2.FinishedSample(
+                sample=sample, reason=decoder_pb2.FINISH_REASON_END_OF_SEQUENCE, completion_tokens=tokens
+            )
+            for sample in range(request.sampling.n)
+        ],
     )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from decoder_service.detokenize import TokenDecoder
 from decoder_service.engine import Engine
-from decoder_service.kv_cache.cache import KvCache
+from decoder_service.kv_cache.cache import Copy, KvCache
 from decoder_service.kv_cache.segments import PageLayout, split_layers
 from decoder_service.language.base import LanguageModel
 from decoder_service.request import Delta, EngineRequest, Event, SampledToken
-from decoder_service.runner.runner import Runner
+from decoder_service.runner.drawing import sample_seed
+from decoder_service.runner.runner import Runner, SequenceOutput
 from decoder_service.scheduler import Scheduler
+from decoder_service.sequence import Piece
 from tests.support.language_models import random_language, word_decoder
 
 BLOCK_ROWS = 4
@@ -33,6 +37,24 @@ def make_runner(
 ) -> R:
     layout = PageLayout(split_layers(model.shape.layers, prune_layers), block_rows, model.kv_shape)
     return kind(model, layout, pages=pages)
+
+
+class WatchedRunner(Runner):
+    """Counts the rows that ran in each segment, the rankings, and by sample the pieces of answers that run again."""
+
+    def __init__(self, model: LanguageModel, layout: PageLayout, *, pages: int) -> None:
+        super().__init__(model, layout, pages=pages)
+        self.rows = [0] * len(layout.segments)
+        self.ranked = 0
+        self.again: Counter[int] = Counter()
+
+    def run(self, pieces: Sequence[Piece], copies: Sequence[Copy] = ()) -> list[SequenceOutput]:
+        outputs = super().run(pieces, copies)
+        for piece in pieces:
+            self.rows = [count + piece.rows(segment) for segment, count in enumerate(self.rows)]
+            self.again[piece.sequence.sample] += bool(piece.sequence.generated) and not piece.decodes
+        self.ranked += sum(len(output.pruned) for output in outputs)
+        return outputs
 
 
 def make_engine(
@@ -66,6 +88,17 @@ def run_all(engine: Engine, requests: Sequence[EngineRequest]) -> dict[str, list
             events[request_id].append(event)
     engine.check_integrity()
     return events
+
+
+def only(request: EngineRequest, sample: int) -> EngineRequest:
+    """A request whose one answer is that sample of `request`."""
+    sampling = replace(request.sampling, n=1, seed=sample_seed(request.sampling.seed, sample))
+    return replace(request, request_id=f"{request.request_id} only {sample}", sampling=sampling)
+
+
+def of_sample(events: Sequence[Event], sample: int) -> list[Event]:
+    """Its deltas."""
+    return [event for event in events if isinstance(event, Delta) and event.sample == sample]
 
 
 def tokens_of(events: Sequence[Event]) -> list[SampledToken]:

@@ -80,5 +80,6 @@ def samplings() -> st.SearchStrategy[SamplingSpec]:
         presence_penalty=st.none() | st.floats(allow_nan=False),
         frequency_penalty=st.none() | st.floats(allow_nan=False),
         stop_token_ids=st.lists(UINT32, max_size=3).map(tuple),
+        n=st.none() | UINT32,
         constraint=st.none() | st.builds(JsonSchema, st.text(max_size=8)) | st.builds(Regex, st.text(max_size=8)),
     )

@@ -192,13 +192,17 @@ class DecoderMetrics:
         """A request's first token came `time_ms` after its arrival."""
         self._first_token.record(time_ms / 1000)
 
-    def finished(self, *, input_tokens: int, output_tokens: int, decode_ms: float, total_ms: float) -> None:
-        """An answer ended; `decode_ms` covers every token after the first."""
+    def finished(
+        self, *, input_tokens: int, output_tokens: int, longest_tokens: int, decode_ms: float, total_ms: float
+    ) -> None:
+        """A request ended, all of its samples having made `output_tokens` and one of them `longest_tokens`, after the first of
+        which `decode_ms` passed.
+        """
         self._usage.record(input_tokens, {names.ATTR_GEN_AI_TOKEN_TYPE: "input"})
         self._usage.record(output_tokens, {names.ATTR_GEN_AI_TOKEN_TYPE: "output"})
         self._duration.record(total_ms / 1000)
-        if output_tokens > 1:
-            self._per_token.record(decode_ms / 1000 / (output_tokens - 1))
+        if longest_tokens > 1:
+            self._per_token.record(decode_ms / 1000 / (longest_tokens - 1))
 
     def kv(self, segment: int, *, rows: int, blocks: int, used_bytes: int, idle_bytes: int) -> None:
         """What a segment holds now."""

@@ -113,7 +113,7 @@ class PruneSpec(_message.Message):
     def __init__(self, rater: _Optional[_Union[Rater, str]] = ..., budgets: _Optional[_Iterable[_Union[PruneBudget, _Mapping]]] = ..., seed: _Optional[int] = ..., positions: _Optional[_Union[PositionPolicy, str]] = ...) -> None: ...
 
 class SamplingParams(_message.Message):
-    __slots__ = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop", "ignore_eos", "logprobs", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "stop_token_ids", "json_schema", "regex")
+    __slots__ = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop", "ignore_eos", "logprobs", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "stop_token_ids", "json_schema", "regex", "n")
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_P_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class SamplingParams(_message.Message):
     STOP_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     REGEX_FIELD_NUMBER: _ClassVar[int]
+    N_FIELD_NUMBER: _ClassVar[int]
     max_new_tokens: int
     temperature: float
     top_p: float
@@ -144,23 +145,26 @@ class SamplingParams(_message.Message):
     stop_token_ids: _containers.RepeatedScalarFieldContainer[int]
     json_schema: str
     regex: str
-    def __init__(self, max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: bool = ..., logprobs: _Optional[int] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., json_schema: _Optional[str] = ..., regex: _Optional[str] = ...) -> None: ...
+    n: int
+    def __init__(self, max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: bool = ..., logprobs: _Optional[int] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., json_schema: _Optional[str] = ..., regex: _Optional[str] = ..., n: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("chat", "raw", "reduction", "prune", "sampling", "report_kept")
+    __slots__ = ("chat", "raw", "reduction", "prune", "sampling", "report_kept", "priority")
     CHAT_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
     REDUCTION_FIELD_NUMBER: _ClassVar[int]
     PRUNE_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     REPORT_KEPT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     chat: Chat
     raw: RawPrompt
     reduction: _visual_tokens_pb2.ReductionSpec
     prune: PruneSpec
     sampling: SamplingParams
     report_kept: bool
-    def __init__(self, chat: _Optional[_Union[Chat, _Mapping]] = ..., raw: _Optional[_Union[RawPrompt, _Mapping]] = ..., reduction: _Optional[_Union[_visual_tokens_pb2.ReductionSpec, _Mapping]] = ..., prune: _Optional[_Union[PruneSpec, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., report_kept: bool = ...) -> None: ...
+    priority: int
+    def __init__(self, chat: _Optional[_Union[Chat, _Mapping]] = ..., raw: _Optional[_Union[RawPrompt, _Mapping]] = ..., reduction: _Optional[_Union[_visual_tokens_pb2.ReductionSpec, _Mapping]] = ..., prune: _Optional[_Union[PruneSpec, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., report_kept: bool = ..., priority: _Optional[int] = ...) -> None: ...
 
 class GenerateEvent(_message.Message):
     __slots__ = ("started", "delta", "finished")
@@ -201,12 +205,16 @@ class GeneratedToken(_message.Message):
     def __init__(self, token_id: _Optional[int] = ..., logprob: _Optional[float] = ..., top: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
 
 class TextDelta(_message.Message):
-    __slots__ = ("text", "tokens")
+    __slots__ = ("text", "tokens", "sample", "reason")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     text: str
     tokens: _containers.RepeatedCompositeFieldContainer[GeneratedToken]
-    def __init__(self, text: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[GeneratedToken, _Mapping]]] = ...) -> None: ...
+    sample: int
+    reason: FinishReason
+    def __init__(self, text: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[GeneratedToken, _Mapping]]] = ..., sample: _Optional[int] = ..., reason: _Optional[_Union[FinishReason, str]] = ...) -> None: ...
 
 class PruneReport(_message.Message):
     __slots__ = ("layer", "tokens_before", "tokens_after", "survivors")
@@ -258,26 +266,38 @@ class GenerateTimings(_message.Message):
     total_ms: float
     def __init__(self, resolve_images_ms: _Optional[float] = ..., queue_ms: _Optional[float] = ..., prefill_ms: _Optional[float] = ..., prune_ms: _Optional[float] = ..., decode_ms: _Optional[float] = ..., time_to_first_token_ms: _Optional[float] = ..., total_ms: _Optional[float] = ...) -> None: ...
 
+class FinishedSample(_message.Message):
+    __slots__ = ("sample", "reason", "completion_tokens")
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    sample: int
+    reason: FinishReason
+    completion_tokens: int
+    def __init__(self, sample: _Optional[int] = ..., reason: _Optional[_Union[FinishReason, str]] = ..., completion_tokens: _Optional[int] = ...) -> None: ...
+
 class Finished(_message.Message):
-    __slots__ = ("reason", "usage", "timings", "pruning", "seed")
+    __slots__ = ("reason", "usage", "timings", "pruning", "seed", "samples")
     REASON_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     PRUNING_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
     reason: FinishReason
     usage: Usage
     timings: GenerateTimings
     pruning: _containers.RepeatedCompositeFieldContainer[PruneReport]
     seed: int
-    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[GenerateTimings, _Mapping]] = ..., pruning: _Optional[_Iterable[_Union[PruneReport, _Mapping]]] = ..., seed: _Optional[int] = ...) -> None: ...
+    samples: _containers.RepeatedCompositeFieldContainer[FinishedSample]
+    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[GenerateTimings, _Mapping]] = ..., pruning: _Optional[_Iterable[_Union[PruneReport, _Mapping]]] = ..., seed: _Optional[int] = ..., samples: _Optional[_Iterable[_Union[FinishedSample, _Mapping]]] = ...) -> None: ...
 
 class DescribeDecoderRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class DecoderLimits(_message.Message):
-    __slots__ = ("max_message_bytes", "max_images", "max_context_tokens", "max_new_tokens", "max_messages", "max_parts", "max_text_chars", "max_stop_strings", "max_stop_chars", "max_logprobs", "max_queue", "max_positions", "max_videos", "max_stop_token_ids", "max_constraint_chars")
+    __slots__ = ("max_message_bytes", "max_images", "max_context_tokens", "max_new_tokens", "max_messages", "max_parts", "max_text_chars", "max_stop_strings", "max_stop_chars", "max_logprobs", "max_queue", "max_positions", "max_videos", "max_stop_token_ids", "max_constraint_chars", "max_samples")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGES_FIELD_NUMBER: _ClassVar[int]
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -293,6 +313,7 @@ class DecoderLimits(_message.Message):
     MAX_VIDEOS_FIELD_NUMBER: _ClassVar[int]
     MAX_STOP_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     MAX_CONSTRAINT_CHARS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     max_images: int
     max_context_tokens: int
@@ -308,7 +329,8 @@ class DecoderLimits(_message.Message):
     max_videos: int
     max_stop_token_ids: int
     max_constraint_chars: int
-    def __init__(self, max_message_bytes: _Optional[int] = ..., max_images: _Optional[int] = ..., max_context_tokens: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_messages: _Optional[int] = ..., max_parts: _Optional[int] = ..., max_text_chars: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_chars: _Optional[int] = ..., max_logprobs: _Optional[int] = ..., max_queue: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_videos: _Optional[int] = ..., max_stop_token_ids: _Optional[int] = ..., max_constraint_chars: _Optional[int] = ...) -> None: ...
+    max_samples: int
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_images: _Optional[int] = ..., max_context_tokens: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_messages: _Optional[int] = ..., max_parts: _Optional[int] = ..., max_text_chars: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_chars: _Optional[int] = ..., max_logprobs: _Optional[int] = ..., max_queue: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_videos: _Optional[int] = ..., max_stop_token_ids: _Optional[int] = ..., max_constraint_chars: _Optional[int] = ..., max_samples: _Optional[int] = ...) -> None: ...
 
 class DecoderDefaults(_message.Message):
     __slots__ = ("prune", "prune_layers", "sampling", "reduction")

@@ -46,7 +46,8 @@ class AnswerFile:
     def add_answer(self, identity: Id, answer: Answer, meta: Any) -> None:
         """Writes an answer: what `ask --json` prints, without the single tokens."""
         told = answer.to_dict()
-        del told["tokens"]
+        for answered in (told, *told.get("samples", ())):
+            del answered["tokens"]
         self._add({"id": identity, **told, **({} if meta is None else {"meta": meta})})
 
     def add_error(self, identity: Id, error: VScanError, meta: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -81,6 +82,10 @@ JsonSchemaOption = Annotated[
     str | None, typer.Option("--json-schema", help="The answer is JSON that fits this schema: its text, or @FILE.")
 ]
 RegexOption = Annotated[str | None, typer.Option("--regex", help="The whole answer matches this regular expression.")]
+SamplesOption = Annotated[int | None, typer.Option("--samples", help="How many answers to draw; give a temperature too.")]
+PriorityOption = Annotated[
+    int, typer.Option("--priority", help="-100 to 100: of your own requests that wait, higher ones begin first.")
+]
 
 
 def ask(
@@ -118,6 +123,8 @@ def ask(
     stop_token_id: StopTokenIdOption = None,
     json_schema: JsonSchemaOption = None,
     regex: RegexOption = None,
+    samples: SamplesOption = None,
+    priority: PriorityOption = 0,
     server: shared.ServerOption = shared.DEFAULT_SERVER,
     tls_ca: shared.TlsCaOption = None,
     insecure: shared.InsecureOption = False,
@@ -160,6 +167,8 @@ def ask(
         stop_token_ids=tuple(stop_token_id or ()),
         json_schema=None if json_schema is None else text_or_file(json_schema, "json_schema"),
         regex=regex,
+        samples=samples,
+        priority=priority,
         report_kept=report_kept,
         frames=frames,
         fps=fps,
@@ -168,7 +177,7 @@ def ask(
     files, question = files_and_question(arguments, video or [])
     visuals = parse_files(files, video or [], asked.frame_sampling())
     with connection.telemetry() as telemetry, Client(**connection.client_arguments(telemetry)) as client:
-        answer = _answer(client, visuals, question, options, quietly=as_json)
+        answer = _answer(client, visuals, question, options, samples=samples or 1, quietly=as_json)
     if as_json:
         print(json.dumps(answer.to_dict(), ensure_ascii=False))
     elif sys.stderr.isatty():
@@ -205,11 +214,24 @@ def summary(answer: Answer) -> str:
     return f"[visual tokens {' → '.join(map(str, counts))} · {places}{waited} · {answer.client.total_ms:.0f} ms in all]"
 
 
-def _answer(client: Client, visuals: list[Visual], question: str, options: AskOptions, *, quietly: bool) -> Answer:
+def _answer(
+    client: Client, visuals: list[Visual], question: str, options: AskOptions, *, samples: int, quietly: bool
+) -> Answer:
+    """The first sample is printed as it comes; the others, which come at the same time, whole and behind it."""
+    from vscan_client import Started, TextDelta
+
+    shown = sys.stdout if not quietly else io.StringIO()
     with client.stream(visuals, question, **options) as stream:
-        for text in stream.texts():
-            if not quietly:
-                print(text, end="", flush=True)
-    if not quietly:
-        print(flush=True)
+        for event in stream:
+            if isinstance(event, Started) and samples > 1:
+                print(_heading(0), file=shown)
+            if isinstance(event, TextDelta) and event.sample == 0:
+                print(event.text, end="", flush=True, file=shown)
+    print(flush=True, file=shown)
+    for number, sample in enumerate(stream.answer.samples[1:], 1):
+        print(f"{_heading(number)}\n{sample.text}", flush=True, file=shown)
     return stream.answer
+
+
+def _heading(sample: int) -> str:
+    return f"--- sample {sample} ---"

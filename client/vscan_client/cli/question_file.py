@@ -26,7 +26,7 @@ _OPTIONS = {field.name for field in fields(QuestionOptions)}
 _KNOWN = {"id", "image", "images", "video", "videos", "question", "meta"} | _OPTIONS
 _TEXTS = {"reduction", "rater", "positions", "json_schema", "regex"}
 _BUDGETS = {"budget", "keep"}
-_INTEGERS = {"max_new_tokens", "top_k", "seed", "logprobs", "frames"}
+_INTEGERS = {"max_new_tokens", "top_k", "seed", "logprobs", "frames", "samples"}
 _NUMBERS = {
     "local_share",
     "temperature",
@@ -142,6 +142,8 @@ def _option(name: str, value: Any) -> Any:
     if name in _BUDGETS and (isinstance(value, str) or (number and isinstance(value, int))):
         return str(value)
     if name in _INTEGERS and number and isinstance(value, int) and 0 <= value < 2**64:
+        return value
+    if name == "priority" and number and isinstance(value, int):
         return value
     if name in _NUMBERS and number:
         return float(value)

@@ -66,6 +66,8 @@ class QuestionOptions:
     stop_token_ids: tuple[int, ...] = ()
     json_schema: str | None = None
     regex: str | None = None
+    samples: int | None = None
+    priority: int = 0
     report_kept: bool = False
     frames: int | None = None
     fps: float | None = None
@@ -77,7 +79,11 @@ class QuestionOptions:
             InvalidArgument: a text that cannot be read, named by its option; a value out of range, by its path in the request.
         """
         return AskOptions(
-            reduction=self._reduction(), prune=self._prune(), sampling=self._sampling(), report_kept=self.report_kept
+            reduction=self._reduction(),
+            prune=self._prune(),
+            sampling=self._sampling(),
+            report_kept=self.report_kept,
+            priority=self.priority,
         )
 
     def frame_sampling(self) -> FrameSampling | None:
@@ -127,6 +133,7 @@ class QuestionOptions:
             frequency_penalty=self.frequency_penalty,
             stop_token_ids=self.stop_token_ids,
             constraint=self._constraint(),
+            n=self.samples,
         )
 
     def _constraint(self) -> Constraint | None:

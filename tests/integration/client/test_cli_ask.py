@@ -75,6 +75,7 @@ def test_every_option_reaches_the_server(deployment: ScriptedDeployment, address
     )
     penalties = "--min-p 0.1 --repetition-penalty 1.25 --presence-penalty -0.5 --frequency-penalty 0.5 --stop-token-id 7"
     arguments = [*options.split(), *more.split(), *penalties.split(), "--stop", "a b", "--stop", "c", "--regex", "a|b c"]
+    arguments += ["--priority", "-3"]
     ran = vscan("ask", cat, "what?", "--server", address, *arguments)
     assert ran.out == "1 image(s):\n"
     (request,) = deployment.requests
@@ -91,9 +92,20 @@ def test_every_option_reaches_the_server(deployment: ScriptedDeployment, address
     assert (sampling.min_p, sampling.repetition_penalty) == (0.1, 1.25)
     assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.stop_token_ids) == (-0.5, 0.5, (7,))
     assert sampling.constraint == Regex("a|b c")
+    assert (sampling.n, request.priority) == (None, -3)
     (left,) = deployment.time_left
     assert left is not None
     assert 0 < left < 60
+
+
+def test_samples_are_printed_one_after_the_other(deployment: ScriptedDeployment, address: str, cat: Path) -> None:
+    ran = vscan("ask", cat, "what?", "--server", address, "--samples", "2")
+    assert ran.out == "--- sample 0 ---\n1 image(s): what?\n--- sample 1 ---\n1 1 image(s): 1 what?\n"
+    told = json.loads(vscan("ask", cat, "what?", "--server", address, "--samples", "2", "--json").out)
+    assert [sample["text"] for sample in told["samples"]] == ["1 image(s): what?", "1 1 image(s): 1 what?"]
+    assert told["text"] == "1 image(s): what?"
+    assert told["usage"]["completion_tokens"] == 6
+    assert "samples" not in json.loads(vscan("ask", cat, "what?", "--server", address, "--json", "--samples", "1").out)
 
 
 @pytest.mark.parametrize("as_file", [False, True])
@@ -166,6 +178,8 @@ def test_a_server_that_is_not_there_is_one_line_too(cat: Path) -> None:
         (["CAT", "what?", "--json-schema", "@gone.json"], "json_schema: gone.json: No such file"),
         (["CAT", "what?", "--json-schema", "{}", "--regex", "a"], "sampling.regex: beside a json_schema"),
         (["CAT", "what?", "--stop-token-id", "-1"], "sampling.stop_token_ids[0]: -1"),
+        (["CAT", "what?", "--samples", "-1"], "sampling.n: -1"),
+        (["CAT", "what?", "--priority", "2147483648"], "priority: 2147483648"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(cat: Path, arguments: list[str], named: str) -> None:

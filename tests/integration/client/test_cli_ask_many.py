@@ -57,6 +57,19 @@ def test_a_question_may_be_about_a_video(deployment: ScriptedDeployment, address
     assert deployment.requests[0].chat.messages[0].parts[1].video.sampling.frames == 3
 
 
+def test_a_question_may_ask_for_samples_and_say_how_urgent_it_is(
+    deployment: ScriptedDeployment, address: str, questions: Path
+) -> None:
+    line = {"id": 1, "image": "pictures/a.png", "question": "what?", "samples": 2, "priority": -5}
+    questions.write_text(json.dumps(line) + "\n")
+    assert vscan("ask-many", questions, "--server", address).code == 0
+    (told,) = answers_in(questions.with_name("questions.answers.jsonl")).values()
+    assert told["samples"] == [
+        {"text": text, "finish_reason": "end_of_sequence"} for text in ("1 image(s): what?", "1 1 image(s): 1 what?")
+    ]
+    assert deployment.requests[0].priority == -5
+
+
 def test_questions_are_asked_together_up_to_a_bound(deployment: ScriptedDeployment, address: str, questions: Path) -> None:
     deployment.hold_before.clear()
     command = in_a_process("ask-many", questions, "--server", address, "--concurrency", 3)

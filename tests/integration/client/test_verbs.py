@@ -154,6 +154,20 @@ def test_a_stream_is_started_texts_finished(address: str) -> None:
         assert "".join(client.stream_raw("<image>", b"cat").texts()) == "1 image(s): <image>"
 
 
+async def test_a_stream_says_which_sample_goes_on_and_why_it_ended(deployment: ScriptedDeployment, address: str) -> None:
+    two = SamplingSpec(n=2)
+    with Client(server=address) as client:
+        stream = client.stream(b"cat", "what?", sampling=two, priority=7)
+        deltas = [event for event in stream if isinstance(event, TextDelta)]
+        assert [delta.sample for delta in deltas] == [0, 1] * 3
+        assert [delta.reason for delta in deltas] == [None] * 4 + [FinishReason.END_OF_SEQUENCE] * 2
+        assert [sample.text for sample in stream.answer.samples] == ["1 image(s): what?", "1 1 image(s): 1 what?"]
+        assert list(client.stream(b"cat", "what?", sampling=two).texts(1)) == ["1", " 1 image(s):", " 1 what?"]
+    async with AsyncClient(server=address) as other, other.stream(b"cat", "what?", sampling=two) as pieces:
+        assert [text async for text in pieces.texts(1)] == ["1", " 1 image(s):", " 1 what?"]
+    assert [request.priority for request in deployment.requests] == [7, 0, 0]
+
+
 async def test_an_async_stream_too(address: str) -> None:
     async with AsyncClient(server=address) as client, client.stream(b"cat", "what?") as stream:
         assert [text async for text in stream.texts()] == ["1", " image(s):", " what?"]

@@ -84,6 +84,14 @@ async def test_the_span_of_an_answer(stub: Stub) -> None:
     assert attributes[names.ATTR_TIME_TO_FIRST_TOKEN_MS] == pytest.approx(reply.finished.timings.time_to_first_token_ms)
 
 
+async def test_the_span_of_several_samples_has_each_ones_end(stub: Stub) -> None:
+    await ask(stub, chat(PICTURE, "w1", n=2, max_new_tokens=3))
+    attributes = (await generate_span()).attributes or {}
+    assert attributes[names.ATTR_GEN_AI_CHOICES] == 2
+    assert attributes[names.ATTR_GEN_AI_FINISH_REASONS] == ("length", "length")
+    assert attributes[names.ATTR_GEN_AI_OUTPUT_TOKENS] == 6
+
+
 async def test_the_span_of_a_refusal(stub: Stub) -> None:
     await refusal(stub, raw("<image> <image>", PICTURE))
     span = await generate_span()

@@ -51,6 +51,59 @@ async def test_the_same_seed_gives_the_same_answer_in_any_company(stub: Stub) ->
         assert [reply.ids for reply in together] == [alone[number] for number in order]
 
 
+async def test_samples_of_one_prompt_come_in_one_stream(stub: Stub) -> None:
+    fields: dict[str, Any] = {"temperature": 1.6, "seed": 11, "max_new_tokens": 7}
+    reply = await ask(stub, chat(PICTURE, "w3", n=3, **fields))
+    single = await ask(stub, chat(PICTURE, "w3", **fields))
+    ids = [[token.token_id for delta in reply.deltas if delta.sample == n for token in delta.tokens] for n in range(3)]
+    assert ids[0] == single.ids
+    assert len(set(map(tuple, ids))) == 3
+    for sample in range(3):
+        *others, last = [delta.reason for delta in reply.deltas if delta.sample == sample]
+        assert (set(others), last) == ({pb.FINISH_REASON_UNSPECIFIED}, pb.FINISH_REASON_LENGTH)
+    finished = reply.finished
+    assert [(end.sample, end.reason, end.completion_tokens) for end in finished.samples] == [
+        (sample, pb.FINISH_REASON_LENGTH, 7) for sample in range(3)
+    ]
+    assert (finished.reason, finished.usage.completion_tokens, finished.seed) == (pb.FINISH_REASON_LENGTH, 21, 11)
+    assert finished.usage.prompt_tokens == single.finished.usage.prompt_tokens
+    assert [(end.sample, end.completion_tokens) for end in single.finished.samples] == [(0, 7)]
+
+
+async def test_more_samples_than_may_run_at_once_are_refused() -> None:
+    async with in_process_stack(decoder={"max_running": 2}) as stack, decoder_stub(stack.decoder_address) as stub:
+        assert (await stub.Describe(pb.DescribeDecoderRequest())).limits.max_samples == 2
+        error = await refusal(stub, chat(PICTURE, "w1", n=3))
+        assert str(error) == "sampling.n: 3, limit 1 to 2"
+        assert len((await ask(stub, chat(PICTURE, "w1", n=2))).finished.samples) == 2
+
+
+async def test_priority_orders_ones_own_waiting_requests() -> None:
+    """One request may run; while it does, three come, the most urgent last."""
+    async with in_process_stack(decoder={"max_running": 1}) as stack, decoder_stub(stack.decoder_address) as stub:
+        first = stub.Generate(chat(PICTURE, "w1", max_new_tokens=400))
+        await anext(aiter(first))
+        ended: list[int] = []
+
+        async def wait(priority: int) -> None:
+            request = chat(PICTURE, "w2", max_new_tokens=2)
+            request.priority = priority
+            call = stub.Generate(request)
+            await anext(aiter(call))  # it was accepted
+            waiting.release()
+            async for _ in call:
+                pass
+            ended.append(priority)
+
+        waiting = asyncio.Semaphore(0)
+        async with asyncio.TaskGroup() as group:
+            for priority in (-1, 0, 100):
+                group.create_task(wait(priority))
+                await waiting.acquire()
+            first.cancel()
+        assert ended == [100, 0, -1]
+
+
 async def test_penalties_make_an_answer_more_varied(stub: Stub) -> None:
     plain = await ask(stub, chat("w1", max_new_tokens=60))
     varied = await ask(stub, chat("w1", max_new_tokens=60, frequency_penalty=2.0, presence_penalty=2.0))
@@ -96,3 +149,4 @@ async def test_describe_has_the_defaults_and_the_limits(stub: Stub) -> None:
     )
     assert sampling.WhichOneof("constraint") is None
     assert (limits.max_stop_token_ids, limits.max_constraint_chars) == (64, 16_384)
+    assert (sampling.n, limits.max_samples) == (1, 8)

@@ -12,10 +12,16 @@ from decoder_service.request import Pruning
 from decoder_service.runner import varlen
 from decoder_service.runner.batch import Part
 from decoder_service.runner.decode_graph import DecodeGraphs, DecodeStep
-from tests.support.engines import ids_of, make_engine, run_all, tokens_of
+from tests.support.engines import ids_of, make_engine, of_sample, run_all, tokens_of
 from tests.support.language_models import ask, lay_out, random_image, random_language
 from tests.support.varlen import plain_varlen
 from vscan.specs import KeepTokens, Rater
+
+
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(varlen, "_KERNEL", plain_varlen)
+    monkeypatch.setattr(varlen, "serves", lambda device, dtype: True)
+    monkeypatch.setattr(varlen, "pages_serve", lambda storage, dtype: True)
 
 
 @pytest.mark.parametrize("prune_layers", [(), (3,), (2, 4)])
@@ -25,7 +31,7 @@ def test_answers_are_those_of_other_steps(prune_layers: tuple[int, ...], monkeyp
     def requests() -> list[Any]:
         made = []
         for number, new in enumerate((3, 9, 5, 7)):
-            image = random_image(9, hidden=32, seed=number % 2, dtype=torch.float64)
+            image = random_image(9, hidden=32, seed=number, dtype=torch.float64)
             layers = prune_layers if number else ()
             budgets = (KeepTokens(5), KeepTokens(2))[: len(layers)]
             pruning = Pruning(layers=layers, budgets=budgets, rater=Rater.LAST_TOKEN) if layers else Pruning()
@@ -35,9 +41,7 @@ def test_answers_are_those_of_other_steps(prune_layers: tuple[int, ...], monkeyp
 
     expected = run_all(make_engine(model, prune_layers=prune_layers), requests())
     counts: list[int] = []
-    monkeypatch.setattr(varlen, "_KERNEL", plain_varlen)
-    monkeypatch.setattr(varlen, "serves", lambda device, dtype: True)
-    monkeypatch.setattr(varlen, "pages_serve", lambda storage, dtype: True)
+    as_on_a_gpu(monkeypatch)
     fill = DecodeStep.fill
 
     def counting_fill(step: DecodeStep, parts: Sequence[Part]) -> None:
@@ -53,3 +57,19 @@ def test_answers_are_those_of_other_steps(prune_layers: tuple[int, ...], monkeyp
         assert ids_of(found[name]) == ids_of(events)
         for one, other in zip(tokens_of(found[name]), tokens_of(events), strict=True):
             assert one.logprob == pytest.approx(other.logprob, abs=1e-9)
+
+
+def test_samples_decode_in_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_language(dtype=torch.float64)
+    pruning = Pruning(layers=(2, 4), budgets=(KeepTokens(5), KeepTokens(2)), rater=Rater.LAST_TOKEN)
+    prompt = lay_out([[1, 5], random_image(9, hidden=32, seed=1, dtype=torch.float64), [9, 11]])
+    request = ask(prompt, max_new_tokens=9, pruning=pruning, logprobs=1, temperature=1.3, seed=4, n=3)
+    expected = run_all(make_engine(model), [request])[request.request_id]
+    as_on_a_gpu(monkeypatch)
+    found = run_all(make_engine(model), [request])[request.request_id]
+    for sample in range(3):
+        one, other = of_sample(found, sample), of_sample(expected, sample)
+        assert ids_of(one) == ids_of(other)
+        assert [token.logprob for token in tokens_of(one)] == pytest.approx(
+            [token.logprob for token in tokens_of(other)], abs=1e-9
+        )

@@ -189,7 +189,7 @@ class BreakingRunner(Runner):
 
 def test_a_step_that_breaks_ends_its_own_requests_and_no_others(model: Any) -> None:
     engine = make_engine(model, runner=make_runner(model, BreakingRunner), max_running=2)
-    with_it, victim = question(max_new_tokens=3), question(name="victim")
+    with_it, victim = question(1, max_new_tokens=3), question(2, name="victim")
     later = question(max_new_tokens=3)
     events = run_all(engine, [with_it, victim, later])
     for name in (with_it.request_id, "victim"):

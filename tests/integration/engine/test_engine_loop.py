@@ -270,7 +270,8 @@ async def test_every_accepted_request_ends_once_under_a_random_schedule(model: A
             action = generator.choice(["submit", "submit", "submit", "cancel", "close", "rest", "break"])
             if action == "submit":
                 try:
-                    submission = await loop.submit(question(max_new_tokens=generator.randint(1, 12)))
+                    length, samples = generator.randint(1, 12), generator.choice([1, 1, 2, 3])
+                    submission = await loop.submit(question(max_new_tokens=length, n=samples, temperature=1.0))
                 except ResourceExhausted:
                     refused += 1
                 else:
@@ -302,7 +303,8 @@ async def test_two_hundred_at_once_on_a_queue_of_64_end_once_each(model: Any) ->
         accepted, refused = [], 0
         for number in range(200):
             try:
-                request = question(picture=number % 5, max_new_tokens=generator.randint(1, 12), tenant=f"t{number % 3}")
+                length, samples = generator.randint(1, 12), generator.choice([1, 1, 2, 4])
+                request = question(number % 5, max_new_tokens=length, n=samples, temperature=1.0, tenant=f"t{number % 3}")
                 accepted.append(await loop.submit(request))
             except ResourceExhausted:
                 refused += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -12,21 +12,23 @@ from typing import Any
 import pytest
 import torch
 
+from decoder_service.kv_cache.cache import pages_of_samples
 from decoder_service.language.base import LanguageModel
 from decoder_service.language.registry import load_language
 from decoder_service.request import EngineRequest, Event, Pruning, Result
-from tests.support.engines import ids_of, make_engine, run_all, tokens_of
+from decoder_service.sequence import Sequence as RunningSequence
+from tests.support.engines import WatchedRunner, ids_of, make_engine, make_runner, of_sample, only, run_all, tokens_of
 from tests.support.language_models import ask, lay_out, random_language
 from tests.support.qwen import IMAGE_PAD, VISION_END, VISION_START, shared_qwen
 from vscan.checkpoint import Checkpoint
 from vscan.specs import KeepRatio, KeepTokens, PositionPolicy, PruneBudget, Rater
-from vscan.visual_tokens import Tile, VisualTokens
+from vscan.visual_tokens import SampledFrames, Tile, VisualTokens
 
 # float32: a product of matrices rounds differently with the number of its rows. Of two choices this close either is right.
 LOGPROB_TOLERANCE = 2e-4
 CLOSE_LOGITS = 1e-3
 MOST_EXCUSED = 0.01
-MOST_NEW_TOKENS = 14
+MOST_NEW_TOKENS = 20
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,33 @@ def image(seed: int, dtype: torch.dtype) -> VisualTokens:
     return VisualTokens(rows, kept, torch.zeros(count, dtype=torch.uint8), None, (Tile(5, 6, count),), 30)
 
 
+def video(seed: int, dtype: torch.dtype) -> VisualTokens:
+    """Three moments of 3 x 4, of each some tokens; a seed is a video."""
+    generator = torch.Generator().manual_seed(seed)
+    kept = torch.cat(
+        [12 * moment + torch.randperm(12, generator=generator)[: 3 + seed % 3].sort().values for moment in range(3)]
+    )
+    count = kept.shape[0]
+    rows = torch.randn((count, 32), generator=generator, dtype=torch.float64).to(dtype)
+    tiles = (Tile(3, 4, count // 3),) * 3
+    return VisualTokens(rows, kept, torch.zeros(count, dtype=torch.uint8), None, tiles, 36, SampledFrames((0.0,) * 6, 3.0))
+
+
 def draw_request(family: Family, generator: random.Random, dtype: torch.dtype) -> EngineRequest:
-    """Few images and few system texts, so that prompts often begin alike."""
+    """Few images and few system texts, so that prompts often begin alike; one in four has none. Some answers are drawn, some
+    several times.
+    """
     system = [1, *(3 + (generator.randrange(2) * 7 + row) % 50 for row in range(generator.choice([1, 6, 9])))]
     pieces: list[list[int] | VisualTokens] = [system]
     for _ in range(generator.choice([0, 1, 1, 1, 2])):
-        pieces += [family.around[0], image(generator.randrange(3), dtype), family.around[1]]
+        seen = image(generator.randrange(3), dtype) if generator.random() < 0.7 else video(generator.randrange(2), dtype)
+        pieces += [family.around[0], seen, family.around[1]]
     pieces.append([3 + generator.randrange(family.vocabulary - 10) for _ in range(generator.randint(1, 6))])
     layers = generator.choice([(), family.prune_layers, family.prune_layers, family.prune_layers[:1], family.prune_layers[1:]])
     budgets = generator.choice(BUDGETS)[: len(layers)]
-    rater = generator.choice([Rater.LAST_TOKEN, Rater.LAST_TOKEN, Rater.TEXT_MEAN, Rater.RANDOM])
+    rater = generator.choice([Rater.LAST_TOKEN, Rater.LAST_TOKEN, Rater.TEXT_MEAN, Rater.RANDOM, Rater.DROP_ALL])
+    if rater is Rater.DROP_ALL:
+        layers, budgets = layers[:1], ()
     positions = generator.choice([family.positions, *PositionPolicy])
     pruning = Pruning(layers=layers, budgets=budgets, rater=rater, seed=1, positions=positions) if layers else Pruning()
     return ask(
@@ -88,8 +107,33 @@ def draw_request(family: Family, generator: random.Random, dtype: torch.dtype) -
         pruning=pruning,
         max_new_tokens=generator.randint(1, MOST_NEW_TOKENS),
         logprobs=2,
+        temperature=generator.choice([0.0, 0.7, 1.3]),
+        top_p=generator.choice([1.0, 0.9]),
+        seed=generator.getrandbits(64),
+        repetition_penalty=generator.choice([1.0, 1.0, 1.2]),
+        presence_penalty=generator.choice([0.0, 0.0, 0.5]),
+        n=generator.choice([1, 1, 2, 3]),
         tenant=generator.choice(["acme", "acme", "zoo"]),
     )
+
+
+def greedy(request: EngineRequest) -> EngineRequest:
+    return replace(request, sampling=replace(request.sampling, temperature=0.0, repetition_penalty=1.0, presence_penalty=0.0))
+
+
+def draw_burst(family: Family, generator: random.Random, dtype: torch.dtype) -> list[EngineRequest]:
+    """Several questions about one of two images, or about both, that come together."""
+    return [
+        replace(request, prompt=lay_out(_question(family, generator, dtype), placeholder=family.placeholder))
+        for request in (draw_request(family, generator, dtype) for _ in range(8))
+    ]
+
+
+def _question(family: Family, generator: random.Random, dtype: torch.dtype) -> list[list[int] | VisualTokens]:
+    before, after = family.around
+    pictures = [[before, image(seed, dtype), after] for seed in generator.choice([(5,), (5,), (6,), (5, 6)])]
+    asked = [3 + generator.randrange(family.vocabulary - 10) for _ in range(generator.randint(1, 6))]
+    return [[1, 5, 6, 7], *(piece for picture in pictures for piece in picture), asked]
 
 
 def survivors(events: list[Event]) -> list[Any]:
@@ -98,32 +142,42 @@ def survivors(events: list[Event]) -> list[Any]:
 
 
 def alone(family: Family, request: EngineRequest, dtype: torch.dtype) -> list[Event]:
-    """Cold, whole, without company."""
+    """Cold, whole, without company; of one sample."""
     engine = make_engine(family.load(dtype), prune_layers=family.prune_layers, reuse=False)
     return run_all(engine, [request])[request.request_id]
 
 
 def mixed(
-    family: Family, requests: list[EngineRequest], generator: random.Random, dtype: torch.dtype
+    family: Family,
+    requests: list[EngineRequest],
+    generator: random.Random,
+    dtype: torch.dtype,
+    *,
+    arriving: Sequence[int] = (0, 1, 1, 5),
 ) -> tuple[dict[str, list[Event]], Counter[str]]:
     """All of them in one engine, under limits drawn at random; some come later. And what happened on the way."""
     block_rows = generator.choice([1, 2, 4, 8])
     probe = make_engine(family.load(dtype), prune_layers=family.prune_layers, block_rows=block_rows, pages=1)
     layout = probe._cache.layout
-    largest = max(layout.pages([request.prompt.rows + MOST_NEW_TOKENS] * len(layout.segments)) for request in requests)
-    engine = make_engine(
+    sequences = [RunningSequence(request, layout.segments) for request in requests]
+    largest = max(pages_of_samples(layout, each.most_rows(), each.prompt_rows, samples=each.samples) for each in sequences)
+    runner = make_runner(
         family.load(dtype),
+        WatchedRunner,
         prune_layers=family.prune_layers,
         block_rows=block_rows,
-        pages=round(largest * generator.choice([1, 1.2, 5, 5])),
-        max_running=generator.randint(2, 6),
-        max_step_rows=generator.choice([1, 5, 17, 300]),
+        pages=round(largest * generator.choice([1, 1, 1.2, 2])),
+    )
+    engine = make_engine(
+        runner=runner,
+        max_running=generator.randint(3, 7),
+        max_step_rows=generator.choice([max(each.samples for each in sequences), 5, 17, 300]),
         max_waiting=99,
     )
     events: dict[str, list[Event]] = {request.request_id: [] for request in requests}
     left = list(requests)
     while left or not engine.idle:
-        for _ in range(min(len(left), generator.choice([0, 1, 1, 5]))):
+        for _ in range(min(len(left), generator.choice(arriving))):
             request = left.pop(0)
             engine.check(request)
             engine.add(request, accepted_s=0.0)
@@ -132,26 +186,47 @@ def mixed(
     engine.check_integrity()
     assert all(segment.rows == segment.blocks == 0 for segment in engine.figures.segments)
     happened = Counter(preempted=engine.figures.preemptions, reused=engine.figures.reused_rows)
+    happened["samples again"] = sum(count for sample, count in runner.again.items() if sample)
     return events, happened
+
+
+def assert_as_alone(family: Family, request: EngineRequest, found: list[Event]) -> None:
+    for sample in range(request.sampling.n):
+        expected, own = alone(family, only(request, sample), torch.float64), of_sample(found, sample)
+        assert ids_of(own) == ids_of(expected)
+        assert survivors(found) == survivors(expected)
+        for one, other in zip(tokens_of(own), tokens_of(expected), strict=True):
+            assert one.logprob == pytest.approx(other.logprob, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_in_float64_nothing_changes_an_answer(name: str) -> None:
     family, happened = FAMILIES[name], Counter[str]()
-    for seed in range(12):
+    for seed in range(14):
         generator = random.Random(seed)
         requests = [draw_request(family, generator, torch.float64) for _ in range(10)]
         together, more = mixed(family, requests, generator, torch.float64)
         happened += more
         for request in requests:
-            expected, found = alone(family, request, torch.float64), together[request.request_id]
-            assert ids_of(found) == ids_of(expected)
-            assert survivors(found) == survivors(expected)
-            for one, other in zip(tokens_of(found), tokens_of(expected), strict=True):
-                assert one.logprob == pytest.approx(other.logprob, abs=1e-9)
+            assert_as_alone(family, request, together[request.request_id])
     # The mixes did put the engine under stress.
     assert happened["preempted"] > 3
+    assert happened["samples again"] > 3
     assert happened["reused"] > 100
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_in_float64_a_burst_of_questions_about_few_images_changes_no_answer(name: str) -> None:
+    family, happened = FAMILIES[name], Counter[str]()
+    for seed in range(50, 60):
+        generator = random.Random(seed)
+        requests = draw_burst(family, generator, torch.float64)
+        together, more = mixed(family, requests, generator, torch.float64, arriving=(8, 8, 4))
+        happened += more
+        for request in requests:
+            assert_as_alone(family, request, together[request.request_id])
+    assert happened["preempted"] > 0
+    assert happened["reused"] > 200
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -160,11 +235,13 @@ def test_in_float32_only_what_is_too_close_to_call_may_differ(name: str) -> None
     tokens = excused = 0
     for seed in range(100, 106):
         generator = random.Random(seed)
-        requests = [draw_request(family, generator, torch.float32) for _ in range(10)]
+        # Greedy and not penalised: how close a call was shows in the log-probabilities then.
+        requests = [greedy(draw_request(family, generator, torch.float32)) for _ in range(10)]
         together, _ = mixed(family, requests, generator, torch.float32)
-        for request in requests:
-            expected, found = alone(family, request, torch.float32), together[request.request_id]
-            assert survivors(found) == survivors(expected)
+        for request, sample in [(each, sample) for each in requests for sample in range(each.sampling.n)]:
+            whole = together[request.request_id]
+            expected, found = alone(family, only(request, sample), torch.float32), of_sample(whole, sample)
+            assert survivors(whole) == survivors(expected)
             for one, other in zip(tokens_of(found), tokens_of(expected), strict=True):
                 tokens += 1
                 if one.token_id != other.token_id:

@@ -33,12 +33,13 @@ def question(picture: int = 0, *, words: Sequence[int] = (9, 11), **fields: Any)
 
 
 def neighbours() -> list[EngineRequest]:
-    """Of all kinds: greedy, drawn, penalised, pruned or not."""
+    """Of all kinds: greedy, drawn, penalised, pruned or not, of one sample or several."""
     return [
         question(1, name="greedy"),
         question(2, name="drawn", temperature=1.2, top_p=0.9, seed=5),
         question(3, name="penalised", repetition_penalty=1.3, presence_penalty=0.5),
         question(4, name="whole", pruning=Pruning()),
+        question(5, name="several", temperature=1.1, seed=8, n=3),
     ]
 
 
@@ -235,10 +236,10 @@ def test_who_does_not_fit_into_memory_together_runs_alone() -> None:
 
 
 class ForgetfulSampler(Sampler):
-    """Fails after all was chosen, as often as several rows are sampled."""
+    """Fails after all was chosen, as often as more is sampled than one request's three samples."""
 
     def sample(self, logits: torch.Tensor, states: Sequence[Any]) -> Any:
-        if len(states) > 1:
+        if len(states) > 3:
             self._plan_for(list(states), logits).logprobs = NoLogprobs({}, logits.device)
         return super().sample(logits, states)
 
@@ -328,5 +329,5 @@ def test_everybody_gets_an_error_of_their_own() -> None:
         engine.add(request, accepted_s=0.0)
     engine.step()
     errors = [event.error for _, event in engine.end_all(InternalError("over")) if isinstance(event, Failure)]
-    assert len({id(error) for error in errors}) == len(errors) == 4
+    assert len({id(error) for error in errors}) == len(errors) == len(neighbours())
     assert {str(error) for error in errors} == {"over"}

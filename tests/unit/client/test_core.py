@@ -1,6 +1,7 @@
 """The shared core, without I/O: digests first, retries, deadlines, folding."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -16,7 +17,22 @@ from vscan.errors import (
     VScanError,
 )
 from vscan.specs import ReductionMethod, ReductionSpec
-from vscan_client import Finished, FinishReason, Image, Retry, Started, TextDelta, Timeout, Timings, Token, Usage, Video
+from vscan_client import (
+    Event,
+    Finished,
+    FinishReason,
+    Image,
+    Retry,
+    Sample,
+    SampleEnd,
+    Started,
+    TextDelta,
+    Timeout,
+    Timings,
+    Token,
+    Usage,
+    Video,
+)
 from vscan_client._core import AnswerBuilder, Core, Exchange
 from vscan_client.content import Visual
 
@@ -218,6 +234,33 @@ def test_events_become_an_answer() -> None:
     assert answer.client.first_token_ms == pytest.approx(250)
     assert answer.client.total_ms == pytest.approx(500)
     assert answer.client.trace_id == "cafe"
+
+
+def test_samples_come_mixed_and_each_is_whole_in_the_answer() -> None:
+    builder = AnswerBuilder(begin(make_core()))
+    deltas: list[Event] = [
+        TextDelta("a", (Token(1),)),
+        TextDelta("x", (Token(7),), sample=1),
+        TextDelta("b", (Token(2),), sample=0),
+    ]
+    deltas.append(TextDelta("", (Token(8),), 1, FinishReason.END_OF_SEQUENCE))
+    for event in (Started("r1", (), 3), *deltas):
+        builder.add(event)
+    ends = (SampleEnd(0, FinishReason.LENGTH, 2), SampleEnd(1, FinishReason.END_OF_SEQUENCE, 2))
+    builder.add(replace(finished(), samples=ends))
+    answer = builder.answer()
+    assert answer.samples == (
+        Sample("ab", (Token(1), Token(2)), FinishReason.LENGTH),
+        Sample("x", (Token(7), Token(8)), FinishReason.END_OF_SEQUENCE),
+    )
+    assert Sample(answer.text, answer.tokens, answer.finish_reason) == answer.samples[0]
+
+
+def test_the_answer_of_a_server_that_knows_no_samples_is_the_only_one() -> None:
+    builder = AnswerBuilder(begin(make_core()))
+    for event in (Started("r1", (), 3), TextDelta("a", (Token(1),)), finished()):
+        builder.add(event)
+    assert builder.answer().samples == (Sample("a", (Token(1),), FinishReason.LENGTH),)
 
 
 def out_of_order() -> Iterator[list[Started | TextDelta | Finished]]:

@@ -102,6 +102,9 @@ GOOD = {"id": 1, "image": "a.png", "question": "what?"}
         ({**GOOD, "stop_token_ids": 3}, 1, "stop_token_ids"),
         ({**GOOD, "json_schema": ["x"]}, 1, "json_schema"),
         ({**GOOD, "regex": 3}, 1, "regex"),
+        ({**GOOD, "samples": -1}, 1, "samples"),
+        ({**GOOD, "priority": 1.5}, 1, "priority"),
+        ({**GOOD, "priority": True}, 1, "priority"),
     ],
 )
 def test_a_line_that_is_no_question_says_why(tmp_path: Path, line: object, identity: object, field: str) -> None:

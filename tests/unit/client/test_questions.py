@@ -112,7 +112,7 @@ def test_a_value_out_of_range_is_named_as_the_server_names_it(options: dict[str,
 
 def test_what_was_not_asked_for_stays_the_deployments() -> None:
     options = QuestionOptions().ask_options()
-    assert options == {"reduction": None, "prune": None, "sampling": SamplingSpec(), "report_kept": False}
+    assert options == {"reduction": None, "prune": None, "sampling": SamplingSpec(), "report_kept": False, "priority": 0}
 
 
 def test_what_was_asked_for() -> None:

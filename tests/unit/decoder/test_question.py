@@ -21,7 +21,7 @@ from vscan.v1.visual_tokens_pb2 import Image, Video, VideoFrames
 LIMITS = Limits(
     max_message_bytes=2**20, max_images=16, max_context_tokens=100, max_new_tokens=40, max_messages=4, max_parts=20,
     max_text_chars=50, max_stop_strings=2, max_stop_chars=10, max_logprobs=5, max_queue=8, max_positions=100, max_videos=2,
-    max_stop_token_ids=3, max_constraint_chars=30,
+    max_stop_token_ids=3, max_constraint_chars=30, max_samples=4,
 )  # fmt: skip
 DIGEST = bytes(range(32))
 
@@ -45,6 +45,12 @@ def chat(*messages: pb.Message) -> pb.GenerateRequest:
 def sampled(**fields: object) -> pb.GenerateRequest:
     request = chat(message(text("hello")))
     request.sampling.CopyFrom(pb.SamplingParams(**fields))  # type: ignore[arg-type]
+    return request
+
+
+def urgent(priority: int) -> pb.GenerateRequest:
+    request = chat(message(text("hello")))
+    request.priority = priority
     return request
 
 
@@ -210,6 +216,10 @@ REFUSED: dict[str, tuple[pb.GenerateRequest, str]] = {
     "an empty schema": (sampled(json_schema=""), "sampling.json_schema: 0 characters, limit 1 to 30"),
     "a long schema": (sampled(json_schema="a" * 31), "sampling.json_schema: 31 characters, limit 1 to 30"),
     "a long expression": (sampled(regex="a" * 31), "sampling.regex: 31 characters, limit 1 to 30"),
+    "no samples": (sampled(n=0), "sampling.n: 0, limit 1 to 4"),
+    "many samples": (sampled(n=5), "sampling.n: 5, limit 1 to 4"),
+    "low priority": (urgent(-101), "priority: -101, limit -100 to 100"),
+    "high priority": (urgent(101), "priority: 101, limit -100 to 100"),
     "many stops": (sampled(stop=["a", "b", "c"]), "sampling.stop: 3 stop strings, limit 2"),
     "an empty stop": (sampled(stop=["a", ""]), "sampling.stop[1]: 0 characters, limit 1 to 10"),
     "a long stop": (sampled(stop=["a" * 11]), "sampling.stop[0]: 11 characters, limit 1 to 10"),
@@ -246,7 +256,8 @@ def test_bad_budgets_are_refused(ratio: float) -> None:
 def test_the_edges_of_the_limits_are_taken() -> None:
     read(chat(*[message(*[image()] * 4, text("a" * 12))] * 4))
     read(sampled(temperature=2, top_p=1, top_k=0, logprobs=5, max_new_tokens=40, stop=["a" * 10, "b"], seed=2**64 - 1))
-    read(sampled(temperature=0, max_new_tokens=1, logprobs=0))
+    read(sampled(temperature=0, max_new_tokens=1, logprobs=0, n=4))
+    assert [read(urgent(priority)).priority for priority in (-100, 0, 100)] == [-100, 0, 100]
     read(sampled(min_p=0, repetition_penalty=2, presence_penalty=-2, frequency_penalty=2, stop_token_ids=[0, 1, 2**32 - 1]))
     read(sampled(min_p=1, repetition_penalty=0.01, presence_penalty=2, frequency_penalty=-2, regex="a" * 30))
 
@@ -273,13 +284,14 @@ def test_unset_sampling_is_filled_in() -> None:
     defaults = SamplingDefaults(max_new_tokens=16)
     filled = defaults.fill(SamplingSpec(), rows=10, positions=10, limits=LIMITS)
     assert (filled.max_new_tokens, filled.temperature, filled.top_p, filled.top_k, filled.logprobs) == (16, 0.0, 1.0, 0, 0)
+    assert filled.n == 1
     assert (filled.min_p, filled.repetition_penalty, filled.presence_penalty, filled.frequency_penalty) == (0.0, 1.0, 0.0, 0.0)
     assert defaults.fill(SamplingSpec(), rows=95, positions=95, limits=LIMITS).max_new_tokens == 5
     seeds = {defaults.fill(SamplingSpec(), rows=10, positions=10, limits=LIMITS).seed for _ in range(8)}
     assert len(seeds) == 8
     given = SamplingSpec(
         max_new_tokens=3, temperature=0.5, top_p=0.9, top_k=4, seed=0, stop=("x",), ignore_eos=True, logprobs=2, min_p=0.1,
-        repetition_penalty=1.5, presence_penalty=-1.0, frequency_penalty=0.5, stop_token_ids=(7,),
+        repetition_penalty=1.5, presence_penalty=-1.0, frequency_penalty=0.5, stop_token_ids=(7,), n=3,
     )  # fmt: skip
     decided = dataclasses.asdict(defaults.fill(given, rows=10, positions=10, limits=LIMITS))
     assert decided | {"constraint": None} == dataclasses.asdict(given)

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from decoder_service.kv_cache.cache import KvCache, Tables
+from decoder_service.kv_cache.cache import KvCache, Tables, pages_of_samples
 from decoder_service.kv_cache.pages import PageAllocator
 from decoder_service.kv_cache.prefix import RowIdentity
 from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
@@ -213,6 +213,41 @@ def test_a_fork_copies_a_block_when_one_of_both_writes() -> None:
     cache.close(trunk)
     cache.close(fork)
     cache.check_integrity()
+
+
+def test_the_block_of_the_next_row_becomes_its_own_whatever_room_lies_behind() -> None:
+    cache = KvCache(LAYOUT, pages=40)
+    storage = KvStorage(LAYOUT, pages=40, dtype=torch.float32, device=torch.device("cpu"))
+    rows = text(*range(6))
+    trunk = opened(cache, rows)
+    for row in range(6):
+        write(storage, trunk[0], row, float(row))
+    run(cache, trunk, rows)
+    assert cache.reserve(trunk, (16, 16))  # blocks 2 and 3 are room
+    fork = cache.fork(trunk)
+    before = list(trunk[0].blocks)
+
+    assert cache.reserve(trunk, (16, 16))
+    storage.copy(cache.take_copies())
+    write(storage, trunk[0], 6, 70.0)
+    assert [one is other for one, other in zip(before, trunk[0].blocks, strict=True)] == [True, False, True, True]
+    assert cache.reserve(fork, (7, 7))
+    assert cache.take_copies() == []
+    write(storage, fork[0], 6, 60.0)
+    assert read(storage, trunk[0], 7) == [0, 1, 2, 3, 4, 5, 70]
+    assert read(storage, fork[0], 7) == [0, 1, 2, 3, 4, 5, 60]
+    cache.check_integrity()
+    cache.close(trunk)
+    cache.close(fork)
+    cache.check_integrity()
+
+
+def test_samples_take_the_full_blocks_of_what_they_share_once() -> None:
+    # 13 rows in both segments, 6 of them shared in the first and 3 in the second: 1 + 3 x 3 blocks, and 0 + 3 x 4. Ten places.
+    assert pages_of_samples(LAYOUT, (13, 13), (6, 3), samples=3) == 10 + 12 + 3
+    assert pages_of_samples(LAYOUT, (13, 13), (6, 3), samples=1) == LAYOUT.pages((13, 13))
+    assert KvCache(LAYOUT, pages=25).fits((13, 13), (6, 3), samples=3)
+    assert not KvCache(LAYOUT, pages=24).fits((13, 13), (6, 3), samples=3)
 
 
 @pytest.mark.parametrize("prune_layers", [(), (2,), (1, 3)])

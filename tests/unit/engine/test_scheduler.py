@@ -3,54 +3,9 @@ import sys
 
 import pytest
 
-from decoder_service.kv_cache.cache import KvCache
-from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
-from decoder_service.request import EngineRequest, ImageSpan, Prompt, Pruning, Sampling, State
-from decoder_service.scheduler import Scheduler, Step
-from decoder_service.sequence import Sequence
+from decoder_service.request import State
+from tests.support.scheduling import advance, pruned, ran, scheduler, sequence
 from vscan.errors import InvalidArgument, ResourceExhausted
-from vscan.specs import KeepTokens, Rater
-
-LAYOUT = PageLayout(split_layers(4, (2,)), 4, KvShape(1, 2, 2, 4))
-
-
-def sequence(name: str, rows: int = 10, *, new: int = 4, tenant: str = "default", priority: int = 0) -> Sequence:
-    """All text; each of its rows is another one than those of other names."""
-    prompt = Prompt(tuple(hash((name, row)) for row in range(rows)))
-    sampling = Sampling(max_new_tokens=new)
-    request = EngineRequest(request_id=name, prompt=prompt, sampling=sampling, tenant=tenant, priority=priority)
-    return Sequence(request, LAYOUT.segments)
-
-
-def pruned(name: str, text: int, visual: int, kept: int, *, new: int = 4) -> Sequence:
-    """Text, visual tokens, and one more row of text."""
-    prompt = Prompt(tuple(range(text + visual + 1)), (ImageSpan(0, text, visual),), (None,))  # type: ignore[arg-type]
-    pruning = Pruning(layers=(2,), budgets=(KeepTokens(kept),), rater=Rater.LAST_TOKEN)
-    return Sequence(
-        EngineRequest(request_id=name, prompt=prompt, sampling=Sampling(max_new_tokens=new), pruning=pruning), LAYOUT.segments
-    )
-
-
-def scheduler(pages: int = 100, **limits: int) -> Scheduler:
-    cache = KvCache(LAYOUT, pages=pages)
-    return Scheduler(cache, **({"max_context_tokens": 100, "max_running": 2, "max_waiting": 3} | limits))
-
-
-def ran(step: Step) -> dict[str, tuple[int, ...]]:
-    """Rows of each segment, by name."""
-    return {piece.sequence.request_id: tuple(piece.rows(segment.index) for segment in LAYOUT.segments) for piece in step.pieces}
-
-
-def advance(own: Scheduler) -> dict[str, tuple[int, ...]]:
-    """A step in which every sequence that can gets a token."""
-    step = own.schedule()
-    rows = ran(step)
-    own.advance(step)
-    for piece in step.pieces:
-        if piece.samples:
-            piece.sequence.append(1)
-    own._cache.check_integrity()
-    return rows
 
 
 def test_first_come_first_served_within_the_batch() -> None:
@@ -139,6 +94,78 @@ def test_a_waiting_request_can_leave() -> None:
     assert (own.waiting, own.running, b.state) == (0, 1, State.CANCELLED)
 
 
+def test_samples_take_places_from_the_beginning_and_run_from_the_same_blocks() -> None:
+    own = scheduler(max_running=4, max_waiting=9)
+    many, one, late = sequence("many", 10, samples=3), sequence("one", 4), sequence("late", 4)
+    for each in (many, one, late):
+        own.add(each)
+    step = own.schedule()
+    assert ran(step) == {"many": (10, 10), "one": (4, 4)}
+    assert (own.running, own.waiting) == (2, 1)  # three of the four places are the first one's
+    own.advance(step)
+    own.remove(one, State.CANCELLED)
+    own.remove(late, State.CANCELLED)
+    samples = [own.fork(many, 1), own.fork(many, 2), many]
+    many.samples = 1
+    for each in samples:
+        each.append(1)
+    assert own._cache.usage()[0].blocks == 3
+    step = own.schedule()
+    assert ran(step) == {"many": (1, 1), "many#1": (1, 1), "many#2": (1, 1)}
+    assert len(step.copies) == 2 * 2  # the last one writes into the block that was everybody's
+    own.advance(step)
+    own._cache.check_integrity()
+    assert own._cache.usage()[0].blocks == 2 + 3
+    own.remove(samples[0], State.FINISHED, last=False)
+    own.remove(samples[2], State.FINISHED, last=False)
+    assert (own.running, own.waiting) == (1, 0)
+    own.remove(samples[1], State.FINISHED)
+    assert (own.running, len(own._queue)) == (0, 0)
+
+
+def test_a_step_that_breaks_leaves_nobody_with_a_block_that_was_not_copied() -> None:
+    own = scheduler(max_running=4)
+    many, one = sequence("many", 10, samples=3), sequence("one", 4)
+    own.add(many)
+    own.add(one)
+    own.advance(own.schedule())
+    samples = [many, own.fork(many, 1), own.fork(many, 2)]
+    many.samples = 1
+    for each in (*samples, one):
+        each.append(1)
+    step = own.schedule()
+    assert len(step.copies) == 2 * 2
+    own.broke(step)  # as if only the request that breaks were in it
+    # The third writes into the block that was everybody's; the one of another prompt has no part in this.
+    assert [each.state for each in samples] == [State.WAITING, State.WAITING, State.RUNNING]
+    assert one.state is State.RUNNING
+    again = ran(own.schedule())
+    assert (again["many"], again["many#2"]) == ((3, 3), (1, 1))  # its full blocks were found
+    own._cache.check_integrity()
+
+
+def test_preempted_samples_wait_at_their_requests_place_in_their_order() -> None:
+    own = scheduler(max_running=3, max_waiting=9)
+    many, later = sequence("many", 8, samples=3), sequence("later", 4)
+    own.add(many)
+    own.add(later)
+    own.advance(own.schedule())
+    samples = [own.fork(many, 1), own.fork(many, 2), many]
+    many.samples = 1
+    for each in samples:
+        each.append(1)
+    for each in samples:
+        own._preempt(each)
+    assert own.waiting == 4
+    begun = [piece.sequence.name for piece in own.schedule().pieces]
+    assert begun == ["many", "many#1", "many#2"]
+    # They are requests of one sample now: each has a place of its own, and the one that came later none.
+    assert (own.running, own.waiting) == (3, 1)
+    for each in samples[:2]:
+        own.remove(each, State.CANCELLED, last=False)
+    assert [piece.sequence.name for piece in own.schedule().pieces] == ["many", "later"]
+
+
 def test_a_full_queue_says_when_to_come_back() -> None:
     own = scheduler(max_waiting=2)
     own.add(sequence("a"))
@@ -166,6 +193,8 @@ def test_what_can_never_fit_is_refused_naming_the_field() -> None:
 def test_what_could_not_be_held_alone_is_refused() -> None:
     own = scheduler(pages=12)
     own.check(sequence("a", 16, new=5))  # the last token of an answer never takes a row
+    with pytest.raises(InvalidArgument, match=r"^sampling\.n: 3, limit 2"):
+        own.check(sequence("a", 16, new=1, samples=3))
     with pytest.raises(InvalidArgument, match="KV cache"):
         own.check(sequence("a", 16, new=6))
     # What is pruned takes nothing behind the pruning: 6 blocks and 2, and 2 pages of places.

@@ -134,7 +134,7 @@ def test_every_metric_is_measured_by_one_of_the_groups() -> None:
     decoder.running(1)
     decoder.waited(1.0)
     decoder.first_token(5.0)
-    decoder.finished(input_tokens=11, output_tokens=3, decode_ms=20.0, total_ms=30.0)
+    decoder.finished(input_tokens=11, output_tokens=3, longest_tokens=3, decode_ms=20.0, total_ms=30.0)
     decoder.kv(0, rows=11, blocks=1, used_bytes=1000, idle_bytes=0)
     decoder.kv_pages(held=3, idle=2, free=5)
     decoder.reused(16)
@@ -146,8 +146,9 @@ def test_times_of_the_conventions_are_in_seconds_and_per_token() -> None:
     reader = InMemoryMetricReader()
     decoder = DecoderMetrics(MeterProvider([reader]).get_meter("t"))
     decoder.first_token(250.0)
-    decoder.finished(input_tokens=1, output_tokens=5, decode_ms=400.0, total_ms=650.0)
-    decoder.finished(input_tokens=1, output_tokens=1, decode_ms=0.0, total_ms=250.0)  # has no time between tokens
+    decoder.finished(input_tokens=1, output_tokens=9, longest_tokens=5, decode_ms=400.0, total_ms=650.0)
+    # These have no time between tokens.
+    decoder.finished(input_tokens=1, output_tokens=1, longest_tokens=1, decode_ms=0.0, total_ms=250.0)
     points = measured(reader)
     assert points[names.METRIC_TIME_TO_FIRST_TOKEN.name][0].sum == pytest.approx(0.25)  # type: ignore[attr-defined]
     per_token = points[names.METRIC_TIME_PER_OUTPUT_TOKEN.name][0]
