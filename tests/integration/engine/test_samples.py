@@ -261,7 +261,7 @@ def test_a_request_begins_when_there_are_places_for_all_its_samples(model: Any) 
 def test_what_could_never_run_is_refused(model: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"^sampling\.n: 4, limit 3 run at once"):
         make_engine(model, max_running=3).check(question())
-    # Prompt and one answer take 7, 6 and 5 blocks; 3, 2 and 1 of them are full of the prompt, and shared. Two places share a page.
+    # Prompt and one answer take 7, 6 and 5 blocks; 3, 2 and 1 are full of the prompt, and shared. Two places share a page.
     make_engine(model, pages=6 + 4 * 12 + 19).check(question(max_new_tokens=12))
     with pytest.raises(InvalidArgument, match=r"^prompt: 14 tokens and 12 of each of 4 answers, limit 0 MiB of KV cache"):
         make_engine(model, pages=5 + 4 * 12 + 19).check(question(max_new_tokens=12))

@@ -100,7 +100,7 @@ def test_a_preempted_maker_holds_nobody_up_for_ever() -> None:
     assert run.alive["K0"].state is State.WAITING
     run.run()
     assert set(run.ended.values()) == {State.FINISHED}
-    assert sum(run.rows[f"K{place}"] for place in range(3)) == lost + PROMPT + 2 * TAIL
+    assert lost + PROMPT < sum(run.rows[f"K{place}"] for place in range(3)) <= lost + PROMPT + 2 * TAIL
 
 
 def test_never_across_tenants() -> None:
