@@ -108,7 +108,9 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
 
     max_running: int = Field(default=8, ge=1, description="Most requests in one step of the engine.")
     max_queue: int = Field(
-        default=64, ge=1, description="Most requests that wait for the engine; one more gets RESOURCE_EXHAUSTED."
+        default=64,
+        ge=1,
+        description="Most requests that wait for the engine, shared by tenants; one more gets RESOURCE_EXHAUSTED.",
     )
     max_step_rows: int = Field(
         default=2048,
