@@ -147,10 +147,16 @@ class Scheduler:
         self._usual_ms += _NEWEST_WEIGHT * (duration_ms - self._usual_ms)
 
     def _make_room(self) -> None:
-        """For the next rows of all that run, oldest first; the youngest gives way."""
+        """For the next rows of all that run, oldest first."""
         for sequence in list(self._running.values()):
             while sequence.tables and not self._cache.reserve(sequence.tables, sequence.totals):
-                self._preempt(next(reversed(self._running.values())))
+                self._preempt(self._next_to_give_way())
+
+    def _next_to_give_way(self) -> Sequence:
+        """Of the tenant that got most the request of lowest priority, of several the one that began last."""
+        running = list(self._running.values())
+        most = max(running, key=self._queue.level).request.tenant
+        return min((each for each in reversed(running) if each.request.tenant == most), key=lambda each: each.request.priority)
 
     def _preempt(self, sequence: Sequence) -> None:
         """It gives its pages back and waits; what it generated and what its prompt kept stay known."""
