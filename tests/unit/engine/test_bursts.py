@@ -13,7 +13,7 @@ TAIL = PROMPT - 44  # 11 full blocks of 4 rows lie before the question
 
 
 def simulation(**limits: int) -> Simulation:
-    return Simulation(scheduler(**({"pages": 400, "max_running": 8, "max_waiting": 64} | limits)))
+    return Simulation(scheduler(400, **({"max_running": 8, "max_waiting": 64} | limits)))
 
 
 def questions(count: int, image: bytes = b"K", **fields: object) -> list[Sequence]:
