@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ SHAPES: dict[str, Shape] = {
 class Crowd:
     """Tenants that each keep some requests under way, of a shape of their own; a finished one is followed by the next."""
 
-    def __init__(self, seed: int = 0, **limits: int) -> None:
+    def __init__(self, seed: int = 0, **limits: Any) -> None:
         self._generator = random.Random(seed)
         self._names = itertools.count()
         self._shapes: dict[str, Shape] = {}
