@@ -167,7 +167,7 @@ def mixed(
         WatchedRunner,
         prune_layers=family.prune_layers,
         block_rows=block_rows,
-        pages=round(largest * generator.choice([1, 1, 1.2, 2])),
+        pages=round(largest * generator.choice([1, 1.2, 2, 5])),
     )
     engine = make_engine(
         runner=runner,
