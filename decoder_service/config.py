@@ -117,7 +117,9 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
         description="Most sequences in one step of the engine; a request has one for each of its samples.",
     )
     max_queue: int = Field(
-        default=64, ge=1, description="Most requests that wait for the engine; one more gets RESOURCE_EXHAUSTED."
+        default=64,
+        ge=1,
+        description="Most requests that wait for the engine, shared by tenants; one more gets RESOURCE_EXHAUSTED.",
     )
     max_step_rows: int = Field(
         default=2048,

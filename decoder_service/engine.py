@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from opentelemetry.trace import NoOpTracer, Tracer
@@ -19,7 +20,7 @@ from decoder_service.runner.runner import Runner, SequenceOutput
 from decoder_service.samples import Samples
 from decoder_service.scheduler import Scheduler, Step
 from decoder_service.sequence import Piece, Sequence
-from vscan.errors import Cancelled, DeadlineExceeded, InternalError, VScanError
+from vscan.errors import Cancelled, DeadlineExceeded, InternalError, ResourceExhausted, VScanError
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,9 @@ class Engine:
         self._scheduler.check(Sequence(request, self._runner.layout.segments))
         check_positions(request, self._runner.model)
 
-    def check_room(self, on_the_way: int = 0) -> None:
-        """Raises ResourceExhausted if no further request may wait, beside `on_the_way` that are accepted and not added yet."""
-        self._scheduler.check_room(on_the_way)
+    def check_room(self, tenant: str, on_the_way: Iterable[str] = ()) -> None:
+        """Raises ResourceExhausted if no further request of `tenant` may wait; see `Scheduler.check_room`."""
+        self._scheduler.check_room(tenant, on_the_way)
 
     def check_integrity(self) -> None:
         """Raises AssertionError if the cache leaked a page or miscounts."""
@@ -87,8 +88,11 @@ class Engine:
         """Whether there is nothing to do."""
         return not self._requests
 
-    def add(self, request: EngineRequest, *, accepted_s: float) -> None:
-        """Takes a request that passed `check` and `check_room`; `accepted_s` is when, by `time.perf_counter`."""
+    def add(self, request: EngineRequest, *, accepted_s: float) -> list[Outcome]:
+        """Takes a request that passed `check` and `check_room`; `accepted_s` is when, by `time.perf_counter`.
+
+        Ends one that waits if its tenant has to leave its place to this one.
+        """
         sequence = Sequence(request, self._runner.layout.segments)
         end_ids = self._runner.model.tokens.end_ids
         answers = [
@@ -96,6 +100,12 @@ class Engine:
         ]
         times = RequestTimes(request, self._tracer, accepted_s=accepted_s)
         self._requests[request.request_id] = _Request(request, Samples(sequence, answers, self._scheduler), times)
+        loser = self._scheduler.add(sequence)
+        if loser is None:
+            return []
+        delay_ms = self._scheduler.retry_delay_ms()
+        error = ResourceExhausted("the queue is full, and others have fewer requests in it", retry_delay_ms=delay_ms)
+        return [self._end(loser.request_id, State.FAILED, Failure(error))]
 
     def cancel(self, request_id: str) -> list[Outcome]:
         """Ends a request between steps; one that has ended already is left alone."""

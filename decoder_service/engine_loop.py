@@ -129,7 +129,7 @@ class EngineLoop:
         """For metrics; from any thread."""
         figures = self._engine.figures
         with self._wake:
-            return replace(figures, waiting=figures.waiting + self._on_the_way())
+            return replace(figures, waiting=figures.waiting + len(self._on_the_way()))
 
     def start(self) -> None:
         """Starts the thread."""
@@ -159,7 +159,7 @@ class EngineLoop:
         mailbox = _Mailbox()
         with self._wake:
             self._check_open(request.request_id)
-            self._engine.check_room(self._on_the_way())
+            self._engine.check_room(request.tenant, [coming.tenant for coming in self._on_the_way()])
             self._mailboxes[request.request_id] = mailbox
             self._inbox.append(_Submit(request, time.perf_counter()))
             self._wake.notify()
@@ -180,8 +180,9 @@ class EngineLoop:
         if request_id in self._mailboxes:
             raise InvalidArgument("request_id", "in use")
 
-    def _on_the_way(self) -> int:
-        return sum(isinstance(message, _Submit) for message in self._inbox)
+    def _on_the_way(self) -> list[EngineRequest]:
+        """Accepted and not yet with the engine."""
+        return [message.request for message in self._inbox if isinstance(message, _Submit)]
 
     def _main(self) -> None:
         try:
@@ -208,8 +209,7 @@ class EngineLoop:
     def _hand_over(self, message: _Submit | _Cancel) -> list[Outcome]:
         if isinstance(message, _Cancel):
             return self._engine.cancel(message.request_id)
-        self._engine.add(message.request, accepted_s=message.accepted_s)
-        return []
+        return self._engine.add(message.request, accepted_s=message.accepted_s)
 
     def _deliver(self, outcomes: Iterable[Outcome]) -> None:
         for request_id, event in outcomes:

@@ -24,7 +24,7 @@ class Followers:
         self._chains: dict[str, BlockTable] = {}  # of those that wait: how much of their prompts was there
 
     def should_wait(self, sequence: Sequence, running: Iterable[Sequence]) -> bool:
-        """Whether at least half of the rows that it would run are being made by one of `running`; then until all are."""
+        """Whether at least half of the rows that it would run are being made by one of `running`; then until all are there."""
         chain = self._chains.pop(sequence.name, None)
         if chain is not None and self._coming(sequence, chain, running):
             self._chains[sequence.name] = chain

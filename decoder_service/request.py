@@ -97,7 +97,7 @@ class Pruning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRequest:
-    """What the engine is asked: immutable. `priority` orders the requests of one tenant, higher ones first."""
+    """What the engine is asked: immutable. `priority` orders the requests of one tenant: higher ones begin first."""
 
     request_id: str
     prompt: Prompt

@@ -18,7 +18,7 @@ from decoder_service.sequence import Sequence
 
 
 class Samples:
-    """Owned by the engine's thread. From here on the scheduler has the request.
+    """Owned by the engine's thread.
 
     Args:
         first: of all samples, until the prompt is held whole.
@@ -29,7 +29,6 @@ class Samples:
         self._answers = answers
         self._scheduler = scheduler
         self._going_on = {first.sample: first}  # never empty: the last one to end leaves with the request
-        scheduler.add(first)
 
     @property
     def ends(self) -> tuple[SampleEnd, ...] | None:

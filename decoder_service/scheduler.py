@@ -4,18 +4,21 @@
          ◀── preempted when pages run out  as many rows as are left
 
 Room in the cache is taken before a row is scheduled: for all of a prompt when it begins, block by block for its answer.
+`fair_queue.py` says who is next, `followers.py` who should rather wait, `step_rows.py` how prompts share a step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from decoder_service.fair_queue import FairQueue
 from decoder_service.followers import Followers
-from decoder_service.kv_cache.cache import Copy, KvCache
+from decoder_service.kv_cache.cache import Copy, KvCache, Tables
 from decoder_service.request import State
 from decoder_service.sequence import Piece, Sequence
 from decoder_service.step_rows import share_rows
+from decoder_service.waiting_places import has_place, who_gives_way
 from vscan.errors import InvalidArgument, ResourceExhausted
 
 # Told to a caller that finds the queue full, before an answer's usual duration is known; and the bounds of that estimate.
@@ -34,12 +37,12 @@ class Step:
 
 
 class Scheduler:
-    """Owned by the engine's thread; `check` and `check_room` may be called from any.
+    """Owned by the engine's thread; `check`, `check_room` and `retry_delay_ms` may be called from any.
 
     Args:
         cache: where rows get room.
         max_running: sequences in one step, each sample of a request being one; at most `max_step_rows`, since each takes a row.
-        max_waiting: accepted requests that do not run yet.
+        max_waiting: accepted requests that have not run yet.
         max_context_tokens: rows of a prompt and its answer together.
         max_step_rows: rows of one step in each segment; a longer prompt runs in pieces.
     """
@@ -92,19 +95,29 @@ class Scheduler:
             answers = "the answer" if sequence.samples == 1 else f"each of {sequence.samples} answers"
             raise InvalidArgument("prompt", f"{rows} tokens and {asked} of {answers}", limit=f"{held} MiB of KV cache")
 
-    def check_room(self, on_the_way: int = 0) -> None:
-        """Raises ResourceExhausted if no further request may wait, `on_the_way` having been accepted but not added yet."""
-        queued = self.waiting + on_the_way
-        if queued >= self._max_waiting:
-            delay_ms = self._usual_ms * queued / self._max_running
+    def check_room(self, tenant: str, on_the_way: Iterable[str] = ()) -> None:
+        """Raises ResourceExhausted if no further request of `tenant` may wait.
+
+        Args:
+            on_the_way: the tenants of those that were accepted, in order, and not added yet.
+        """
+        coming = [*on_the_way, tenant]
+        if not has_place(self._queue.fresh, coming, limit=self._max_waiting):
             raise ResourceExhausted(
-                f"{queued} requests wait, limit {self._max_waiting}",
-                retry_delay_ms=int(min(max(delay_ms, _LEAST_RETRY_MS), _LONGEST_RETRY_MS)),
+                f"{self._max_waiting} requests wait, which is the limit", retry_delay_ms=self.retry_delay_ms()
             )
 
-    def add(self, sequence: Sequence) -> None:
-        """Takes an accepted request."""
+    def retry_delay_ms(self) -> int:
+        """When one may come back who finds the queue full."""
+        delay_ms = self._usual_ms * self._max_waiting / self._max_running
+        return int(min(max(delay_ms, _LEAST_RETRY_MS), _LONGEST_RETRY_MS))
+
+    def add(self, sequence: Sequence) -> Sequence | None:
+        """Takes an accepted request. Returns the one that must give way to it: it waits and should be removed now."""
+        counts, tenant = self._queue.fresh, sequence.request.tenant
+        loser = who_gives_way(counts, tenant) if sum(counts.values()) >= self._max_waiting else None
         self._queue.add(sequence)
+        return None if loser is None else self._queue.youngest(loser)
 
     def schedule(self) -> Step:
         """The next step. Requests that begin with it are running from here on."""
@@ -121,7 +134,7 @@ class Scheduler:
     def advance(self, step: Step) -> None:
         """The step has run: the rows of its pieces are held. Whose last row gave a token has rows of numbers throughout."""
         for piece in step.pieces:
-            self._queue.served(piece.sequence, piece.rows(0))
+            self._queue.got(piece.sequence, piece.sequence.reach(piece.ends))
             self._cache.commit(piece.sequence.tables, piece.ends, piece.sequence.rows, proven=piece.samples)
 
     def broke(self, step: Step) -> None:
@@ -138,17 +151,15 @@ class Scheduler:
         fork = sequence.fork(sample)
         fork.tables = self._cache.fork(sequence.tables)
         fork.move(State.RUNNING)
+        self._queue.join(fork)
         self._running[fork.name] = fork
         return fork
 
     def remove(self, sequence: Sequence, to: State, *, last: bool = True) -> None:
         """It ends in the final state `to`; and if it is the last of its request's samples, the request."""
-        if sequence.state is State.WAITING:
-            self._queue.pop(sequence)
-        else:
+        if sequence.state is State.RUNNING:
             self._leave(sequence)
-        if last:
-            self._queue.ended(sequence)
+        self._queue.end(sequence, last=last)
         self._followers.forget(sequence)
         sequence.move(to)
 
@@ -157,20 +168,26 @@ class Scheduler:
         self._usual_ms += _NEWEST_WEIGHT * (duration_ms - self._usual_ms)
 
     def _make_room(self) -> None:
-        """For the next rows of all that run, oldest first; the youngest gives way."""
+        """For the next rows of all that run, oldest first."""
         for sequence in list(self._running.values()):
             while sequence.tables and not self._cache.reserve(sequence.tables, sequence.totals):
-                self._preempt(next(reversed(self._running.values())))
+                self._preempt(self._next_to_give_way())
+
+    def _next_to_give_way(self) -> Sequence:
+        """Of the tenant that got most the request of lowest priority, of several the one that began last."""
+        running = list(self._running.values())
+        most = max(running, key=self._queue.level).request.tenant
+        return min((each for each in reversed(running) if each.request.tenant == most), key=lambda each: each.request.priority)
 
     def _preempt(self, sequence: Sequence) -> None:
         """It gives its pages back and waits; what it generated and what its prompt kept stay known."""
         self._leave(sequence)
         sequence.move(State.WAITING)
-        self._queue.add(sequence)
+        self._queue.put_back(sequence)
         self.preemptions += 1
 
     def _begin_next(self) -> bool:
-        """The next one that waits runs, unless there is no place or no room: nobody passes it, but who follows another."""
+        """The next one that waits starts to run, unless there is no place or no room; nobody passes it, unless it follows."""
         if self._places >= self._max_running:
             return False
         sequence = self._queue.first(self._is_passed)
@@ -183,15 +200,12 @@ class Scheduler:
             pruned_from=sequence.pruned_from,
             room_rows=sequence.request.sampling.max_new_tokens - sequence.generated,
             spare_pages=self._spare_pages(sequence),
+            own_rows=sequence.reached[0],
         )
         if tables is None:
             self._stuck = sequence, self._cache.available, self._cache.made
             return False
-        self._queue.pop(sequence)
-        self._followers.forget(sequence)
-        sequence.tables = tables
-        sequence.move(State.RUNNING)
-        self._running[sequence.name] = sequence
+        self._enter(sequence, tables)
         return True
 
     @property
@@ -217,6 +231,13 @@ class Scheduler:
             return 0
         layout = self._cache.layout
         return layout.block_pages([self._places + newcomer.samples - 1] * len(layout.segments))
+
+    def _enter(self, sequence: Sequence, tables: Tables) -> None:
+        self._followers.forget(sequence)
+        sequence.begin(tables)
+        sequence.move(State.RUNNING)
+        self._queue.begin(sequence)
+        self._running[sequence.name] = sequence
 
     def _leave(self, sequence: Sequence) -> None:
         del self._running[sequence.name]

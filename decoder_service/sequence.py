@@ -5,6 +5,9 @@
     segment 0   total 12   held 11        a step of one row: ranges ((11, 12), (8, 9))
     segment 1   total  9   held  8
 
+Work is counted in rows x layers, and each row once: `reached` says how far each segment has ever come, so that what a preempted
+request runs again is not work that anyone asked for.
+
 A prompt runs in pieces: in every segment at most as many rows as the step allows. Behind a pruning rows wait until the segment
 before has the whole prompt, since all of it is ranked together; elsewhere each piece goes straight on.
 """
@@ -41,6 +44,9 @@ class Sequence:
         self.pruned_from = first_pruned_segment(request, segments)
         self.rows = RowIdentity(request.prompt)
         self.tables: Tables = []
+        self.begun = False  # it ran at some time, and may have been preempted since
+        self.reached = [0] * len(segments)
+        self._layers = [segment.layers for segment in segments]
         self._waits_at = [segment.first_layer in request.pruning.layers for segment in segments]
 
     @property
@@ -81,6 +87,23 @@ class Sequence:
             ranges.append((table.rows, max(table.rows, min(table.rows + allowed, ready))))
         return tuple(ranges)
 
+    @property
+    def owed(self) -> int:
+        """Work of the known rows that never ran."""
+        return self._work(self.totals)
+
+    def begin(self, tables: Tables) -> None:
+        """It has room, and what `tables` say that it found."""
+        self.begun = True
+        self.tables = tables
+        self.reach([table.rows for table in tables])
+
+    def reach(self, ends: Items[int]) -> int:
+        """Each segment has come to `ends[s]`. Returns the work of rows that it never came to before."""
+        work = self._work(ends)
+        self.reached = [max(pair) for pair in zip(self.reached, ends, strict=True)]
+        return work
+
     def append(self, token_id: int) -> None:
         """A token was chosen."""
         self.rows.ids.append(token_id)
@@ -90,6 +113,7 @@ class Sequence:
         fork = copy(self)
         fork.sample, fork.samples = sample, 1
         fork.state, fork.tables = State.WAITING, []
+        fork.reached = list(self.reached)
         fork.rows = RowIdentity(self.request.prompt)
         fork.rows.ids = list(self.rows.ids)
         return fork
@@ -99,6 +123,10 @@ class Sequence:
         if to not in MOVES.get(self.state, ()):
             raise RuntimeError(f"request {self.name}: {self.state.value} does not go to {to.value}")
         self.state = to
+
+    def _work(self, ends: Items[int]) -> int:
+        steps = zip(self._layers, self.reached, ends, strict=True)
+        return sum(layers * max(0, end - reached) for layers, reached, end in steps)
 
     def _ready(self, segment: int, before: int) -> int:
         """Rows that may run in this segment when the one before holds `before`."""

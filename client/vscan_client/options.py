@@ -81,7 +81,7 @@ class AskOptions(TypedDict, total=False):
         prune: stage 2.
         sampling: how tokens are chosen; greedy by default.
         report_kept: report which patches were kept, by the encoder and by each pruning layer.
-        priority: -100 to 100; of the caller's own requests that wait, higher ones begin first.
+        priority: -100 to 100; of the caller's own requests higher ones begin first, and lower ones give way first.
         timeout: seconds for this call, instead of `Timeout.total`.
     """
 

@@ -48,7 +48,7 @@ def _sequence(prompt: Prompt, pruning: Pruning, *, new: int = 4, samples: int = 
     return Sequence(EngineRequest(prompt=prompt, sampling=sampling, pruning=pruning, **fields), LAYOUT.segments)
 
 
-def scheduler(pages: int = 100, *, reuse: bool = True, **limits: int) -> Scheduler:
+def scheduler(pages: int = 100, reuse: bool = True, **limits: Any) -> Scheduler:
     cache = KvCache(LAYOUT, pages=pages, reuse=reuse)
     return Scheduler(cache, **({"max_context_tokens": 100, "max_running": 2, "max_waiting": 3} | limits))
 

@@ -139,7 +139,8 @@ async def test_a_decoder_whose_engine_died_ends_with_an_error(tmp_path: Path, mo
     settings = decoder_settings(encoder_address="127.0.0.1:1", ready_file=ready_file)
     serving = asyncio.create_task(serve(settings, Telemetry()))
     await until(ready_file.is_file, what="the port to open")
-    async with decoder_stub(ready_file.read_text()) as stub:
+    address = ready_file.read_text()
+    async with decoder_stub(address) as stub:
 
         async def answers() -> bool:
             try:
@@ -152,3 +153,6 @@ async def test_a_decoder_whose_engine_died_ends_with_an_error(tmp_path: Path, mo
         await refusal(stub, chat("w1"))
         with pytest.raises(InternalError, match="engine has failed"):
             await serving
+    # The liveness probe asks whether the port is open.
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address.split(":"))

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.support.stack import in_process_stack
 from vscan.errors import InvalidArgument
 from vscan.v1 import decoder_pb2 as pb
 from vscan.v1 import decoder_pb2_grpc
+from vscan_client import AsyncClient, FinishReason, SamplingSpec
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Stub = decoder_pb2_grpc.DecoderStub
@@ -68,6 +70,18 @@ async def test_samples_of_one_prompt_come_in_one_stream(stub: Stub) -> None:
     assert (finished.reason, finished.usage.completion_tokens, finished.seed) == (pb.FINISH_REASON_LENGTH, 21, 11)
     assert finished.usage.prompt_tokens == single.finished.usage.prompt_tokens
     assert [(end.sample, end.completion_tokens) for end in single.finished.samples] == [(0, 7)]
+
+
+async def test_the_sdk_has_all_samples_in_one_answer() -> None:
+    sampling = SamplingSpec(n=3, temperature=1.6, seed=11, max_new_tokens=7, ignore_eos=True)
+    async with in_process_stack() as stack, AsyncClient(server=stack.decoder_address) as client:
+        answer = await client.ask(PICTURE, "w3", sampling=sampling)
+        single = await client.ask(PICTURE, "w3", sampling=replace(sampling, n=1))
+    assert len({sample.text for sample in answer.samples}) == 3
+    assert [len(sample.tokens) for sample in answer.samples] == [7, 7, 7]
+    assert (answer.text, answer.tokens, answer.finish_reason) == (single.text, single.tokens, FinishReason.LENGTH)
+    assert (answer.usage.completion_tokens, single.usage.completion_tokens) == (21, 7)
+    assert (len(single.samples), single.samples[0].text) == (1, single.text)
 
 
 async def test_more_samples_than_may_run_at_once_are_refused() -> None:

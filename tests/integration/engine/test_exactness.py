@@ -131,7 +131,8 @@ def draw_burst(family: Family, generator: random.Random, dtype: torch.dtype) -> 
 
 def _question(family: Family, generator: random.Random, dtype: torch.dtype) -> list[list[int] | VisualTokens]:
     before, after = family.around
-    pictures = [[before, image(seed, dtype), after] for seed in generator.choice([(5,), (5,), (6,), (5, 6)])]
+    seeds = generator.choice([(5,), (5,), (6,), (5, 6)])
+    pictures: list[list[list[int] | VisualTokens]] = [[before, image(seed, dtype), after] for seed in seeds]
     asked = [3 + generator.randrange(family.vocabulary - 10) for _ in range(generator.randint(1, 6))]
     return [[1, 5, 6, 7], *(piece for picture in pictures for piece in picture), asked]
 
@@ -166,7 +167,7 @@ def mixed(
         WatchedRunner,
         prune_layers=family.prune_layers,
         block_rows=block_rows,
-        pages=round(largest * generator.choice([1, 1, 1.2, 2])),
+        pages=round(largest * generator.choice([1, 1.2, 2, 5])),
     )
     engine = make_engine(
         runner=runner,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from decoder_service.request import State
@@ -12,8 +14,8 @@ PROMPT = 50  # rows of a question about an image: 4, 40, 6
 TAIL = PROMPT - 44  # 11 full blocks of 4 rows lie before the question
 
 
-def simulation(**limits: int) -> Simulation:
-    return Simulation(scheduler(**({"pages": 400, "max_running": 8, "max_waiting": 64} | limits)))
+def simulation(**limits: Any) -> Simulation:
+    return Simulation(scheduler(400, **({"max_running": 8, "max_waiting": 64} | limits)))
 
 
 def questions(count: int, image: bytes = b"K", **fields: object) -> list[Sequence]:

@@ -71,19 +71,6 @@ def test_the_youngest_gives_way_when_pages_run_out_and_comes_back() -> None:
     assert b.generated == generated + 1
 
 
-def test_tenants_take_turns_and_priority_orders_ones_own() -> None:
-    own = scheduler(max_running=1, max_waiting=9)
-    waiting = [sequence("a", 20), sequence("b", 10), sequence("c", 10, priority=1), sequence("d", 10, tenant="zoo")]
-    for one in waiting:
-        own.add(one)
-    order = []
-    for _ in waiting:
-        [name] = advance(own)
-        order.append(name)
-        own.remove(own._running[name], State.FINISHED)
-    assert order == ["c", "d", "a", "b"]
-
-
 def test_a_waiting_request_can_leave() -> None:
     own = scheduler(max_running=1)
     a, b = sequence("a"), sequence("b")
@@ -169,15 +156,15 @@ def test_preempted_samples_wait_at_their_requests_place_in_their_order() -> None
 def test_a_full_queue_says_when_to_come_back() -> None:
     own = scheduler(max_waiting=2)
     own.add(sequence("a"))
-    own.check_room()
-    with pytest.raises(ResourceExhausted, match="limit 2") as refused:
-        own.check_room(on_the_way=1)
+    own.check_room("default")
+    with pytest.raises(ResourceExhausted, match="2 requests wait") as refused:
+        own.check_room("default", on_the_way=["default"])
     first = refused.value.retry_delay_ms
     assert first >= 100
     for _ in range(50):
         own.learn(20_000.0)
     with pytest.raises(ResourceExhausted) as refused:
-        own.check_room(on_the_way=1)
+        own.check_room("default", on_the_way=["default"])
     assert first < refused.value.retry_delay_ms <= 30_000
 
 
