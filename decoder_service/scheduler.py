@@ -124,9 +124,10 @@ class Scheduler:
         self._make_room()
         while self._begin_next():
             pass
-        decoding = [sequence for sequence in self._running.values() if sequence.missing == 1]
-        prompts = [sequence for sequence in self._running.values() if sequence.missing > 1]
-        shares = share_rows(self._max_step_rows - len(decoding), [sequence.missing for sequence in prompts])
+        missing = {sequence: sequence.missing for sequence in self._running.values()}
+        decoding = [sequence for sequence, rows in missing.items() if rows == 1]
+        prompts = [sequence for sequence, rows in missing.items() if rows > 1]
+        shares = share_rows(self._max_step_rows - len(decoding), [missing[sequence] for sequence in prompts])
         allowed = [*((sequence, 1) for sequence in decoding), *zip(prompts, shares, strict=True)]
         pieces = tuple(Piece(sequence, sequence.ranges(rows)) for sequence, rows in allowed if rows)
         return Step(pieces, tuple(self._cache.take_copies()))
