@@ -12,7 +12,7 @@ from decoder_service.admission import check_positions, check_request
 from decoder_service.answer import Answer
 from decoder_service.detokenize import TokenDecoder
 from decoder_service.kv_cache.cache import KvCache
-from decoder_service.kv_cache.segments import SegmentUsage
+from decoder_service.kv_cache.segments import PageUsage, SegmentUsage
 from decoder_service.request import EngineRequest, Event, Failure, Result, State
 from decoder_service.request_times import RequestTimes, StepTime
 from decoder_service.runner.faults import fault_of
@@ -35,6 +35,7 @@ class EngineFigures:
     waiting: int
     running: int
     segments: tuple[SegmentUsage, ...]
+    pages: PageUsage | None = None
     reused_rows: int = 0
     preemptions: int = 0
 
@@ -191,5 +192,5 @@ class Engine:
     def _refresh_figures(self) -> None:
         scheduler, cache = self._scheduler, self._cache
         self.figures = EngineFigures(
-            scheduler.waiting, scheduler.running, cache.usage(), cache.reused_rows, scheduler.preemptions
+            scheduler.waiting, scheduler.running, cache.usage(), cache.page_usage(), cache.reused_rows, scheduler.preemptions
         )

@@ -32,6 +32,8 @@ class EngineReport:
         self._metrics.reused(figures.reused_rows - last.reused_rows)
         self._metrics.preempted(figures.preemptions - last.preemptions)
         self._last = figures
+        if (pages := figures.pages) is not None:
+            self._metrics.kv_pages(held=pages.held, idle=pages.idle, free=pages.total - pages.held - pages.idle)
         for usage in figures.segments:
             held = {"rows": usage.rows, "blocks": usage.blocks, "used_bytes": usage.used_bytes, "idle_bytes": usage.idle_bytes}
             self._metrics.kv(usage.segment.index, **held)

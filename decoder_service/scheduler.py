@@ -231,7 +231,7 @@ class Scheduler:
             return 0
         layout = self._cache.layout
         blocks = self._places + newcomer.samples - 1
-        return blocks * sum(layout.pages_per_block(segment.index) for segment in layout.segments)
+        return layout.block_pages([blocks] * len(layout.segments))
 
     def _enter(self, sequence: Sequence, tables: Tables) -> None:
         self._followers.forget(sequence)

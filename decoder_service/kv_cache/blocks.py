@@ -1,4 +1,5 @@
-"""Blocks: `block_rows` rows of one segment, in one page for each group of its layers; counted by those who hold them. No torch.
+"""Blocks: `block_rows` rows of one segment, in one page for each group of its layers, and a place for their hidden states
+where a boundary follows; counted by those who hold them. No torch.
 
 taken, refs 1 ──share──▶ refs 2 ──release──▶ refs 1 ──release──▶ not in the index: its pages are free again
                                                          └─────▶ in the index: idle, until a prompt finds it (refs 1)
@@ -8,12 +9,13 @@ taken, refs 1 ──share──▶ refs 2 ──release──▶ refs 1 ──re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from decoder_service.kv_cache.pages import PageAllocator
+from decoder_service.kv_cache.places import Place, PlacePool
 from decoder_service.kv_cache.prefix import PrefixIndex
-from decoder_service.kv_cache.segments import PageLayout
+from decoder_service.kv_cache.segments import PageLayout, PageUsage
 
 
 class OutOfPages(Exception):
@@ -22,10 +24,11 @@ class OutOfPages(Exception):
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """`pages[i]` holds the i-th group of the segment's layers; the rows at the boundary behind it lie at `pages[0]`."""
+    """`pages[i]` holds the i-th group of the segment's layers; `place` the rows at the boundary behind it, if there is one."""
 
     segment: int
     pages: tuple[int, ...]
+    place: Place | None = None
     refs: int = 1
 
 
@@ -35,6 +38,7 @@ class BlockPool:
     def __init__(self, layout: PageLayout, *, pages: int, index: PrefixIndex) -> None:
         self.layout = layout
         self.allocator = PageAllocator(pages)
+        self._places = PlacePool(layout, self.allocator)
         self._index = index
         self._held: set[Block] = set()
         self._held_blocks = [0] * len(layout.segments)
@@ -47,31 +51,51 @@ class BlockPool:
 
     @property
     def available(self) -> int:
-        """Pages that are free, or idle and can be."""
-        return self.allocator.free + sum(
-            count * self.layout.pages_per_block(segment) for segment, count in enumerate(self._idle_blocks)
-        )
+        """Pages that are free, or can be once nothing idle is left."""
+        return self.allocator.free + self._idle_kv_pages + self._places.idle_pages
+
+    @property
+    def usage(self) -> PageUsage:
+        """Who has the pages."""
+        idle = self._idle_kv_pages + self._places.idle_pages
+        return PageUsage(self.pages, self.pages - self.allocator.free - idle, idle, self.layout.page_bytes)
+
+    def has_room(self, blocks: Sequence[int], *, spare_pages: int = 0) -> bool:
+        """Whether `blocks[s]` more blocks of segment s can be taken, `spare_pages` being left to others."""
+        kv_pages, places = self._needs(blocks)
+        new_places = max(0, places - self._places.could_be_free)
+        return kv_pages + self.layout.place_pages(new_places) + spare_pages <= self.available
+
+    def make_room(self, blocks: Sequence[int]) -> None:
+        """Lets idle blocks go, least recently used first, until so many can be taken.
+
+        Raises:
+            OutOfPages: there is no room for them; nothing was let go.
+        """
+        if not self.has_room(blocks):
+            raise OutOfPages(f"{list(blocks)} blocks by segment, {self.available} pages can be had")
+        kv_pages, places = self._needs(blocks)
+        while self.allocator.free < kv_pages + self.layout.place_pages(max(0, places - self._places.free)):
+            self._evict(next(iter(self._index.idle)))
 
     def counts(self) -> list[tuple[int, int]]:
         """Of each segment: blocks that somebody holds, and idle ones."""
         return list(zip(self._held_blocks, self._idle_blocks, strict=True))
 
     def take(self, segment: int, count: int, *, after: Block | None = None, room: int = 0) -> list[Block]:
-        """Takes `count` new blocks of a segment, as far as possible one after the other and behind `after`.
+        """Takes `count` new blocks of a segment, for which `make_room` has made room, as far as possible one after the other
+        and behind `after`.
 
         Args:
             room: blocks that may be asked for later; see `PageAllocator`.
-
-        Raises:
-            OutOfPages: nothing was taken.
         """
         groups = self.layout.pages_per_block(segment)
-        self._make_free(count * groups)
         runs = [
             self.allocator.take(count, after=None if after is None else after.pages[group], room=room)
             for group in range(groups)
         ]
-        blocks = [Block(segment, pages) for pages in zip(*runs, strict=True)]
+        has_place = self.layout.has_boundary(segment)
+        blocks = [Block(segment, pages, self._places.take() if has_place else None) for pages in zip(*runs, strict=True)]
         self._held.update(blocks)
         self._held_blocks[segment] += count
         return blocks
@@ -83,6 +107,8 @@ class BlockPool:
             self._idle_blocks[block.segment] -= 1
             self._held.add(block)
             self._held_blocks[block.segment] += 1
+            if block.place is not None:
+                self._places.hold(block.place)
         block.refs += 1
 
     def release(self, blocks: Sequence[Block]) -> None:
@@ -93,10 +119,12 @@ class BlockPool:
                 continue
             self._held.remove(block)
             self._held_blocks[block.segment] -= 1
+            if block.place is not None:
+                self._places.rest(block.place)
             if self._index.rest(block):
                 self._idle_blocks[block.segment] += 1
             else:
-                self.allocator.release(block.pages)
+                self._free(block)
 
     def drop_idle(self) -> None:
         """Frees all that nobody holds."""
@@ -112,19 +140,26 @@ class BlockPool:
             counts = Counter(block.segment for block in kept)
             assert [counts[segment.index] for segment in self.layout.segments] == counted
         self._index.check_integrity()
-        self.allocator.check_integrity(page for block in self._all() for page in block.pages)
+        held, idle = ([b.place for b in kept if b.place is not None] for kept in (self._held, self._index.idle))
+        self._places.check_integrity(held, idle)
+        taken = [page for kept in (self._held, self._index.idle) for block in kept for page in block.pages]
+        self.allocator.check_integrity([*taken, *self._places.pages()])
 
-    def _all(self) -> Iterator[Block]:
-        yield from self._held
-        yield from self._index.idle
+    @property
+    def _idle_kv_pages(self) -> int:
+        return sum(count * self.layout.pages_per_block(segment) for segment, count in enumerate(self._idle_blocks))
 
-    def _make_free(self, pages: int) -> None:
-        if pages > self.available:
-            raise OutOfPages(f"{pages} pages of {self.available} available ones")
-        while self.allocator.free < pages:
-            self._evict(next(iter(self._index.idle)))
+    def _needs(self, blocks: Sequence[int]) -> tuple[int, int]:
+        """Pages for keys and values, and places."""
+        kv_pages = sum(count * self.layout.pages_per_block(segment) for segment, count in enumerate(blocks))
+        return kv_pages, sum(count for segment, count in enumerate(blocks) if self.layout.has_boundary(segment))
 
     def _evict(self, block: Block) -> None:
         self._index.forget(block)
         self._idle_blocks[block.segment] -= 1
+        self._free(block)
+
+    def _free(self, block: Block) -> None:
         self.allocator.release(block.pages)
+        if block.place is not None:
+            self._places.release(block.place)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from decoder_service.kv_cache.blocks import Block, BlockPool
 from decoder_service.kv_cache.prefix import Link, PrefixIndex, RowIdentity, leading_blocks
-from decoder_service.kv_cache.segments import PageLayout, SegmentUsage
+from decoder_service.kv_cache.segments import PageLayout, PageUsage, SegmentUsage
 from decoder_service.kv_cache.table import BlockTable
 
 # A sequence's block tables, by segment.
@@ -84,10 +84,11 @@ class KvCache:
         for table, total in zip(tables, totals, strict=True):
             # The last row must run in the last segment: there the next token comes from.
             self._find(table, rows, total - 1 if table is tables[-1] else total)
-        lacking = sum(self._lacking(table, total) * table.groups for table, total in zip(tables, totals, strict=True))
-        if lacking + spare_pages > self._pool.available:
+        lacking = [self._lacking(table, total) for table, total in zip(tables, totals, strict=True)]
+        if not self._pool.has_room(lacking, spare_pages=spare_pages):
             self.close(tables)
             return None
+        self._pool.make_room(lacking)
         self.reused_rows += max(0, tables[0].rows - own_rows)
         for table, total in zip(tables, totals, strict=True):
             self._extend(table, total, room_rows)
@@ -98,9 +99,12 @@ class KvCache:
         if all(_writable(table, end) for table, end in zip(tables, ends, strict=True)):
             return True
         shared = [table for table in tables if table.rows < table.capacity and _next_block(table).refs > 1]
-        lacking = sum(self._lacking(table, end) * table.groups for table, end in zip(tables, ends, strict=True))
-        if lacking + sum(table.groups for table in shared) > self._pool.available:
+        lacking = [0] * len(self.layout.segments)
+        for table, end in zip(tables, ends, strict=True):
+            lacking[table.segment] += self._lacking(table, end) + (table in shared)
+        if not self._pool.has_room(lacking):
             return False
+        self._pool.make_room(lacking)
         for table in shared:
             self._own_next_block(table)
         for table, end in zip(tables, ends, strict=True):
@@ -160,13 +164,17 @@ class KvCache:
         return forks
 
     def take_copies(self) -> list[Copy]:
-        """What must be copied before the next step; the caller does it."""
+        """What must be copied before the next step; the caller does it. Who gave its blocks back meanwhile needs none."""
         copies, self._copies = self._copies, []
-        return copies
+        return [(source, target) for source, target in copies if target.refs]
 
     def drop_idle(self) -> None:
         """Forgets what nobody holds."""
         self._pool.drop_idle()
+
+    def page_usage(self) -> PageUsage:
+        """Who has the pages."""
+        return self._pool.usage
 
     def usage(self) -> tuple[SegmentUsage, ...]:
         """By segment."""
@@ -242,9 +250,9 @@ def pages_of_samples(layout: PageLayout, rows: Sequence[int], shared_rows: Seque
 
     blocks of 4 rows, 13 rows, 6 of them shared, 3 samples      b0 | b1 b2 b3 | b4 b5 b6 | b7 b8 b9
     """
-    size = layout.block_rows
-    shared = layout.pages([count // size * size for count in shared_rows])
-    return shared + samples * (layout.pages(rows) - shared)
+    shared = [count // layout.block_rows for count in shared_rows]
+    own = [layout.blocks(count) - full for count, full in zip(rows, shared, strict=True)]
+    return layout.block_pages([full + samples * each for full, each in zip(shared, own, strict=True)])
 
 
 def _next_block(table: BlockTable) -> Block:

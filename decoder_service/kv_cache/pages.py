@@ -3,8 +3,10 @@
 Attention on a CPU reads views, so a sequence's pages should follow each other. A sequence therefore hopes for the pages behind
 its own: they stay free, but others begin there only when nothing else is left.
 
-    pages   a a a . . b b b b . . . .      . free, hoped for by a or b
+    pages   a a a . . b b b b . . . . P    . free, hoped for by a or b
     c begins behind b's hopes; a grows into the page behind its last
+
+What no run needs (P) comes from the far end.
 """
 
 from __future__ import annotations
@@ -41,6 +43,18 @@ class PageAllocator:
         pages = list(range(first, first + count)) if first is not None else self._scattered(count)
         for page in pages:
             self._states[page] = _TAKEN
+        self.free -= count
+        return pages
+
+    def take_far(self, count: int) -> list[int]:
+        """Takes `count` pages of the far end, where they are in no run's way. Raises ValueError if fewer are free."""
+        if count > self.free:
+            raise ValueError(f"{count} pages of {self.free} free ones")
+        pages = []
+        for _ in range(count):
+            plain = self._states.rfind(_FREE)
+            pages.append(plain if plain >= 0 else self._states.rfind(_HOPED))
+            self._states[pages[-1]] = _TAKEN
         self.free -= count
         return pages
 

@@ -55,8 +55,11 @@ class PageLayout:
         layers 0..5, pruned before 2      segments 0 1, 2 3 4 5      group_layers = gcd(2, 4) = 2
         a block of segment 0 takes one page, a block of segment 1 two
 
-    Each page also has a place for its rows' hidden states; used by a segment that has a boundary behind it, in the first page
-    of each of its blocks.
+    A block with a boundary behind it has a place for its rows' hidden states as well: a part of a page of the same kind. A
+    page is made of strips of `block_rows` x `head_dim` numbers; a place takes as many as a hidden state is wide.
+
+        4 kv heads of 16, hidden 64, group of 2     a page has 2 x 2 x 4 = 16 strips, a place takes 4: 4 places a page
+        1 kv head of 16, hidden 64, group of 1      a page has 2 strips: a place takes 2 pages
     """
 
     segments: tuple[Segment, ...]
@@ -71,15 +74,39 @@ class PageLayout:
     @property
     def page_bytes(self) -> int:
         """Memory of one page."""
-        return self.block_rows * (self.group_layers * self.shape.row_bytes + self._boundary_row_bytes)
+        return self.block_rows * self.group_layers * self.shape.row_bytes
 
     @property
-    def _boundary_row_bytes(self) -> int:
-        return self.shape.boundary_row_bytes if len(self.segments) > 1 else 0
+    def page_strips(self) -> int:
+        """Strips of one page."""
+        return 2 * self.group_layers * self.shape.kv_heads
+
+    @property
+    def place_strips(self) -> int:
+        """Strips that a block's hidden states take."""
+        return -(-self.shape.hidden_size // self.shape.head_dim)
+
+    @property
+    def places_per_page(self) -> int:
+        """Places that share one page; 1 also where a place takes several pages."""
+        return max(1, self.page_strips // self.place_strips)
+
+    @property
+    def pages_per_place(self) -> int:
+        """Pages that a place takes where it does not share one."""
+        return -(-self.place_strips // self.page_strips)
+
+    def has_boundary(self, segment: int) -> bool:
+        """Whether rows of this segment leave hidden states behind it."""
+        return segment < len(self.segments) - 1
 
     def pages_per_block(self, segment: int) -> int:
-        """Pages that a block of this segment takes."""
+        """Pages that the keys and values of a block of this segment take."""
         return self.segments[segment].layers // self.group_layers
+
+    def place_pages(self, places: int) -> int:
+        """Pages that so many places take."""
+        return -(-places // self.places_per_page) * self.pages_per_place
 
     def blocks(self, rows: int) -> int:
         """Blocks that hold so many rows."""
@@ -87,13 +114,17 @@ class PageLayout:
 
     def pages(self, rows: Sequence[int]) -> int:
         """Pages of a sequence with `rows[s]` rows in segment s that shares nothing."""
-        return sum(self.blocks(count) * self.pages_per_block(segment) for segment, count in enumerate(rows))
+        return self.block_pages([self.blocks(count) for count in rows])
+
+    def block_pages(self, blocks: Sequence[int]) -> int:
+        """Pages of `blocks[s]` blocks of segment s, their places included."""
+        places = sum(count for segment, count in enumerate(blocks) if self.has_boundary(segment))
+        return sum(count * self.pages_per_block(segment) for segment, count in enumerate(blocks)) + self.place_pages(places)
 
     def block_bytes(self, segment: int) -> int:
         """Bytes that a block of this segment uses, its rows at the boundary behind it included."""
         kv_bytes = self.segments[segment].layers * self.shape.row_bytes
-        last = segment == len(self.segments) - 1
-        return self.block_rows * (kv_bytes + (0 if last else self.shape.boundary_row_bytes))
+        return self.block_rows * (kv_bytes + self.shape.boundary_row_bytes * self.has_boundary(segment))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +136,16 @@ class SegmentUsage:
     blocks: int  # a shared block counts once
     used_bytes: int  # of those blocks
     idle_bytes: int  # of blocks that nobody holds and a prompt may find again
+
+
+@dataclass(frozen=True, slots=True)
+class PageUsage:
+    """The cache's pages: all, those that running requests hold, and those that are kept for requests to come."""
+
+    total: int
+    held: int
+    idle: int
+    page_bytes: int
 
 
 def split_layers(layers: int, prune_layers: Sequence[int]) -> tuple[Segment, ...]:

@@ -71,6 +71,10 @@ class BlockTable:
             row += count
         return found
 
+    def block_rows_of(self, rows: Iterable[int]) -> list[tuple[Block, int]]:
+        """Of each of these rows its block, and which row of that it is."""
+        return [(self.blocks[row // self.block_rows], row % self.block_rows) for row in rows]
+
     def places(self, rows: Iterable[int], group: int = 0) -> list[int]:
         """Where each of these rows lies."""
         size = self.block_rows

@@ -14,6 +14,7 @@ from decoder_service.request import Prompt
 from decoder_service.transfer import to_device
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError
+from vscan.packed_linear import packed
 from vscan.specs import PositionPolicy
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class Positions:
 
 
 class LanguageModel:
-    """A transformers causal language model whose layers the runner walks one by one.
+    """A transformers causal language model whose layers the runner walks one by one. It takes `model` over: on a CPU its linear
+    layers are packed.
 
     The defaults below fit Llama and models like it; a family overrides what differs.
     """
@@ -78,8 +80,8 @@ class LanguageModel:
         self.family = family
         self.shape = shape
         self.tokens = tokens
-        self._decoder = model.model
-        self._lm_head = model.lm_head
+        self._decoder: Any = packed(model.model)
+        self._lm_head: Any = packed(model.lm_head)
         self.dtype: torch.dtype = model.dtype
         self.device: torch.device = model.device
 
@@ -139,7 +141,11 @@ class LanguageModel:
 
     def text_positions(self, start: int, count: int) -> Positions:
         """Of `count` rows that stand one after the other: text, generated rows, and all rows once they are re-numbered."""
-        return Positions(torch.arange(start, start + count), start + count)
+        return Positions(self.on_all_axes(torch.arange(start, start + count)), start + count)
+
+    def on_all_axes(self, places: torch.Tensor) -> torch.Tensor:
+        """Of text at these places, [rows], as `Positions.places` are."""
+        return places
 
     def rope(self, hidden: torch.Tensor, places: torch.Tensor) -> Rope:
         """Rotary embeddings at `Positions.places`, in the dtype and on the device of `hidden` [1, rows, hidden]."""
@@ -197,14 +203,7 @@ class LanguageModel:
         queries = _rotate(_heads(attention.q_proj(normed[asked]), size), cos[asked], sin[asked])
         keys = _rotate(_heads(attention.k_proj(normed), size), cos, sin)
         values = _heads(attention.v_proj(normed), size)
-        attended = plan.attend(
-            attention.layer_idx,
-            queries.transpose(0, 1),
-            keys.transpose(0, 1),
-            values.transpose(0, 1),
-            attention.scaling,
-            last_rows_only=True,
-        )
+        attended = plan.attend(attention.layer_idx, queries, keys, values, attention.scaling, last_rows_only=True)
         last: torch.Tensor = rows[asked] + attention.o_proj(attended.flatten(1))
         done: torch.Tensor = last + layer.mlp(layer.post_attention_layernorm(last))
         return done

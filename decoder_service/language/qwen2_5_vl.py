@@ -5,11 +5,10 @@ The encoder's tokens are merged patches; grids count tokens. A video is a grid f
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn import functional
+from torch import nn
 from transformers import Qwen2_5_VLTextModel
 
 from decoder_service.language.base import Family, LanguageModel, Positions, Rope, refuse_unpackable_rope, shape_of
@@ -92,9 +91,9 @@ class QwenLanguage(LanguageModel):
             raise InvalidArgument(field, f"{len(image.tiles)} moments {interval:g} places apart", limit=f"{_MOST_TIME} places")
         return (torch.arange(len(image.tiles), dtype=torch.float32) * interval).long()  # as transformers has it
 
-    def text_positions(self, start: int, count: int) -> Positions:
-        """The same place on all axes."""
-        return Positions(_text_places(start, count), start + count)
+    def on_all_axes(self, places: torch.Tensor) -> torch.Tensor:
+        """The same place on all axes, [3, rows]."""
+        return places.expand(_AXES, -1)
 
     def rope(self, hidden: torch.Tensor, places: torch.Tensor) -> Rope:
         """As the base has it, for places [3, rows]."""
@@ -143,12 +142,19 @@ class _CausalModel(NamedTuple):
 def _load_head(checkpoint: Checkpoint, text: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
     """A head in the files is used even where the configuration calls it tied, as transformers does."""
     if _HEAD not in checkpoint.files and checkpoint.config.tie_word_embeddings:
-        return partial(functional.linear, weight=text.embed_tokens.weight)
+        return _linear(text.embed_tokens.weight)
     weight = checkpoint.load_tensors([_HEAD], dtype=dtype, device=device)[_HEAD]
     if weight.shape != text.embed_tokens.weight.shape:
         needed = list(text.embed_tokens.weight.shape)
         raise CheckpointError(f"{checkpoint.directory}: {_HEAD} is {list(weight.shape)} where {needed} is needed")
-    return partial(functional.linear, weight=weight)
+    return _linear(weight)
+
+
+def _linear(weight: torch.Tensor) -> nn.Linear:
+    """The layer with this weight, [out, in]."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    return layer
 
 
 def _text_places(start: int, count: int) -> torch.Tensor:

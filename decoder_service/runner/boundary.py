@@ -43,8 +43,9 @@ def _survivors(part: Part, segment: Segment, model: LanguageModel, storage: KvSt
         scores = random_scores(tokens.shape[0], seed=pruning.seed, layer=layer)
     else:
         rows = part.piece.sequence.prompt_rows[segment.index - 1]
-        runs = part.piece.sequence.tables[segment.index - 1].runs(0, rows)
-        scores = _attention(device, segment, storage.read_boundary(storage.rows(runs)), model)
+        table = part.piece.sequence.tables[segment.index - 1]
+        hidden = storage.read_boundary(storage.boundary(table.block_rows_of(range(rows))))
+        scores = _attention(device, segment, hidden, model)
         if not scores.isfinite().all():
             raise not_finite("scores of the prompt's visual tokens")
     return choose_survivors(scores, image_of, keep)

@@ -45,12 +45,18 @@ class FixedPlan:
             )
             for _ in groups
         ]
-        self._last = torch.arange(count, device=device)
+        has_boundary = layout.has_boundary(segment.index)
+        self.left = torch.zeros((count, layout.place_strips), dtype=torch.int64, device=device) if has_boundary else None
 
     def fill(self, parts: Sequence[Part]) -> None:
         """For the step to come."""
         index = self._segment.index
         tables = [part.piece.sequence.tables[index] for part in parts]
+        if self.left is not None:
+            rows_left = [
+                table.block_rows_of([part.piece.ranges[index][0]])[0] for table, part in zip(tables, parts, strict=True)
+            ]
+            self.left.copy_(self._storage.boundary(rows_left))
         totals = torch.tensor([part.piece.ranges[index][1] for part in parts], dtype=torch.int32)
         for group, (written, context) in enumerate(zip(self.written, self._contexts, strict=True)):
             rows = [table.places([total - 1], group)[0] for table, total in zip(tables, totals.tolist(), strict=True)]
@@ -61,9 +67,9 @@ class FixedPlan:
             _refill(context.totals, totals)
             _refill(context.all_bounds[1:], totals.cumsum(0, dtype=torch.int32))
 
-    def last_rows(self) -> torch.Tensor:
+    def last_rows(self) -> slice:
         """All of them."""
-        return self._last
+        return slice(None)
 
     def attend(
         self,
@@ -77,10 +83,8 @@ class FixedPlan:
     ) -> torch.Tensor:
         """As `AttentionPlan.attend`."""
         group = self._storage.group_of(layer)
-        all_keys, all_values = self._storage.planes(layer)
-        all_keys[self.written[group]] = keys
-        all_values[self.written[group]] = values
-        return self._contexts[group].attend(queries, all_keys, all_values, scaling)
+        self._storage.write(layer, self.written[group], keys, values)
+        return self._contexts[group].attend(queries.transpose(0, 1), *self._storage.planes(layer), scaling)
 
 
 class DecodeStep:
@@ -106,10 +110,9 @@ class DecodeStep:
         """[sequences, vocabulary]. Nothing but work on the device."""
         hidden = self._model.embed_ids(self._ids)
         for segment, places, plan in zip(self._storage.layout.segments, self._places, self._plans, strict=True):
-            last = segment is self._storage.layout.segments[-1]
-            hidden = self._model.walk(segment, hidden, places, plan, last=last)
-            if not last:
-                self._storage.write_boundary(plan.written[0], hidden)
+            hidden = self._model.walk(segment, hidden, places, plan, last=plan.left is None)
+            if plan.left is not None:
+                self._storage.write_boundary(plan.left, hidden)
         return self._model.logits(hidden)
 
 

@@ -113,11 +113,13 @@ class Runner:
             return _Attempt(self._sample(self._graphs.logits(parts), parts), [])
         ranked: list[_Ranking] = []
         failed: dict[str, _Outcome] = {}
+        hidden: torch.Tensor | None = None
         for segment in self.layout.segments:
             for part in parts if segment.index else ():
                 self._rank(part, segment, ranked, failed)
-            parts = [part for part in parts if part.name not in failed]
-            hidden = self._walk(parts, segment)
+            going = [part for part in parts if part.name not in failed]
+            hidden = self._walk(going, segment, hidden if len(going) == len(parts) else None)
+            parts = going
         return _Attempt(failed | self._sample(None if hidden is None else self.model.logits(hidden), parts), ranked)
 
     def _rank(self, part: Part, segment: Segment, ranked: list[_Ranking], failed: dict[str, _Outcome]) -> None:
@@ -131,18 +133,22 @@ class Runner:
         if pruning is not None:
             ranked.append((part.name, pruning, before, self._clock.mark()))
 
-    def _walk(self, parts: Sequence[Part], segment: Segment) -> torch.Tensor | None:
+    def _walk(self, parts: Sequence[Part], segment: Segment, left: torch.Tensor | None) -> torch.Tensor | None:
         """Runs the parts' rows of a segment, which wait at the boundary before it, and leaves them at the one behind it.
 
-        Returns of the last segment the rows that are sampled, [rows, hidden], if there are any.
+        Args:
+            left: what this returned for the segment before; None if some of its rows do not go on.
+
+        Returns:
+            The rows, [rows, hidden], if there are any; of the last segment those that are sampled.
         """
         batch = Batch(parts, segment, self.model, self._storage)
         if batch.empty:
             return None
         last = segment is self.layout.segments[-1]
-        hidden = batch.walk(batch.gathered() if segment.index else batch.embedded(), last=last)
+        hidden = batch.walk(batch.entering(left), last=last)
         if not last:
-            self._storage.write_boundary(batch.plan.written_rows(), hidden)
+            batch.leave(hidden)
         return hidden
 
     def _sample(self, logits: torch.Tensor | None, parts: Sequence[Part]) -> dict[str, _Outcome]:

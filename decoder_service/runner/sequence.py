@@ -84,6 +84,11 @@ class DeviceSequence:
             return own
         return torch.cat((own, model.text_positions(positions.next, end - prompt).places), dim=-1)
 
+    def generated_place(self, segment: int, row: int) -> int:
+        """Where a generated row of a segment stands, on every axis."""
+        positions = self.positions[segment]
+        return positions.next + row - positions.places.shape[-1]
+
     def sources_of(self, segment: int, start: int, end: int) -> list[int] | None:
         """Which rows of the segment before are rows `start` to `end` of this one; None if the very same."""
         kept = self.sources[segment]

@@ -172,6 +172,7 @@ class DecoderMetrics:
         self._kv_bytes = gauge(meter, names.METRIC_KV_BYTES)
         self._kv_blocks = gauge(meter, names.METRIC_KV_BLOCKS)
         self._kv_idle_bytes = gauge(meter, names.METRIC_KV_IDLE_BYTES)
+        self._kv_pages = gauge(meter, names.METRIC_KV_PAGES)
         self._kv_reused_rows = counter(meter, names.METRIC_KV_REUSED_ROWS)
         self._preemptions = counter(meter, names.METRIC_PREEMPTIONS)
 
@@ -210,6 +211,11 @@ class DecoderMetrics:
         self._kv_blocks.set(blocks, attributes)
         self._kv_bytes.set(used_bytes, attributes)
         self._kv_idle_bytes.set(idle_bytes, attributes)
+
+    def kv_pages(self, *, held: int, idle: int, free: int) -> None:
+        """What became of the cache's pages."""
+        for state, count in (("held", held), ("idle", idle), ("free", free)):
+            self._kv_pages.set(count, {names.ATTR_PAGE_STATE: state})
 
     def reused(self, rows: int) -> None:
         """So many more prompt rows were found in the cache."""

@@ -98,6 +98,7 @@ ATTR_PRUNE_RATER = "vscan.prune.rater"
 ATTR_COMPLETION_TOKENS = "vscan.completion_tokens"
 ATTR_TIME_TO_FIRST_TOKEN_MS = "vscan.time_to_first_token_ms"
 ATTR_SEGMENT = "vscan.segment"  # index of a segment, from 0
+ATTR_PAGE_STATE = "vscan.page.state"  # "held" (by running requests), "idle" (a later prompt may reuse them) or "free"
 ATTR_ATTEMPT = "vscan.attempt"  # the SDK's try of one question, from 1
 
 
@@ -211,6 +212,7 @@ METRIC_KV_IDLE_BYTES = Metric(
     Kind.GAUGE,
     "Bytes of the KV cache that nobody holds and a later prompt may reuse, by segment",
 )
+METRIC_KV_PAGES = Metric("vscan.decoder.kv.pages", "{page}", Kind.GAUGE, "Pages of the KV cache: held, idle and free ones")
 METRIC_KV_REUSED_ROWS = Metric(
     "vscan.decoder.kv.reused_rows", "{row}", Kind.COUNTER, "Prompt rows found in the KV cache instead of run"
 )

@@ -151,7 +151,7 @@ def test_what_is_preempted_comes_back_and_is_never_ranked_again(model: Any) -> N
     alone = question(7, max_new_tokens=30)
     expected = run_all(make_engine(model), [alone])[alone.request_id]
     # Two prompts fit with a few blocks to spare; their answers do not.
-    engine = make_engine(model, pages=36, prune_layers=(2, 4))
+    engine = make_engine(model, pages=48, prune_layers=(2, 4))
     one, two = question(7, max_new_tokens=30), question(8, max_new_tokens=30)
     events = run_all(engine, [two, one])
     assert engine.figures.preemptions > 0

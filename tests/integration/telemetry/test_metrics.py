@@ -72,11 +72,13 @@ def test_what_autoscaling_reads_is_there_under_these_names(caplog: pytest.LogCap
         encoder.waited(3.0)
         decoder.waiting(2)
         decoder.kv(1, rows=7, blocks=1, used_bytes=4096, idle_bytes=0)
+        decoder.kv_pages(held=3, idle=2, free=5)
         decoder.first_token(120.0)
         samples = scrape(url)
     assert samples["vscan_encoder_queue_wait_milliseconds_count", labels()] == 1
     assert samples["vscan_decoder_waiting", labels()] == 2
     assert samples["vscan_decoder_kv_used_bytes", labels(vscan_segment="1")] == 4096
+    assert samples["vscan_decoder_kv_pages", labels(vscan_page_state="held")] == 3
     assert samples["gen_ai_server_time_to_first_token_seconds_sum", labels()] == pytest.approx(0.12)
     assert any(name == "process_resident_memory_bytes" for name, _ in samples)
 

@@ -52,15 +52,35 @@ def test_a_packed_step_equals_each_sequence_alone(
         whole.append((keys, values))
         start += new
     queries = draw(start, heads)
-    new_keys = torch.cat([keys[before:] for (before, _), (keys, _) in zip(lengths, whole, strict=True)])
-    new_values = torch.cat([values[before:] for (before, _), (_, values) in zip(lengths, whole, strict=True)])
+    new_keys = torch.cat([keys[before:] for (before, _), (keys, _) in zip(lengths, whole, strict=True)]).transpose(0, 1)
+    new_values = torch.cat([values[before:] for (before, _), (_, values) in zip(lengths, whole, strict=True)]).transpose(0, 1)
     plan = AttentionPlan(spans, storage)
 
-    attended = plan.attend(0, queries, new_keys, new_values, 1 / math.sqrt(WIDTH))
+    attended = plan.attend(0, queries.transpose(0, 1), new_keys, new_values, 1 / math.sqrt(WIDTH))
 
     expected = torch.cat([written_out(queries[s.start : s.end], *w) for s, w in zip(spans, whole, strict=True)])
     torch.testing.assert_close(attended, expected)
 
-    last = plan.attend(0, queries[plan.last_rows()], new_keys, new_values, 1 / math.sqrt(WIDTH), last_rows_only=True)
-    assert plan.last_rows().tolist() == [5, 8, 9]
-    torch.testing.assert_close(last, expected[plan.last_rows()])
+    asked = plan.last_rows()
+    assert isinstance(asked, torch.Tensor)
+    assert asked.tolist() == [5, 8, 9]
+    last = plan.attend(0, queries[asked].transpose(0, 1), new_keys, new_values, 1 / math.sqrt(WIDTH), last_rows_only=True)
+    torch.testing.assert_close(last, expected[asked])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("pages", [[6, 3, 9], [6, 7, 3], [9, 1, 5]])
+def test_in_half_precision_no_bit_depends_on_where_rows_lie(pages: list[int], dtype: torch.dtype) -> None:
+    layout = PageLayout(split_layers(1, ()), 4, KvShape(2, WIDTH, 2 * WIDTH, 2))
+    generator = torch.Generator().manual_seed(0)
+    keys, values = (torch.randn((2, 12, WIDTH), generator=generator).to(dtype) for _ in range(2))
+    query = torch.randn((4, 1, WIDTH), generator=generator).to(dtype)
+
+    def attended(pages: list[int]) -> torch.Tensor:
+        storage = KvStorage(layout, pages=10, dtype=dtype, device=torch.device("cpu"))
+        table = BlockTable(0, 4, 1, None, ("", 0))
+        table.append(Block(0, (page,)) for page in pages)
+        storage.write(0, storage.rows(table.runs(0, 11)), keys[:, :11], values[:, :11])
+        return AttentionPlan([Span(0, 1, table, 12)], storage).attend(0, query, keys[:, 11:], values[:, 11:], WIDTH**-0.5)
+
+    assert torch.equal(attended(pages), attended([0, 1, 2]))

@@ -166,8 +166,8 @@ def test_the_least_recently_used_ends_of_prefixes_go_first() -> None:
 
 
 def test_no_room_takes_nothing() -> None:
-    cache = KvCache(LAYOUT, pages=6)
-    tables = opened(cache, text(*range(8)))
+    cache = KvCache(LAYOUT, pages=7)
+    tables = opened(cache, text(*range(8)))  # two blocks in each segment, and a page of places
     assert cache.open(text(*range(20, 28)), (8, 8), tenant="acme", pruned_from=2) is None
     assert not cache.reserve(tables, (17, 17))
     assert cache.available == 2
@@ -178,12 +178,12 @@ def write(storage: KvStorage, table: BlockTable, row: int, value: float) -> None
     [place] = table.places([row])
     for plane in (*storage.planes(0), *storage.planes(3)):
         plane[place] = value
-    storage.write_boundary(slice(place, place + 1), torch.full((1, 2), value))
+    storage.write_boundary(storage.boundary(table.block_rows_of([row])), torch.full((1, 2), value))
 
 
 def read(storage: KvStorage, table: BlockTable, count: int) -> list[float]:
     places = table.places(range(count))
-    values = storage.read_boundary(torch.tensor(places))[:, 0]
+    values = storage.read_boundary(storage.boundary(table.block_rows_of(range(count))))[:, 0]
     assert torch.equal(values, storage.planes(0)[1][places][:, 0, 1])
     return [float(value) for value in values]
 
@@ -243,11 +243,12 @@ def test_the_block_of_the_next_row_becomes_its_own_whatever_room_lies_behind() -
 
 
 def test_samples_take_the_full_blocks_of_what_they_share_once() -> None:
-    # 13 rows in both segments, 6 of them shared in the first and 3 in the second: 1 + 3 x 3 pages, and 0 + 3 x 4.
-    assert pages_of_samples(LAYOUT, (13, 13), (6, 3), samples=3) == 10 + 12
+    # 13 rows in both segments, 6 of them shared in the first and 3 in the second: 1 + 3 x 3 blocks, and 0 + 3 x 4.
+    least = LAYOUT.block_pages((10, 12))
+    assert pages_of_samples(LAYOUT, (13, 13), (6, 3), samples=3) == least
     assert pages_of_samples(LAYOUT, (13, 13), (6, 3), samples=1) == LAYOUT.pages((13, 13))
-    assert KvCache(LAYOUT, pages=22).fits((13, 13), (6, 3), samples=3)
-    assert not KvCache(LAYOUT, pages=21).fits((13, 13), (6, 3), samples=3)
+    assert KvCache(LAYOUT, pages=least).fits((13, 13), (6, 3), samples=3)
+    assert not KvCache(LAYOUT, pages=least - 1).fits((13, 13), (6, 3), samples=3)
 
 
 @pytest.mark.parametrize("prune_layers", [(), (2,), (1, 3)])

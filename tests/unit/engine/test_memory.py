@@ -6,7 +6,7 @@ from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
 from vscan.errors import StartupError
 
 CPU = torch.device("cpu")
-LAYOUT = PageLayout(split_layers(6, (2,)), 16, KvShape(4, 16, 64, 2))  # pages of 16 x (2 x 256 + 128) bytes; 1 and 2 a block
+LAYOUT = PageLayout(split_layers(6, (2,)), 16, KvShape(4, 16, 64, 2))  # 1 and 2 pages a block, and one of places
 
 
 def test_memory_that_was_asked_for_is_taken() -> None:

@@ -42,8 +42,8 @@ def test_behind_a_pruning_rows_wait_for_the_whole_prompt() -> None:
 
 
 def test_a_request_begins_when_it_has_pages_and_nobody_passes_it() -> None:
-    own = scheduler(pages=14, max_running=8)
-    for name, rows in (("a", 12), ("b", 16), ("c", 4)):  # 6, 8 and 2 pages
+    own = scheduler(pages=15, max_running=8)
+    for name, rows in (("a", 12), ("b", 16), ("c", 4)):  # 6, 8 and 2 pages, and one of places each
         own.add(sequence(name, rows, new=1))
     assert advance(own).keys() == {"a"}
     assert advance(own).keys() == {"a"}
@@ -52,8 +52,8 @@ def test_a_request_begins_when_it_has_pages_and_nobody_passes_it() -> None:
 
 
 def test_the_youngest_gives_way_when_pages_run_out_and_comes_back() -> None:
-    own = scheduler(pages=8, max_running=2)
-    a, b = sequence("a", 4, new=12), sequence("b", 4, new=8)  # a page in each segment, later four and three
+    own = scheduler(pages=9, max_running=2)
+    a, b = sequence("a", 4, new=12), sequence("b", 4, new=8)  # a page in each segment, later four and three; and one of places
     own.add(a)
     own.add(b)
     seen = []
@@ -178,16 +178,16 @@ def test_what_can_never_fit_is_refused_naming_the_field() -> None:
 
 
 def test_what_could_not_be_held_alone_is_refused() -> None:
-    own = scheduler(pages=10)
+    own = scheduler(pages=12)
     own.check(sequence("a", 16, new=5))  # the last token of an answer never takes a row
     with pytest.raises(InvalidArgument, match=r"^sampling\.n: 3, limit 2"):
         own.check(sequence("a", 16, new=1, samples=3))
     with pytest.raises(InvalidArgument, match="KV cache"):
         own.check(sequence("a", 16, new=6))
-    # What is pruned takes nothing behind the pruning: 6 blocks and 2.
-    scheduler(pages=8).check(pruned("a", text=4, visual=16, kept=1, new=3))
+    # What is pruned takes nothing behind the pruning: 6 blocks and 2, and 2 pages of places.
+    scheduler(pages=10).check(pruned("a", text=4, visual=16, kept=1, new=3))
     with pytest.raises(InvalidArgument, match="KV cache"):
-        scheduler(pages=8).check(pruned("a", text=4, visual=16, kept=5, new=3))
+        scheduler(pages=10).check(pruned("a", text=4, visual=16, kept=5, new=3))
 
 
 def test_a_request_ends_once() -> None:

@@ -136,6 +136,7 @@ def test_every_metric_is_measured_by_one_of_the_groups() -> None:
     decoder.first_token(5.0)
     decoder.finished(input_tokens=11, output_tokens=3, longest_tokens=3, decode_ms=20.0, total_ms=30.0)
     decoder.kv(0, rows=11, blocks=1, used_bytes=1000, idle_bytes=0)
+    decoder.kv_pages(held=3, idle=2, free=5)
     decoder.reused(16)
     decoder.preempted(1)
     assert measured(reader).keys() == {metric.name for metric in METRICS}
