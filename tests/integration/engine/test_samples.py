@@ -16,11 +16,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from decoder_service.constraint.grammar import compile_grammar
 from decoder_service.constraint.vocabulary import Vocabulary, make_vocabulary
 from decoder_service.engine import Engine
-from decoder_service.kv_cache.cache import Copy
+from decoder_service.kv_cache.cache import Copy, pages_of_samples
 from decoder_service.language.tokens import SpecialTokens
 from decoder_service.request import Delta, EngineRequest, Event, Failure, FinishReason, Pruning, Result, SampleEnd
 from decoder_service.runner.runner import Runner, SequenceOutput
 from decoder_service.sequence import Piece
+from decoder_service.sequence import Sequence as RunningSequence
 from tests.support.engines import WatchedRunner, ids_of, make_engine, make_runner, of_sample, only, run_all, text_of
 from tests.support.language_models import ask, lay_out, random_image, random_language
 from tests.support.tokenizers import byte_level
@@ -54,6 +55,13 @@ def expected_of(model: Any, request: EngineRequest) -> list[list[int]]:
     """Each sample's answer where it is the only one, in an engine of its own."""
     alone = [only(request, sample) for sample in range(request.sampling.n)]
     return [ids_of(run_all(make_engine(model), [one])[one.request_id]) for one in alone]
+
+
+def least_pages(model: Any, request: EngineRequest) -> int:
+    """Pages of a cache that could hold it if it were alone."""
+    layout = make_engine(model)._cache.layout
+    sequence = RunningSequence(request, layout.segments)
+    return pages_of_samples(layout, sequence.most_rows(), sequence.prompt_rows, samples=sequence.samples)
 
 
 def found_in(events: Sequence[Event], count: int) -> list[list[int]]:
@@ -225,12 +233,12 @@ def test_a_step_that_breaks_ends_the_request_once(model: Any) -> None:
     assert_empty(engine)
 
 
-@pytest.mark.parametrize("pages", [57, 65, 80])
-def test_samples_that_are_preempted_come_back_each_by_itself(model: Any, pages: int) -> None:
+@pytest.mark.parametrize("more_pages", [0, 8, 18])
+def test_samples_that_are_preempted_come_back_each_by_itself(model: Any, more_pages: int) -> None:
     """Both fit alone, and not together: samples give way while others of the same request go on."""
-    runner = make_runner(model, WatchedRunner, pages=pages)
-    engine = make_engine(runner=runner)
     first, second = question(7, max_new_tokens=12, n=3), question(8, max_new_tokens=12, n=3)
+    runner = make_runner(model, WatchedRunner, pages=least_pages(model, first) + more_pages)
+    engine = make_engine(runner=runner)
     events = run_all(engine, [first, second])
     assert engine.figures.preemptions > 0
     assert runner.again.keys() - {0}
@@ -261,10 +269,12 @@ def test_a_request_begins_when_there_are_places_for_all_its_samples(model: Any) 
 def test_what_could_never_run_is_refused(model: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"^sampling\.n: 4, limit 3 run at once"):
         make_engine(model, max_running=3).check(question())
-    # Prompt and one answer take 7, 6 and 5 blocks; 3, 2 and 1 are full of the prompt, and shared. Two places share a page.
-    make_engine(model, pages=6 + 4 * 12 + 19).check(question(max_new_tokens=12))
+    request = question(max_new_tokens=12)
+    # Prompt and one answer take 7, 6 and 5 blocks; 3, 2 and 1 of them are full of the prompt, and shared.
+    least = make_engine(model)._cache.layout.block_pages((3 + 4 * 4, 2 + 4 * 4, 1 + 4 * 4))
+    make_engine(model, pages=least).check(request)
     with pytest.raises(InvalidArgument, match=r"^prompt: 14 tokens and 12 of each of 4 answers, limit 0 MiB of KV cache"):
-        make_engine(model, pages=5 + 4 * 12 + 19).check(question(max_new_tokens=12))
+        make_engine(model, pages=least - 1).check(request)
 
 
 def test_there_is_one_span_of_the_prompt_and_one_of_all_answers(model: Any) -> None:
@@ -310,7 +320,7 @@ def test_constraints_penalties_and_seeds_hold_across_preemption_and_company(
         return replace(request, grammar=compile_grammar(constraint, vocabulary))
 
     asked = [constrained(1, 1), constrained(2, 3), question(3, max_new_tokens=60, n=2), constrained(4, 2)]
-    engine = make_engine(model, pages=330, max_running=8)
+    engine = make_engine(model, pages=least_pages(model, asked[1]), max_running=8)
     events = run_all(engine, asked)
     assert engine.figures.preemptions > 0
     for request in asked:
