@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from decoder_service.kv_cache.pages import PageAllocator
 from decoder_service.kv_cache.places import Place, PlacePool
@@ -78,24 +79,35 @@ class BlockPool:
         while self.allocator.free < kv_pages + self.layout.place_pages(max(0, places - self._places.free)):
             self._evict(next(iter(self._index.idle)))
 
+    def make_stretches(self, segment: int, count: int, after: Block, room: int) -> None:
+        """Lets up to `room` idle blocks more go if `count` ones cannot follow `after`, nor begin anew with room behind them.
+
+        What was used together lies together, and goes last things first: so there is a stretch then.
+        """
+        groups = range(self.layout.pages_per_block(segment))
+        if not all(self.allocator.has_stretch(count, after.pages[group], room) for group in groups):
+            for block in list(islice(self._index.idle, room)):
+                self._evict(block)
+
     def counts(self) -> list[tuple[int, int]]:
         """Of each segment: blocks that somebody holds, and idle ones."""
         return list(zip(self._held_blocks, self._idle_blocks, strict=True))
 
-    def take(self, segment: int, count: int, *, after: Block | None = None, room: int = 0) -> list[Block]:
+    def take(self, segment: int, count: int, *, after: Block | None = None, room: int = 0, far: bool = False) -> list[Block]:
         """Takes `count` new blocks of a segment, for which `make_room` has made room, as far as possible one after the other
         and behind `after`.
 
         Args:
-            room: blocks that may be asked for later; see `PageAllocator`.
+            room: blocks that may be asked for later.
+            far: they are given back soon. Both: see `PageAllocator`.
         """
-        groups = self.layout.pages_per_block(segment)
+        # Places first: they should not lie where the run may grow.
+        places = [self._places.take() if self.layout.has_boundary(segment) else None for _ in range(count)]
         runs = [
-            self.allocator.take(count, after=None if after is None else after.pages[group], room=room)
-            for group in range(groups)
+            self.allocator.take(count, after=None if after is None else after.pages[group], room=room, far=far)
+            for group in range(self.layout.pages_per_block(segment))
         ]
-        has_place = self.layout.has_boundary(segment)
-        blocks = [Block(segment, pages, self._places.take() if has_place else None) for pages in zip(*runs, strict=True)]
+        blocks = [Block(segment, tuple(pages), place) for *pages, place in zip(*runs, places, strict=True)]
         self._held.update(blocks)
         self._held_blocks[segment] += count
         return blocks

@@ -12,6 +12,9 @@ from decoder_service.kv_cache.prefix import Link, PrefixIndex, RowIdentity, lead
 from decoder_service.kv_cache.segments import PageLayout, PageUsage, SegmentUsage
 from decoder_service.kv_cache.table import BlockTable
 
+# So many blocks ahead an answer finds its next pages behind its last ones, where it can be: attention reads few runs faster.
+_AHEAD_BLOCKS = 4
+
 # A sequence's block tables, by segment.
 Tables = list[BlockTable]
 # Blocks whose rows are to be copied before the next step: from, to.
@@ -108,7 +111,7 @@ class KvCache:
         for table in shared:
             self._own_next_block(table)
         for table, end in zip(tables, ends, strict=True):
-            self._extend(table, end)
+            self._grow(table, end)
         return True
 
     def commit(self, tables: Tables, ends: Sequence[int], rows: RowIdentity, *, proven: bool = True) -> None:
@@ -216,17 +219,25 @@ class KvCache:
     def _lacking(self, table: BlockTable, rows: int) -> int:
         return max(0, self.layout.blocks(rows) - len(table.blocks))
 
+    def _grow(self, table: BlockTable, rows: int) -> None:
+        lacking = self._lacking(table, rows)
+        if lacking and table.blocks:
+            self._pool.make_stretches(table.segment, lacking, table.blocks[-1], _AHEAD_BLOCKS)
+        self._extend(table, rows, _AHEAD_BLOCKS * table.block_rows)
+
     def _extend(self, table: BlockTable, rows: int, room_rows: int = 0) -> None:
         lacking = self._lacking(table, rows)
         if not lacking:
             return
         room = self.layout.blocks(room_rows)
         last = table.blocks[-1] if table.blocks else None
-        blocks = self._pool.take(table.segment, lacking, after=last, room=room)
+        # Where others share nothing but the beginning, what is taken now goes when the sequence does.
+        far = table.shareable_rows is not None
+        blocks = self._pool.take(table.segment, lacking, after=last, room=room, far=far)
         table.append(blocks)
         if room:
             ends = [page + 1 for page in blocks[-1].pages]
-            table.hopes = [self._pool.allocator.hope(range(end, end + room)) for end in ends]
+            table.hopes += [self._pool.allocator.hope(range(end, end + room)) for end in ends]
 
     def _own_next_block(self, table: BlockTable) -> None:
         own = self._pool.take(table.segment, 1)[0]

@@ -3,17 +3,21 @@
 Attention on a CPU reads views, so a sequence's pages should follow each other. A sequence therefore hopes for the pages behind
 its own: they stay free, but others begin there only when nothing else is left.
 
-    pages   a a a . . b b b b . . . . P    . free, hoped for by a or b
+    pages   P a a a . . b b b b . . . . . . T T .    . free, some of it hoped for by a, b or T
     c begins behind b's hopes; a grows into the page behind its last
 
-What no run needs (P) comes from the far end.
+What is given back soon (T) begins at the far end: what stays after a request has ended, for later ones to find, goes in the
+order in which it came, and leaves long stretches. Single pages (P) come from the smallest numbers.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 
 _FREE, _TAKEN, _HOPED = 0, 1, 2
+_NOT_TAKEN = re.compile(rb"[\x00\x02]+")
 _NO_HOPES = bytes((_FREE, _TAKEN, _FREE)) + bytes(253)
 
 
@@ -25,10 +29,11 @@ class PageAllocator:
         self.free = pages
         self._states = bytearray(pages)
 
-    def take(self, count: int, *, after: int | None = None, room: int = 0) -> list[int]:
+    def take(self, count: int, *, after: int | None = None, room: int = 0, far: bool = False) -> list[int]:
         """Takes `count` pages, in as few runs as can be.
 
         Args:
+            far: a run that begins anew does so at the far end.
             after: the page they should follow.
             room: pages to hope for behind them; only for a run that begins anew.
 
@@ -39,21 +44,25 @@ class PageAllocator:
             raise ValueError(f"{count} pages of {self.free} free ones")
         first = self._following(count, after)
         if first is None:
-            first = self._fresh(count, room)
+            first = self._fresh(count, room, far)
         pages = list(range(first, first + count)) if first is not None else self._scattered(count)
         for page in pages:
             self._states[page] = _TAKEN
         self.free -= count
         return pages
 
-    def take_far(self, count: int) -> list[int]:
-        """Takes `count` pages of the far end, where they are in no run's way. Raises ValueError if fewer are free."""
+    def has_stretch(self, count: int, after: int | None, room: int) -> bool:
+        """Whether `count` pages would follow `after`, or begin anew with `room` behind them, at nobody's cost."""
+        return self._following(count, after) is not None or self._states.find(bytes(count + room)) >= 0
+
+    def take_singly(self, count: int) -> list[int]:
+        """Takes `count` pages that need not follow each other. Raises ValueError if fewer are free."""
         if count > self.free:
             raise ValueError(f"{count} pages of {self.free} free ones")
         pages = []
         for _ in range(count):
-            plain = self._states.rfind(_FREE)
-            pages.append(plain if plain >= 0 else self._states.rfind(_HOPED))
+            plain = self._states.find(_FREE)
+            pages.append(plain if plain >= 0 else self._states.find(_HOPED))
             self._states[pages[-1]] = _TAKEN
         self.free -= count
         return pages
@@ -92,19 +101,18 @@ class PageAllocator:
             return None
         return None if _TAKEN in self._states[after + 1 : after + 1 + count] else after + 1
 
-    def _fresh(self, count: int, room: int) -> int | None:
-        """A run with room behind it, or without, or at the cost of others' hopes."""
-        for states, wanted in ((self._states, count + room), (self._states, count), (None, count)):
-            found = (states or self._states.translate(_NO_HOPES)).find(bytes(wanted))
+    def _fresh(self, count: int, room: int, far: bool) -> int | None:
+        """A run with room behind it, or with less of it, or none, or at the cost of others' hopes."""
+        for states, wanted in (
+            *((self._states, count + part) for part in (room, room // 4, room // 16, 0)),
+            (self._states.translate(_NO_HOPES), count),
+        ):
+            found = states.rfind(bytes(wanted)) if far else states.find(bytes(wanted))
             if found >= 0:
                 return found
         return None
 
     def _scattered(self, count: int) -> list[int]:
-        found: list[int] = []
-        for page, state in enumerate(self._states):
-            if state != _TAKEN:
-                found.append(page)
-                if len(found) == count:
-                    break
-        return found
+        """From the longest stretches, so that they are few; in ascending order."""
+        stretches = sorted((range(*found.span()) for found in _NOT_TAKEN.finditer(self._states)), key=len, reverse=True)
+        return sorted(islice(chain.from_iterable(stretches), count))

@@ -110,7 +110,7 @@ class PlacePool:
         assert self.idle_pages == sum(len(shared.pages) for shared in self._shared if not shared.held)
 
     def _new(self) -> _Shared:
-        pages = tuple(self._allocator.take_far(self._layout.pages_per_place))
+        pages = tuple(self._allocator.take_singly(self._layout.pages_per_place))
         shared = _Shared(pages, list(reversed(range(self._layout.places_per_page))))
         self._shared[shared] = self._with_free[shared] = None
         self.free += len(shared.free)

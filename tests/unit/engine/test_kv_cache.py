@@ -63,15 +63,33 @@ def test_new_runs_leave_the_room_that_others_hope_for() -> None:
     pages.check_integrity(page for page in range(20) if page not in (7, 8))
 
 
+def test_what_goes_soon_and_what_stays_begin_at_either_end() -> None:
+    pages = PageAllocator(20)
+    assert pages.take_singly(1) == [0]
+    assert pages.take(3) == [1, 2, 3]
+    assert pages.take(2, room=2, far=True) == [16, 17]
+    assert pages.hope(range(18, 20)) == range(18, 20)
+    assert pages.take(2, far=True) == [14, 15]
+    assert pages.take(1, after=17, far=True) == [18]
+    assert pages.take_singly(2) == [4, 5]
+
+
+def test_few_stretches_are_taken_where_one_is_not_long_enough() -> None:
+    pages = PageAllocator(12)
+    pages.take(12)
+    pages.release([0, 2, 4, 5, 6, 9, 10])
+    assert pages.take(5) == [4, 5, 6, 9, 10]
+
+
 def test_rows_lie_in_as_few_runs_as_pages_do() -> None:
     cache = KvCache(LAYOUT, pages=20)
     first, second = opened(cache, text(*range(9))), opened(cache, text(*range(50, 59)))
-    assert first[0].runs(0, 9) == [(0, 9)]
+    assert first[0].runs(0, 9) == [(4, 9)]  # behind a page of places
     assert cache.reserve(first[:1], (13,))
     [run_one, run_two] = first[0].runs(0, 13)
-    assert run_one == (0, 12)
-    assert first[0].runs(5, 13) == [(5, 7), (run_two[0], 1)]
-    assert first[0].places([3, 12, 0]) == [3, run_two[0], 0]
+    assert run_one == (4, 12)
+    assert first[0].runs(5, 13) == [(9, 7), (run_two[0], 1)]
+    assert first[0].places([3, 12, 0]) == [7, run_two[0], 4]
     for tables in (first, second):
         cache.close(tables)
     cache.check_integrity()
