@@ -26,6 +26,8 @@ _FIRST_ESTIMATE_MS = 1000.0
 _LEAST_RETRY_MS = 100
 _LONGEST_RETRY_MS = 30_000
 _NEWEST_WEIGHT = 0.2
+# So many times `spare_blocks` when a request begins again that gave way.
+_AGAIN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Scheduler:
         max_waiting: accepted requests that have not run yet.
         max_context_tokens: rows of a prompt and its answer together.
         max_step_rows: rows of one step in each segment; a longer prompt runs in pieces.
+        spare_blocks: that must be left in each segment for each answer under way when another request begins. Four halve
+            what is run twice in tight memory, for a few per cent more steps.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Scheduler:
         max_running: int = 8,
         max_waiting: int = 64,
         max_step_rows: int = 2048,
+        spare_blocks: int = 4,
     ) -> None:
         if min(max_context_tokens, max_running, max_waiting, max_step_rows) < 1:
             raise ValueError("every limit of the scheduler is at least 1")
@@ -64,6 +69,7 @@ class Scheduler:
         self._max_running = min(max_running, max_step_rows)
         self._max_waiting = max_waiting
         self._max_step_rows = max_step_rows
+        self._spare_blocks = spare_blocks
         self._queue = FairQueue()
         self._followers = Followers(cache)
         self._running: dict[str, Sequence] = {}  # by when they began
@@ -178,7 +184,7 @@ class Scheduler:
             tenant=sequence.request.tenant,
             pruned_from=sequence.pruned_from,
             room_rows=sequence.request.sampling.max_new_tokens - sequence.generated,
-            spare_pages=self._spare_pages(),
+            spare_pages=self._spare_pages(sequence),
             own_rows=sequence.reached[0],
         )
         if tables is None:
@@ -197,10 +203,17 @@ class Scheduler:
         who, pages, made = self._stuck
         return sequence is who and self._cache.available <= pages and self._cache.made == made
 
-    def _spare_pages(self) -> int:
-        """A block in each segment for each that runs: else a newcomer would be preempted in the next step."""
-        layout = self._cache.layout
-        return len(self._running) * sum(layout.pages_per_block(segment.index) for segment in layout.segments)
+    def _spare_pages(self, beginner: Sequence) -> int:
+        """What the answers under way will soon need: else one of them, most likely the newcomer, would give way at once."""
+        blocks = self._spare_blocks * (_AGAIN if beginner.begun else 1)
+        return sum(self._growth_pages(sequence, blocks) for sequence in self._running.values())
+
+    def _growth_pages(self, sequence: Sequence, blocks: int) -> int:
+        """Pages that it will take for so many more blocks in each segment, or for its longest answer if that is less."""
+        layout, totals = self._cache.layout, sequence.totals
+        pairs = zip(totals, sequence.most_rows(), strict=True)
+        later = [min(total + blocks * layout.block_rows, most) for total, most in pairs]
+        return layout.pages(later) - layout.pages(totals)
 
     def _enter(self, sequence: Sequence, tables: Tables) -> None:
         self._followers.forget(sequence)

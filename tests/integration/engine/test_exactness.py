@@ -140,6 +140,7 @@ def mixed(
         max_running=generator.randint(2, 6),
         max_step_rows=generator.choice([1, 5, 17, 300]),
         max_waiting=99,
+        spare_blocks=0,
     )
     events: dict[str, list[Event]] = {request.request_id: [] for request in requests}
     left = list(requests)
