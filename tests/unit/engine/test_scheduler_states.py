@@ -119,10 +119,8 @@ def test_nobody_starves_while_others_keep_coming(seed: int, spare_blocks: int) -
             return sequence(name, generator.choice([2, 20, 70]), new=generator.randint(1, 20), tenant=tenant)
         return about(generator.choice([b"K", b"L"]), name, new=generator.randint(1, 20), tenant=tenant)
 
-    run = Simulation(
-        scheduler(70, max_running=4, max_waiting=99, max_step_rows=20, spare_blocks=spare_blocks),
-        then=lambda each: [draw(each.request.tenant)],
-    )
+    own = scheduler(70, max_running=4, max_waiting=99, max_step_rows=20, spare_blocks=spare_blocks)
+    run = Simulation(own, then=lambda each: [draw(each.request.tenant)])
     for tenant in ("acme", "zoo", "bar"):
         run.add(*(draw(tenant) for _ in range(5)))
     longest = 0

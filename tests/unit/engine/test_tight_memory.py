@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.support.scheduling import Simulation, about, scheduler, sequence
 def cost(spare_blocks: int, *, tenants: int = 1, seed: int = 0) -> tuple[float, int]:
     """Work that was run over work that was needed, less 1; and the steps it took."""
     generator = random.Random(seed)
-    limits = {"max_running": 8, "max_waiting": 999, "max_step_rows": 256, "max_context_tokens": 999}
+    limits: dict[str, Any] = {"max_running": 8, "max_waiting": 999, "max_step_rows": 256, "max_context_tokens": 999}
     run = Simulation(scheduler(80, spare_blocks=spare_blocks, **limits))
     needed = 0
     for place in range(80):
