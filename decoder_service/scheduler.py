@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from decoder_service.fair_queue import FairQueue
-from decoder_service.followers import Followers
+from decoder_service.followers import Followers, Makers
 from decoder_service.kv_cache.cache import Copy, KvCache, Tables
 from decoder_service.request import State
 from decoder_service.sequence import Piece, Sequence
@@ -173,9 +173,10 @@ class Scheduler:
 
     def _begin_next(self) -> bool:
         """The next one that waits starts to run, unless there is no place or no room; nobody passes it, unless it follows."""
-        if len(self._running) >= self._max_running:
+        if len(self._running) >= self._max_running or not self._queue:
             return False
-        sequence = self._queue.first(self._is_passed)
+        makers = self._followers.makers(self._running.values())
+        sequence = self._queue.first(lambda each: self._is_passed(each, makers))
         if sequence is None or self._still_stuck(sequence):
             return False
         tables = self._cache.open(
@@ -193,8 +194,8 @@ class Scheduler:
         self._enter(sequence, tables)
         return True
 
-    def _is_passed(self, sequence: Sequence) -> bool:
-        return not self._still_stuck(sequence) and self._followers.should_wait(sequence, self._running.values())
+    def _is_passed(self, sequence: Sequence, makers: Makers) -> bool:
+        return not self._still_stuck(sequence) and self._followers.should_wait(sequence, makers)
 
     def _still_stuck(self, sequence: Sequence) -> bool:
         """Whether looking for room again is of no use: no page came back, and no block was made that it might find."""
