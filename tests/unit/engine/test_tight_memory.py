@@ -25,7 +25,7 @@ def cost(spare_blocks: int, *, tenants: int = 1, seed: int = 0) -> tuple[float, 
 
 
 @pytest.mark.parametrize("tenants", [1, 3])
-def test_leaving_room_for_the_answers_under_way_halves_what_is_run_twice(tenants: int) -> None:
+def test_leaving_room_for_the_answers_under_way_saves_rows_that_are_run_twice(tenants: int) -> None:
     one_block, its_steps = cost(1, tenants=tenants)
     twice, steps = cost(4, tenants=tenants)
     assert one_block > 0.2
