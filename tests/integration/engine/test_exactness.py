@@ -174,6 +174,7 @@ def mixed(
         max_running=generator.randint(3, 7),
         max_step_rows=generator.choice([max(each.samples for each in sequences), 5, 17, 300]),
         max_waiting=99,
+        spare_blocks=0,
     )
     events: dict[str, list[Event]] = {request.request_id: [] for request in requests}
     left = list(requests)

@@ -89,7 +89,7 @@ def test_when_the_maker_ends_another_makes_the_rows(end: State, steps: int) -> N
 
 def test_a_preempted_maker_holds_nobody_up_for_ever() -> None:
     """Of one tenant the request of lowest priority gives way: here the maker, to an answer that grows."""
-    run = Simulation(scheduler(pages=34, max_running=8, max_waiting=64, max_step_rows=5))
+    run = Simulation(scheduler(pages=34, max_running=8, max_waiting=64, max_step_rows=5, spare_blocks=0))
     run.add(about(b"Z", "talker", text=4, visual=4, asked=4, kept=None, new=30, priority=1))
     while not run.first_token:
         run.step()

@@ -8,7 +8,7 @@ from tests.support.scheduling import Simulation, scheduler, sequence
 
 
 def first_to_give_way(*sequences: Sequence, pages: int) -> str:
-    run = Simulation(scheduler(pages=pages, max_running=8, max_waiting=9))
+    run = Simulation(scheduler(pages=pages, max_running=8, max_waiting=9, spare_blocks=0))
     for each in sequences:
         run.add(each)
         run.step()

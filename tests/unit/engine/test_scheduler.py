@@ -44,7 +44,7 @@ def test_behind_a_pruning_rows_wait_for_the_whole_prompt() -> None:
 def test_a_request_begins_when_it_has_pages_and_nobody_passes_it() -> None:
     own = scheduler(pages=15, max_running=8)
     for name, rows in (("a", 12), ("b", 16), ("c", 4)):  # 6, 8 and 2 pages, and one of places each
-        own.add(sequence(name, rows, new=1))
+        own.add(sequence(name, rows, new=2))
     assert advance(own).keys() == {"a"}
     assert advance(own).keys() == {"a"}
     own.remove(own._running["a"], State.FINISHED)
@@ -52,7 +52,7 @@ def test_a_request_begins_when_it_has_pages_and_nobody_passes_it() -> None:
 
 
 def test_the_youngest_gives_way_when_pages_run_out_and_comes_back() -> None:
-    own = scheduler(pages=9, max_running=2)
+    own = scheduler(pages=9, max_running=2, spare_blocks=1)
     a, b = sequence("a", 4, new=12), sequence("b", 4, new=8)  # a page in each segment, later four and three; and one of places
     own.add(a)
     own.add(b)
