@@ -230,8 +230,7 @@ class Scheduler:
         if not self._running:
             return 0
         layout = self._cache.layout
-        blocks = self._places + newcomer.samples - 1
-        return layout.block_pages([blocks] * len(layout.segments))
+        return layout.block_pages([self._places + newcomer.samples - 1] * len(layout.segments))
 
     def _enter(self, sequence: Sequence, tables: Tables) -> None:
         self._followers.forget(sequence)

@@ -75,7 +75,7 @@ def test_others_pass_who_waits_for_rows_in_the_making() -> None:
 
 @pytest.mark.parametrize("end", [State.CANCELLED, State.FAILED])
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_when_the_maker_ends_another_goes_on_where_it_stood(end: State, steps: int) -> None:
+def test_when_the_maker_ends_another_makes_the_rows(end: State, steps: int) -> None:
     run = simulation(max_step_rows=12)
     run.add(*questions(8, new=1))
     for _ in range(steps):
@@ -83,24 +83,26 @@ def test_when_the_maker_ends_another_goes_on_where_it_stood(end: State, steps: i
     run.end(run.alive["K0"], end)
     run.run()
     assert run.rows["K0"] == 12 * steps
-    assert sum(run.rows.values()) == PROMPT + 6 * TAIL  # the rows that the maker left are not made again
+    assert sum(run.rows.values()) == 12 * steps + PROMPT + 6 * TAIL  # rows are believed with the first token
     assert set(run.ended) == {f"K{place}" for place in range(8)}
 
 
 def test_a_preempted_maker_holds_nobody_up_for_ever() -> None:
     """Of one tenant the request of lowest priority gives way: here the maker, to an answer that grows."""
-    run = Simulation(scheduler(pages=28, max_running=8, max_waiting=64, max_step_rows=5))
+    run = Simulation(scheduler(pages=34, max_running=8, max_waiting=64, max_step_rows=5))
     run.add(about(b"Z", "talker", text=4, visual=4, asked=4, kept=None, new=30, priority=1))
     while not run.first_token:
         run.step()
     run.add(*questions(3, new=1))
+    lost = 0
     while not run.own.preemptions:
-        assert run.step().keys() <= {"talker", "K0"}
-    assert 0 < run.rows["K0"] < PROMPT
+        lost = run.rows["K0"]
+        run.step()
+    assert 0 < lost < PROMPT
     assert run.alive["K0"].state is State.WAITING
     run.run()
     assert set(run.ended.values()) == {State.FINISHED}
-    assert run.rows["K1"] == run.rows["K2"] == TAIL
+    assert lost + PROMPT < sum(run.rows[f"K{place}"] for place in range(3)) <= lost + PROMPT + 2 * TAIL
 
 
 def test_never_across_tenants() -> None:
@@ -117,7 +119,7 @@ def test_without_reuse_nobody_waits() -> None:
 
 def test_who_found_no_room_is_tried_again_when_a_neighbour_has_made_its_prefix() -> None:
     """No page comes back, but 11 fewer are needed."""
-    run = Simulation(scheduler(pages=60, max_running=3, max_waiting=9))
+    run = Simulation(scheduler(pages=66, max_running=3, max_waiting=9))
     long = about(b"K", "long", asked=60, new=1)  # 26 blocks and 19 behind the pruning; what it shares is less than half of it
     run.add(*questions(1), long)  # 13 blocks and 5
     assert run.step().keys() == {"K0"}
