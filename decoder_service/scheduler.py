@@ -124,9 +124,10 @@ class Scheduler:
         self._make_room()
         while self._begin_next():
             pass
-        decoding = [sequence for sequence in self._running.values() if sequence.missing == 1]
-        prompts = [sequence for sequence in self._running.values() if sequence.missing > 1]
-        shares = share_rows(self._max_step_rows - len(decoding), [sequence.missing for sequence in prompts])
+        missing = {sequence: sequence.missing for sequence in self._running.values()}
+        decoding = [sequence for sequence, rows in missing.items() if rows == 1]
+        prompts = [sequence for sequence, rows in missing.items() if rows > 1]
+        shares = share_rows(self._max_step_rows - len(decoding), [missing[sequence] for sequence in prompts])
         allowed = [*((sequence, 1) for sequence in decoding), *zip(prompts, shares, strict=True)]
         pieces = tuple(Piece(sequence, sequence.ranges(rows)) for sequence, rows in allowed if rows)
         return Step(pieces, tuple(self._cache.take_copies()))
@@ -230,7 +231,8 @@ class Scheduler:
         if not self._running:
             return 0
         layout = self._cache.layout
-        return layout.block_pages([self._places + newcomer.samples - 1] * len(layout.segments))
+        blocks = self._places + newcomer.samples - 1
+        return layout.block_pages([blocks] * len(layout.segments))
 
     def _enter(self, sequence: Sequence, tables: Tables) -> None:
         self._followers.forget(sequence)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Items
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from decoder_service.budgets import first_pruned_segment, segment_rows
 from decoder_service.kv_cache.cache import Tables
@@ -43,6 +43,7 @@ class Sequence:
         self.prompt_rows = segment_rows(request, segments)
         self.pruned_from = first_pruned_segment(request, segments)
         self.rows = RowIdentity(request.prompt)
+        self.totals = self.prompt_rows  # rows in each segment, those still to run included
         self.tables: Tables = []
         self.begun = False  # it ran at some time, and may have been preempted since
         self.reached = [0] * len(segments)
@@ -63,12 +64,6 @@ class Sequence:
     def generated(self) -> int:
         """Tokens of the answer so far."""
         return len(self.rows.ids) - self.request.prompt.rows
-
-    @property
-    def totals(self) -> tuple[int, ...]:
-        """Rows in each segment, those still to run included."""
-        generated = self.generated
-        return tuple(rows + generated for rows in self.prompt_rows)
 
     @property
     def missing(self) -> int:
@@ -101,12 +96,14 @@ class Sequence:
     def reach(self, ends: Items[int]) -> int:
         """Each segment has come to `ends[s]`. Returns the work of rows that it never came to before."""
         work = self._work(ends)
-        self.reached = [max(pair) for pair in zip(self.reached, ends, strict=True)]
+        if work:
+            self.reached = [max(pair) for pair in zip(self.reached, ends, strict=True)]
         return work
 
     def append(self, token_id: int) -> None:
         """A token was chosen."""
         self.rows.ids.append(token_id)
+        self.totals = tuple(total + 1 for total in self.totals)
 
     def fork(self, sample: int) -> Sequence:
         """Another sample of the request, of the same rows so far; it waits, and stands for itself alone."""
@@ -136,28 +133,21 @@ class Sequence:
         return self.prompt_rows[segment] + beyond_prompt
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Piece:
-    """One sequence's part of a step: rows `ranges[s]` of segment s."""
+    """One sequence's part of a step: rows `ranges[s]` of segment s. As it is when the step is scheduled."""
 
     sequence: Sequence
     ranges: tuple[Range, ...]
+    ends: tuple[int, ...] = field(init=False)  # rows that each segment holds after the step
+    samples: bool = field(init=False)  # its last row comes out at the end, so that the next token can be chosen
+    decodes: bool = field(init=False)  # it is one generated row in every segment
 
-    @property
-    def samples(self) -> bool:
-        """Whether its last row comes out at the end, so that the next token can be chosen."""
-        return self.ranges[-1][1] == self.sequence.totals[-1]
-
-    @property
-    def decodes(self) -> bool:
-        """Whether it is one generated row in every segment."""
-        beyond = zip(self.ranges, self.sequence.prompt_rows, strict=True)
-        return all(end - start == 1 and start >= prompt for (start, end), prompt in beyond)
-
-    @property
-    def ends(self) -> list[int]:
-        """Rows that each segment holds after the step."""
-        return [end for _, end in self.ranges]
+    def __post_init__(self) -> None:
+        self.ends = tuple(end for _, end in self.ranges)
+        self.samples = self.ends[-1] == self.sequence.totals[-1]
+        rows = zip(self.ranges, self.sequence.prompt_rows, strict=True)
+        self.decodes = all(end - start == 1 and start >= prompt for (start, end), prompt in rows)
 
     def rows(self, segment: int) -> int:
         """How many of a segment."""

@@ -164,9 +164,9 @@ class KvCache:
         return forks
 
     def take_copies(self) -> list[Copy]:
-        """What must be copied before the next step; the caller does it."""
+        """What must be copied before the next step; the caller does it. Who gave its blocks back meanwhile needs none."""
         copies, self._copies = self._copies, []
-        return copies
+        return [(source, target) for source, target in copies if target.refs]
 
     def drop_idle(self) -> None:
         """Forgets what nobody holds."""
@@ -251,8 +251,8 @@ def pages_of_samples(layout: PageLayout, rows: Sequence[int], shared_rows: Seque
     blocks of 4 rows, 13 rows, 6 of them shared, 3 samples      b0 | b1 b2 b3 | b4 b5 b6 | b7 b8 b9
     """
     shared = [count // layout.block_rows for count in shared_rows]
-    blocks = [common + samples * (layout.blocks(count) - common) for count, common in zip(rows, shared, strict=True)]
-    return layout.block_pages(blocks)
+    own = [layout.blocks(count) - full for count, full in zip(rows, shared, strict=True)]
+    return layout.block_pages([full + samples * each for full, each in zip(shared, own, strict=True)])
 
 
 def _next_block(table: BlockTable) -> Block:

@@ -67,6 +67,8 @@ class Batch:
 
     def embedded(self) -> torch.Tensor:
         """What enters the first layer, [rows, hidden]."""
+        if self._decodes:
+            return self._model.embed([part.piece.sequence.rows.ids[part.piece.ranges[0][0]] for part in self._parts])
         rows = []
         for part in self._parts:
             sequence = part.piece.sequence

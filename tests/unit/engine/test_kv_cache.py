@@ -243,11 +243,12 @@ def test_the_block_of_the_next_row_becomes_its_own_whatever_room_lies_behind() -
 
 
 def test_samples_take_the_full_blocks_of_what_they_share_once() -> None:
-    # 13 rows in both segments, 6 of them shared in the first and 3 in the second: 1 + 3 x 3 blocks, and 0 + 3 x 4. Ten places.
-    assert pages_of_samples(LAYOUT, (13, 13), (6, 3), samples=3) == 10 + 12 + 3
+    # 13 rows in both segments, 6 of them shared in the first and 3 in the second: 1 + 3 x 3 blocks, and 0 + 3 x 4.
+    least = LAYOUT.block_pages((10, 12))
+    assert pages_of_samples(LAYOUT, (13, 13), (6, 3), samples=3) == least
     assert pages_of_samples(LAYOUT, (13, 13), (6, 3), samples=1) == LAYOUT.pages((13, 13))
-    assert KvCache(LAYOUT, pages=25).fits((13, 13), (6, 3), samples=3)
-    assert not KvCache(LAYOUT, pages=24).fits((13, 13), (6, 3), samples=3)
+    assert KvCache(LAYOUT, pages=least).fits((13, 13), (6, 3), samples=3)
+    assert not KvCache(LAYOUT, pages=least - 1).fits((13, 13), (6, 3), samples=3)
 
 
 @pytest.mark.parametrize("prune_layers", [(), (2,), (1, 3)])
