@@ -64,10 +64,17 @@ def advance(own: Scheduler) -> dict[str, tuple[int, ...]]:
     rows = ran(step)
     own.advance(step)
     for piece in step.pieces:
-        if piece.samples:
-            piece.sequence.append(hash((piece.sequence.request_id, piece.sequence.generated)))
+        for each in samples_of(own, piece.sequence) if piece.samples else ():
+            each.append(hash((each.name, each.generated)))
     own._cache.check_integrity()
     return rows
+
+
+def samples_of(own: Scheduler, first: Sequence) -> list[Sequence]:
+    """A sequence, and beside it the other samples of its request, which begin now if its prompt has just run."""
+    forks = [own.fork(first, sample) for sample in range(1, first.samples)]
+    first.samples = 1
+    return [first, *forks]
 
 
 class Simulation:
@@ -81,7 +88,7 @@ class Simulation:
         self.own = own
         self.then = then
         self.steps = 0
-        self.alive: dict[str, Sequence] = {}
+        self.alive: dict[str, Sequence] = {}  # each sample by its own name
         self.rows: Counter[str] = Counter()  # of segment 0, by name
         self.work: Counter[str] = Counter()  # rows x layers, by tenant
         self.first_token: dict[str, int] = {}  # the step it came in
@@ -96,15 +103,21 @@ class Simulation:
                 self.end(loser, State.FAILED)
 
     def end(self, each: Sequence, to: State) -> None:
-        """Ends a request; once only."""
-        del self.alive[each.request_id]
-        self.own.remove(each, to)
-        assert self.ended.setdefault(each.request_id, to) is to
+        """Ends a request, or where it has finished one of its samples; once only."""
+        together = [other for other in self.alive.values() if other.request_id == each.request_id]
+        ending = [each] if to is State.FINISHED else together
+        for place, one in enumerate(ending, 1):
+            del self.alive[one.name]
+            self.own.remove(one, to, last=place == len(together))
+        if len(ending) == len(together):
+            assert self.ended.setdefault(each.request_id, to) is to
 
     def step(self) -> dict[str, tuple[int, ...]]:
         """One step; the rows that ran."""
         self.steps += 1
         rows = advance(self.own)
+        begun = {each.name: each for each in self.own._running.values() if each.name not in self.alive}
+        self.alive |= begun
         for name, counts in rows.items():
             each = self.alive[name]
             self.rows[name] += counts[0]
@@ -112,9 +125,10 @@ class Simulation:
             self.work[each.request.tenant] += sum(segment.layers * count for segment, count in pairs)
             if each.generated:
                 self.first_token.setdefault(name, self.steps)
+        for each in [self.alive[name] for name in (*rows, *begun)]:
             if each.generated == each.request.sampling.max_new_tokens:
                 self.end(each, State.FINISHED)
-                self.add(*self.then(each))
+                self.add(*(self.then(each) if each.request_id in self.ended else ()))
         return rows
 
     def run(self, *, most_steps: int = 5000) -> None:
