@@ -238,7 +238,7 @@ def test_samples_that_are_preempted_come_back_each_by_itself(model: Any, more_pa
     """Both fit alone, and not together: samples give way while others of the same request go on."""
     first, second = question(7, max_new_tokens=12, n=3), question(8, max_new_tokens=12, n=3)
     runner = make_runner(model, WatchedRunner, pages=least_pages(model, first) + more_pages)
-    engine = make_engine(runner=runner)
+    engine = make_engine(runner=runner, spare_blocks=0)
     events = run_all(engine, [first, second])
     assert engine.figures.preemptions > 0
     assert runner.again.keys() - {0}
