@@ -37,6 +37,7 @@ class Sequence:
 
     def __init__(self, request: EngineRequest, segments: Items[Segment]) -> None:
         self.request = request
+        self.name = request.request_id  # of this sample alone
         self.sample = 0
         self.samples = request.sampling.n  # that it stands for
         self.state = State.WAITING
@@ -54,11 +55,6 @@ class Sequence:
     def request_id(self) -> str:
         """The request's name."""
         return self.request.request_id
-
-    @property
-    def name(self) -> str:
-        """Of this sample alone."""
-        return f"{self.request_id}#{self.sample}" if self.sample else self.request_id
 
     @property
     def generated(self) -> int:
@@ -108,6 +104,7 @@ class Sequence:
     def fork(self, sample: int) -> Sequence:
         """Another sample of the request, of the same rows so far; it waits, and stands for itself alone."""
         fork = copy(self)
+        fork.name = f"{self.request_id}#{sample}" if sample else self.request_id
         fork.sample, fork.samples = sample, 1
         fork.state, fork.tables = State.WAITING, []
         fork.reached = list(self.reached)

@@ -43,8 +43,9 @@ def measure(setup: Setup, report: Report) -> None:
 
 def _steps(engine: Engine, step: Callable[[], Any]) -> list[float]:
     overhead = []
-    for _ in range(_WARM + _STEPS):
-        with _model_time() as spent:
+    with _model_time() as spent:
+        for _ in range(_WARM + _STEPS):
+            spent[0] = 0.0
             start = time.perf_counter()
             step()
             overhead.append((time.perf_counter() - start - spent[0]) * 1e3)

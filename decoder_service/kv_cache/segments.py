@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from math import gcd
 
@@ -48,7 +49,7 @@ class KvShape:
         return self.hidden_size * self.itemsize_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PageLayout:
     """How segments are cut into equal pages of `block_rows` rows x `group_layers` layers.
 
@@ -66,35 +67,39 @@ class PageLayout:
     block_rows: int
     shape: KvShape
 
-    @property
+    @cached_property
     def group_layers(self) -> int:
         """Layers that one page holds."""
         return gcd(*(segment.layers for segment in self.segments))
 
-    @property
+    @cached_property
     def page_bytes(self) -> int:
         """Memory of one page."""
         return self.block_rows * self.group_layers * self.shape.row_bytes
 
-    @property
+    @cached_property
     def page_strips(self) -> int:
         """Strips of one page."""
         return 2 * self.group_layers * self.shape.kv_heads
 
-    @property
+    @cached_property
     def place_strips(self) -> int:
         """Strips that a block's hidden states take."""
         return -(-self.shape.hidden_size // self.shape.head_dim)
 
-    @property
+    @cached_property
     def places_per_page(self) -> int:
         """Places that share one page; 1 also where a place takes several pages."""
         return max(1, self.page_strips // self.place_strips)
 
-    @property
+    @cached_property
     def pages_per_place(self) -> int:
         """Pages that a place takes where it does not share one."""
         return -(-self.place_strips // self.page_strips)
+
+    @cached_property
+    def _pages_per_block(self) -> tuple[int, ...]:
+        return tuple(segment.layers // self.group_layers for segment in self.segments)
 
     def has_boundary(self, segment: int) -> bool:
         """Whether rows of this segment leave hidden states behind it."""
@@ -102,7 +107,7 @@ class PageLayout:
 
     def pages_per_block(self, segment: int) -> int:
         """Pages that the keys and values of a block of this segment take."""
-        return self.segments[segment].layers // self.group_layers
+        return self._pages_per_block[segment]
 
     def place_pages(self, places: int) -> int:
         """Pages that so many places take."""

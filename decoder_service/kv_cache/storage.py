@@ -90,16 +90,15 @@ class KvStorage:
 
     def boundary(self, rows: Iterable[BlockRow]) -> torch.Tensor:
         """Where the hidden states of these rows lie, [n, pieces of each], int64 on the device."""
-        size = self.layout.block_rows
-        firsts, slots = [], []
+        size, stride = self.layout.block_rows, self._row_stride
+        found = []
         for block, row in rows:
             if block.place is None:
                 raise ValueError("no boundary follows this block")
-            firsts.append([page * size + row for page in block.place.pages])
-            slots.append(block.place.slot)
-        pages = self.index(firsts) * self._row_stride  # [n, pages of a place]
+            found.append((block.place.slot, *((page * size + row) * stride for page in block.place.pages)))
+        slots, pages = self.index(found).split((1, self.layout.pages_per_place), dim=1)
         if self.layout.pages_per_place == 1:
-            return self._strips[self.index(slots)] + pages
+            return self._strips[slots[:, 0]] + pages
         return (self._strips[0] + pages[:, :, None]).flatten(1)[:, : self.layout.place_strips]
 
     def copy(self, copies: Sequence[Copy]) -> None:

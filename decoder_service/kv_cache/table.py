@@ -63,6 +63,8 @@ class BlockTable:
         """Where rows `start` to `end` lie, in as few runs as there are."""
         if end - start == 1:
             return [(self.blocks[start // self.block_rows].pages[group] * self.block_rows + start % self.block_rows, 1)]
+        if len(self._runs[group]) == 1:
+            return [(self._runs[group][0][0] + start, end - start)] if end > start else []
         found, row = [], 0
         for first, count in self._runs[group]:
             low, high = max(start, row), min(end, row + count)
