@@ -9,11 +9,12 @@ from collections.abc import Callable
 import torch
 
 import bench.decoder
-from bench.decoder import decode, memory, overhead, prefill, requests
+from bench.decoder import decode, linears, memory, overhead, prefill, requests
 from bench.decoder.setup import SHAPES, Setup
 from bench.harness import Report, run
 
 PARTS: dict[str, Callable[[Setup, Report], None]] = {
+    "linears": linears.measure,
     "prefill": prefill.measure,
     "memory": memory.measure,
     "decode": decode.measure,
