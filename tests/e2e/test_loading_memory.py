@@ -45,9 +45,11 @@ def grown(half, dtype):
     sampler = threading.Thread(target=sample)
     sampler.start()
     load = load_vision if half == "vision" else load_language
-    model = load(checkpoint, dtype=getattr(torch, dtype), device=torch.device("cpu"))
-    done.set()
-    sampler.join()
+    try:
+        model = load(checkpoint, dtype=getattr(torch, dtype), device=torch.device("cpu"))
+    finally:
+        done.set()
+        sampler.join()
     return max(peak, anonymous_bytes()) - before
 
 torch.set_num_threads(1)
