@@ -1,11 +1,16 @@
 """Fixtures that all tests share."""
 
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.redis_server import RedisServer
+
+# Models of tests are small: more threads only wait for each other, and long where the machine has other work. Read when torch is
+# imported, here and in the services that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A run started in the background inherits an ignored SIGINT, and so would every process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

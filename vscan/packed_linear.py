@@ -1,8 +1,8 @@
 """Linear layers on a CPU, their weights kept in the order in which oneDNN reads them.
 
 torch hands float32 products on a CPU to MKL, with the weights as they lie. With weights that are reordered once, oneDNN can be
-faster at any number of rows (`docs/engine.md` has what was measured); where that was tried, a row's result did not depend on the
-rows beside it.
+faster at any number of rows (`docs/engine.md` has what was measured). Where that was tried, a row's result did not depend on
+the rows beside it.
 """
 
 from __future__ import annotations
