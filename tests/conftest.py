@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.redis_server import RedisServer
 
-# Models of tests are small: more threads only wait for each other, and long where the machine has other work. Read when torch is
-# imported, here and in the services that tests start.
+# Models of tests are small: more threads only wait for each other, and long where the machine has other work. Read when torch
+# is imported, here and in the services that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A run started in the background inherits an ignored SIGINT, and so would every process that a test starts and interrupts.
