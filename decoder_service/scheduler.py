@@ -201,7 +201,19 @@ class Scheduler:
         sequence = self._queue.first(lambda each: self._is_passed(each, makers))
         if sequence is None or self._places + sequence.samples > self._max_running or self._still_stuck(sequence):
             return False
-        tables = self._cache.open(
+        tables = self._open(sequence)
+        if tables is None and not self._running:
+            # What it finds may lie in more pages of hidden states than it needs; with nothing found it fits.
+            self._cache.drop_idle()
+            tables = self._open(sequence)
+        if tables is None:
+            self._stuck = sequence, self._cache.available, self._cache.made
+            return False
+        self._enter(sequence, tables)
+        return True
+
+    def _open(self, sequence: Sequence) -> Tables | None:
+        return self._cache.open(
             sequence.rows,
             sequence.totals,
             tenant=sequence.request.tenant,
@@ -210,11 +222,6 @@ class Scheduler:
             spare_pages=self._spare_pages(sequence),
             own_rows=sequence.reached[0],
         )
-        if tables is None:
-            self._stuck = sequence, self._cache.available, self._cache.made
-            return False
-        self._enter(sequence, tables)
-        return True
 
     @property
     def _places(self) -> int:

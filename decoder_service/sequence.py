@@ -138,13 +138,14 @@ class Piece:
     ranges: tuple[Range, ...]
     ends: tuple[int, ...] = field(init=False)  # rows that each segment holds after the step
     samples: bool = field(init=False)  # its last row comes out at the end, so that the next token can be chosen
-    decodes: bool = field(init=False)  # it is one generated row in every segment
+    decodes: bool = field(init=False)  # it is that last row, a generated one, in every segment, and no other
 
     def __post_init__(self) -> None:
         self.ends = tuple(end for _, end in self.ranges)
         self.samples = self.ends[-1] == self.sequence.totals[-1]
         rows = zip(self.ranges, self.sequence.prompt_rows, strict=True)
-        self.decodes = all(end - start == 1 and start >= prompt for (start, end), prompt in rows)
+        # One row of each segment is not enough: what runs again may be at another row in each.
+        self.decodes = self.samples and all(end - start == 1 and start >= prompt for (start, end), prompt in rows)
 
     def rows(self, segment: int) -> int:
         """How many of a segment."""

@@ -73,3 +73,21 @@ def test_samples_decode_in_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [token.logprob for token in tokens_of(one)] == pytest.approx(
             [token.logprob for token in tokens_of(other)], abs=1e-9
         )
+
+
+def test_rows_of_an_answer_that_run_again_are_no_decode_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row a step, as decode rows are, but not the last one."""
+    model = random_language(dtype=torch.float64)
+    request = ask(lay_out([[1, 5, 6]]), max_new_tokens=12, logprobs=1)
+    expected = run_all(make_engine(model), [request])[request.request_id]
+    as_on_a_gpu(monkeypatch)
+    engine = make_engine(model, max_running=1, max_step_rows=1, reuse=False)
+    engine.add(request, accepted_s=0.0)
+    outcomes = [outcome for _ in range(8) for outcome in engine.step()]
+    engine._scheduler._preempt(engine._scheduler._running[request.request_id])
+    while not engine.idle:
+        outcomes += engine.step()
+    found = [event for _, event in outcomes]
+    assert ids_of(found) == ids_of(expected)
+    for one, other in zip(tokens_of(found), tokens_of(expected), strict=True):
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-9)

@@ -294,3 +294,21 @@ def test_a_later_turn_reuses_the_turn_before_with_its_answer(name: str) -> None:
     assert (ids_of(found), survivors(found)) == (ids_of(expected), survivors(expected))
     for one, other in zip(tokens_of(found), tokens_of(expected), strict=True):
         assert one.logprob == pytest.approx(other.logprob, abs=1e-9)
+
+
+def test_what_runs_again_a_row_at_a_time_may_be_at_another_row_in_each_segment() -> None:
+    """It gave way, and of its answer more is left in the first segment than in the second."""
+    family = FAMILIES["one position"]
+    request = ask(lay_out([[1, 5, 6]]), max_new_tokens=12, logprobs=1)
+    engine = make_engine(family.load(torch.float64), prune_layers=(3,), block_rows=1, max_running=1, max_step_rows=1)
+    engine.add(request, accepted_s=0.0)
+    outcomes = [outcome for _ in range(10) for outcome in engine.step()]
+    engine._scheduler._preempt(engine._scheduler._running[request.request_id])
+    for block in [block for block in engine._cache._index.idle if block.segment == 1][:4]:
+        engine._cache._pool._evict(block)
+    while not engine.idle:
+        outcomes += engine.step()
+    found, expected = [event for _, event in outcomes], alone(family, request, torch.float64)
+    assert ids_of(found) == ids_of(expected)
+    for one, other in zip(tokens_of(found), tokens_of(expected), strict=True):
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-9)

@@ -7,6 +7,12 @@ from typing import Any
 
 import pytest
 
+from decoder_service.kv_cache.cache import KvCache, Tables
+from decoder_service.kv_cache.prefix import RowIdentity
+from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
+from decoder_service.request import EngineRequest, Prompt, Sampling
+from decoder_service.scheduler import Scheduler
+from decoder_service.sequence import Sequence
 from tests.support.scheduling import Simulation, about, scheduler, sequence
 
 
@@ -54,3 +60,32 @@ def test_rows_that_another_made_meanwhile_are_reuse() -> None:
     run.run()
     assert run.own._cache.reused_rows == 24
     assert run.rows == {"late": 20 + 6, "first": 50}
+
+
+def test_what_fits_alone_begins_wherever_the_hidden_states_that_it_finds_lie() -> None:
+    """Three blocks that came one by one while others grew, each in another page of places, four of which would share one."""
+    layout = PageLayout(split_layers(8, (1,)), 2, KvShape(4, 2, 4, 4))
+    cache = KvCache(layout, pages=layout.pages([6, 6]))
+    own = Scheduler(cache, max_context_tokens=100)
+    request = EngineRequest(request_id="r", prompt=Prompt(tuple(range(6))), sampling=Sampling(max_new_tokens=1))
+    rows = RowIdentity(request.prompt)
+    opened = [_opened(cache, rows, 2)]
+    for block in range(3):
+        assert cache.reserve(opened[0], (2 * block + 2, 0))
+        cache.commit(opened[0], (2 * block + 2, 0), rows)
+        opened.append(_opened(cache, RowIdentity(Prompt(tuple(range(100 + block, 106 + block)))), 6))
+    for tables in opened:
+        cache.close(tables)
+    assert cache.page_usage().idle == 3 + 3  # keys and values of three blocks, and three pages for their hidden states
+    each = Sequence(request, layout.segments)
+    own.check(each)
+    own.add(each)
+    assert [piece.ranges for piece in own.schedule().pieces] == [((0, 6), (0, 6))]
+    cache.check_integrity()
+
+
+def _opened(cache: KvCache, rows: RowIdentity, count: int) -> Tables:
+    """So many rows of the first segment alone."""
+    tables = cache.open(rows, (count, 0), tenant="default", pruned_from=2)
+    assert tables is not None
+    return tables
