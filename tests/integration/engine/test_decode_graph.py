@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from decoder_service.engine import Engine
+from decoder_service.kv_cache.cache import Copy
+from decoder_service.language.base import LanguageModel
 from decoder_service.request import Pruning
-from decoder_service.runner import varlen
+from decoder_service.runner import decode_graph, varlen
 from decoder_service.runner.batch import Part
-from decoder_service.runner.decode_graph import DecodeGraphs, DecodeStep
+from decoder_service.runner.decode_graph import DecodeStep
+from decoder_service.runner.runner import Runner, SequenceOutput
+from decoder_service.sequence import Piece
 from tests.support.engines import ids_of, make_engine, of_sample, run_all, tokens_of
 from tests.support.language_models import ask, lay_out, random_image, random_language
 from tests.support.varlen import plain_varlen
@@ -22,6 +27,12 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(varlen, "_KERNEL", plain_varlen)
     monkeypatch.setattr(varlen, "serves", lambda device, dtype: True)
     monkeypatch.setattr(varlen, "pages_serve", lambda storage, dtype: True)
+
+
+def prepared(model: LanguageModel, **made: Any) -> Engine:
+    engine = make_engine(model, **made)
+    engine.prepare()
+    return engine
 
 
 @pytest.mark.parametrize("prune_layers", [(), (3,), (2, 4)])
@@ -49,10 +60,8 @@ def test_answers_are_those_of_other_steps(prune_layers: tuple[int, ...], monkeyp
         fill(step, parts)
 
     monkeypatch.setattr(DecodeStep, "fill", counting_fill)
-    engine = make_engine(model, prune_layers=prune_layers)
-    assert isinstance(engine._runner._graphs, DecodeGraphs)
-    found = run_all(engine, requests())
-    assert counts == [4, 4, 4, 3, 3, 3, 2, 2, 2, 1, 1, 1]  # the first of a number fills twice: to be recorded, and to run
+    found = run_all(prepared(model, prune_layers=prune_layers), requests())
+    assert counts == [4, 4, 3, 3, 2, 2, 1, 1]
     for name, events in expected.items():
         assert ids_of(found[name]) == ids_of(events)
         for one, other in zip(tokens_of(found[name]), tokens_of(events), strict=True):
@@ -66,10 +75,73 @@ def test_samples_decode_in_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
     request = ask(prompt, max_new_tokens=9, pruning=pruning, logprobs=1, temperature=1.3, seed=4, n=3)
     expected = run_all(make_engine(model), [request])[request.request_id]
     as_on_a_gpu(monkeypatch)
-    found = run_all(make_engine(model), [request])[request.request_id]
+    found = run_all(prepared(model), [request])[request.request_id]
     for sample in range(3):
         one, other = of_sample(found, sample), of_sample(expected, sample)
         assert ids_of(one) == ids_of(other)
         assert [token.logprob for token in tokens_of(one)] == pytest.approx(
             [token.logprob for token in tokens_of(other)], abs=1e-9
         )
+
+
+def test_rows_that_run_again_one_by_one_are_no_decode_step(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In tight memory answers give way, and their own rows come back in pieces, some of one row."""
+    model = random_language(dtype=torch.float64)
+
+    def requests() -> list[Any]:
+        lengths = (32, 32, 24, 32, 32, 32)
+        return [ask(lay_out([[1, 5, 7 + n]]), name=f"q{n}", max_new_tokens=new) for n, new in enumerate(lengths)]
+
+    expected = run_all(make_engine(model, prune_layers=()), requests())
+    as_on_a_gpu(monkeypatch)
+    not_sampled: list[int] = []
+    run = Runner.run
+
+    def watched_run(runner: Runner, pieces: Sequence[Piece], copies: Sequence[Copy] = ()) -> list[SequenceOutput]:
+        if all(piece.decodes for piece in pieces):
+            not_sampled.append(sum(not piece.samples for piece in pieces))
+        return run(runner, pieces, copies)
+
+    monkeypatch.setattr(Runner, "run", watched_run)
+    engine = prepared(model, prune_layers=(), pages=20, max_step_rows=4, spare_blocks=0, reuse=False)
+    found = run_all(engine, requests())
+    assert any(not_sampled)
+    assert not caplog.records  # nothing failed, to be run again
+    for name, events in expected.items():
+        assert ids_of(found[name]) == ids_of(events)
+
+
+def test_a_step_that_cannot_be_recorded_is_run_as_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_language(dtype=torch.float64)
+    request = ask(lay_out([[1, 5, 7]]), max_new_tokens=5)
+    expected = run_all(make_engine(model), [request])
+    as_on_a_gpu(monkeypatch)
+
+    def fails(step: DecodeStep) -> torch.Tensor:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    def recorded(work: Any) -> Any:
+        work()
+
+    monkeypatch.setattr(decode_graph, "_as_it_is", recorded)
+    monkeypatch.setattr(DecodeStep, "logits", fails)
+    assert ids_of(run_all(prepared(model), [request])[request.request_id]) == ids_of(expected[request.request_id])
+
+
+def test_a_first_run_of_a_step_leaves_nothing_that_answers_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What recording writes lies in a page that is given to the first sequence."""
+    model = random_language(dtype=torch.float64)
+    requests = [ask(lay_out([[1, 5, 7 + number]]), name=f"q{number}", max_new_tokens=5) for number in range(2)]
+    expected = run_all(make_engine(model), requests)
+    as_on_a_gpu(monkeypatch)
+
+    def recorded(work: Any) -> Any:
+        work()
+        return work
+
+    monkeypatch.setattr(decode_graph, "_as_it_is", recorded)
+    found = run_all(prepared(model), requests)
+    for name, events in expected.items():
+        assert ids_of(found[name]) == ids_of(events)
