@@ -104,7 +104,7 @@ class KvStorage:
 
     def pieces(self, places: torch.Tensor) -> torch.Tensor:
         """`places` [n, 1 + pages of a place] on the device as `boundary` gives them. Nothing but work on the device."""
-        slots, pages = places.split((1, self.layout.pages_per_place), dim=1)
+        slots, pages = places[:, :1], places[:, 1:]
         if self.layout.pages_per_place == 1:
             return self._strips[slots[:, 0]] + pages
         return (self._strips[0] + pages[:, :, None]).flatten(1)[:, : self.layout.place_strips]

@@ -115,7 +115,7 @@ class DecodeStep:
 
     def _of_segments(self) -> tuple[torch.Tensor, ...]:
         """Of each segment its part of the numbers."""
-        return self._numbers[1:].split(self._sizes)
+        return torch.split(self._numbers[1:], self._sizes)
 
     def _numbers_of(self, index: int, parts: Sequence[Part]) -> list[list[int]]:
         ranges = [part.piece.ranges[index] for part in parts]
@@ -150,7 +150,7 @@ class DecodeGraphs:
             logger.warning("decode steps cannot be recorded: they are launched kernel by kernel", exc_info=True)
             self._steps.clear()
             if self._model.device.type == "cuda":
-                torch.cuda.synchronize(self._model.device)
+                torch.cuda.synchronize(self._model.device)  # raises if it is gone
 
     def serve(self, parts: Sequence[Part]) -> bool:
         """Whether a step of these was recorded: of so many, all of them sampled decode rows."""
@@ -191,9 +191,12 @@ class _Recorder:
             work()
         current.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        # Entering waits for the device. Other threads may use it: that spoils nothing of what this thread records.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            result = work()
+        try:
+            # Entering waits for the device. Other threads may use it: that spoils nothing of what this thread records.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                result = work()
+        finally:
+            torch.cuda.set_stream(current)  # a recording that fails leaves its own as the current one
 
         def replay() -> torch.Tensor:
             graph.replay()

@@ -44,7 +44,7 @@ class PageTables:
         sizes = [count * self._group_stride for count in groups]
         self._pages = torch.zeros(sum(sizes), dtype=torch.int32, device=device)
         self._starts = [0, *accumulate(sizes)]
-        self._tables = [part.view(-1, places, self._width) for part in self._pages.split(sizes)]
+        self._tables = [part.view(-1, places, self._width) for part in torch.split(self._pages, sizes)]
         # Of each segment and place: whose blocks are there, and how many of them.
         self._known: dict[tuple[int, int], tuple[list[Block], int]] = {}
 
