@@ -136,8 +136,8 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
         default=None,
         ge=1,
         le=4096,
-        description="Rows of a block of the KV cache. Unset: 256 on a GPU, where the attention kernel asks for multiples of "
-        "that, else 16.",
+        description="Rows of a block of the KV cache. Unset: on a GPU the fewest of 16, 32, 64, 128 and 256 of which the "
+        "attention kernel reads pages, which is tried at start; where it reads none, and on a CPU, 16.",
     )
     kv_reuse: bool = Field(
         default=True, description="Keep what a prompt leaves in the KV cache for later prompts that begin alike."

@@ -69,6 +69,14 @@ class Engine:
         self._requests: dict[str, _Request] = {}
         self.figures = EngineFigures(0, 0, cache.usage())
 
+    def prepare(self) -> None:
+        """Once, before the first step and on its thread: what would keep callers waiting if it were done for them.
+
+        Raises:
+            Exception: the device is gone.
+        """
+        self._runner.prepare(most_sequences=self._scheduler.max_running, most_rows=self._scheduler.max_context_tokens)
+
     def check(self, request: EngineRequest) -> None:
         """Raises InvalidArgument if the request can never be served."""
         check_request(request, self._runner)

@@ -186,6 +186,7 @@ class EngineLoop:
 
     def _main(self) -> None:
         try:
+            self._engine.prepare()
             while self._take_messages():
                 self._deliver(self._engine.step())
             self._close(Unavailable("the service is stopping"))

@@ -65,8 +65,8 @@ class Scheduler:
             raise ValueError("every limit of the scheduler is at least 1")
         self.preemptions = 0  # since the start
         self._cache = cache
-        self._max_context_tokens = max_context_tokens
-        self._max_running = min(max_running, max_step_rows)
+        self.max_context_tokens = max_context_tokens
+        self.max_running = min(max_running, max_step_rows)
         self._max_waiting = max_waiting
         self._max_step_rows = max_step_rows
         self._spare_blocks = spare_blocks
@@ -89,12 +89,12 @@ class Scheduler:
     def check(self, sequence: Sequence) -> None:
         """Raises InvalidArgument if such a request can never run."""
         rows, asked = sequence.request.prompt.rows, sequence.request.sampling.max_new_tokens
-        if sequence.samples > self._max_running:
-            raise InvalidArgument("sampling.n", f"{sequence.samples}", limit=f"{self._max_running} run at once")
-        limit = f"{self._max_context_tokens} tokens of prompt and answer together"
-        if rows >= self._max_context_tokens:
+        if sequence.samples > self.max_running:
+            raise InvalidArgument("sampling.n", f"{sequence.samples}", limit=f"{self.max_running} run at once")
+        limit = f"{self.max_context_tokens} tokens of prompt and answer together"
+        if rows >= self.max_context_tokens:
             raise InvalidArgument("prompt", f"{rows} tokens", limit=limit)
-        if rows + asked > self._max_context_tokens:
+        if rows + asked > self.max_context_tokens:
             raise InvalidArgument("sampling.max_new_tokens", f"{asked} after {rows} of prompt", limit=limit)
         if not self._cache.fits(sequence.most_rows(), sequence.prompt_rows, samples=sequence.samples):
             held = self._cache.pages * self._cache.layout.page_bytes >> 20
@@ -115,7 +115,7 @@ class Scheduler:
 
     def retry_delay_ms(self) -> int:
         """When one may come back who finds the queue full."""
-        delay_ms = self._usual_ms * self._max_waiting / self._max_running
+        delay_ms = self._usual_ms * self._max_waiting / self.max_running
         return int(min(max(delay_ms, _LEAST_RETRY_MS), _LONGEST_RETRY_MS))
 
     def add(self, sequence: Sequence) -> Sequence | None:
@@ -195,11 +195,11 @@ class Scheduler:
 
     def _begin_next(self) -> bool:
         """The next one that waits starts to run, unless there is no place or no room; nobody passes it, unless it follows."""
-        if self._places >= self._max_running or not self._queue:
+        if self._places >= self.max_running or not self._queue:
             return False
         makers = self._followers.makers(self._running.values())
         sequence = self._queue.first(lambda each: self._is_passed(each, makers))
-        if sequence is None or self._places + sequence.samples > self._max_running or self._still_stuck(sequence):
+        if sequence is None or self._places + sequence.samples > self.max_running or self._still_stuck(sequence):
             return False
         tables = self._open(sequence)
         if tables is None and not self._running:

@@ -25,7 +25,7 @@ from decoder_service.engine_loop import EngineLoop
 from decoder_service.engine_report import EngineReport
 from decoder_service.images import ImageResolver
 from decoder_service.kv_cache.cache import KvCache
-from decoder_service.kv_cache.memory import block_rows, count_pages
+from decoder_service.kv_cache.memory import count_pages
 from decoder_service.kv_cache.segments import PageLayout, split_layers
 from decoder_service.language.base import LanguageModel
 from decoder_service.language.registry import load_language
@@ -36,6 +36,7 @@ from decoder_service.prompt import PromptWriter
 from decoder_service.pruning import default_prune
 from decoder_service.readiness import ENGINE_DEAD, Readiness
 from decoder_service.runner.runner import Runner
+from decoder_service.runner.varlen import block_rows
 from decoder_service.scheduler import Scheduler
 from decoder_service.servicer import SERVICE, DecoderServicer, Identity
 from decoder_service.warm_up import warm_up, warm_up_pages
@@ -195,7 +196,7 @@ def _engine(
 ) -> EngineLoop:
     layout = PageLayout(
         split_layers(half.language.shape.layers, half.prune_layers),
-        block_rows(settings.kv_block_rows, half.language.device),
+        settings.kv_block_rows or block_rows(half.language.kv_shape, half.language.dtype, half.language.device),
         half.language.kv_shape,
     )
     longest_pages = layout.pages([half.max_context_tokens] * len(layout.segments))

@@ -13,13 +13,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from decoder_service.engine import Engine
 from decoder_service.kv_cache.cache import KvCache
-from decoder_service.kv_cache.memory import block_rows
 from decoder_service.kv_cache.segments import PageLayout, split_layers
 from decoder_service.language.base import LanguageModel, shape_of
 from decoder_service.language.tokens import SpecialTokens
 from decoder_service.request import EngineRequest, ImageSpan, Prompt, Pruning, Sampling
 from decoder_service.runner.attention import register_attention
 from decoder_service.runner.runner import Runner
+from decoder_service.runner.varlen import block_rows
 from decoder_service.scheduler import Scheduler
 from vscan.specs import KeepTokens, Rater
 from vscan.visual_tokens import Tile, VisualTokens
@@ -41,9 +41,10 @@ class Shape:
     hidden: int
     mlp: int
     heads: int
+    cache_rows: int  # that an engine could hold in one segment; of 7b 24,576 are 6 GiB, and a part has up to four engines
 
 
-SHAPES = {"small": Shape(12, 512, 1376, 8), "7b": Shape(32, 4096, 11008, 32)}
+SHAPES = {"small": Shape(12, 512, 1376, 8, 65_536), "7b": Shape(32, 4096, 11008, 32, 24_576)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Setup:
     @property
     def layout(self) -> PageLayout:
         """Of the cache."""
-        rows = block_rows(None, self.language.device)
+        rows = block_rows(self.language.kv_shape, self.language.dtype, self.language.device)
         return PageLayout(split_layers(self.shape.layers, (self.shape.layers // 2,)), rows, self.language.kv_shape)
 
     @property
@@ -75,13 +76,16 @@ class Setup:
         """At the middle layer."""
         return Pruning(layers=(self.shape.layers // 2,), budgets=(KeepTokens(KEPT),), rater=Rater.LAST_TOKEN)
 
-    def engine(self, *, max_running: int = 8, rows: int = 65_536) -> Engine:
-        """A fresh one, its cache empty; `rows` that it could hold in one segment."""
+    def engine(self, *, max_running: int = 8, rows: int | None = None) -> Engine:
+        """A fresh one, its cache empty and its decode steps recorded; `rows` that it could hold in one segment."""
         layout = self.layout
-        pages = rows // layout.block_rows
+        pages = (rows or self.shape.cache_rows) // layout.block_rows
         cache = KvCache(layout, pages=pages)
         scheduler = Scheduler(cache, max_context_tokens=_CONTEXT, max_running=max_running, max_step_rows=_CONTEXT)
-        return Engine(runner=Runner(self.language, layout, pages=pages), cache=cache, scheduler=scheduler, decode=_decoder())
+        runner = Runner(self.language, layout, pages=pages)
+        engine = Engine(runner=runner, cache=cache, scheduler=scheduler, decode=_decoder())
+        engine.prepare()
+        return engine
 
     def image(self, count: int) -> VisualTokens:
         """So many visual tokens."""

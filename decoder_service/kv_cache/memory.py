@@ -12,14 +12,7 @@ from vscan.errors import StartupError
 
 _GPU_SHARE = 0.8  # of what is free once the model is loaded; the rest is for the steps' own tensors
 _CPU_SHARE = 0.25
-_CPU_BLOCK_ROWS = 16
-GPU_BLOCK_ROWS = 256  # FlashAttention-2 reads pages whose rows are a multiple of this
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-
-
-def block_rows(asked: int | None, device: torch.device) -> int:
-    """Rows of a block: as asked, else what attention on `device` likes."""
-    return asked or (GPU_BLOCK_ROWS if device.type == "cuda" else _CPU_BLOCK_ROWS)
 
 
 def count_pages(asked_bytes: int | None, layout: PageLayout, *, least: int, enough: int, device: torch.device) -> int:

@@ -90,14 +90,21 @@ class KvStorage:
 
     def boundary(self, rows: Iterable[BlockRow]) -> torch.Tensor:
         """Where the hidden states of these rows lie, [n, pieces of each], int64 on the device."""
+        return self.pieces(self.index(self.places(rows)))
+
+    def places(self, rows: Iterable[BlockRow]) -> list[tuple[int, ...]]:
+        """The same in few numbers: of each row the slot of its place, and where it begins in each page of that."""
         size, stride = self.layout.block_rows, self._row_stride
         found = []
         for block, row in rows:
             if block.place is None:
                 raise ValueError("no boundary follows this block")
             found.append((block.place.slot, *((page * size + row) * stride for page in block.place.pages)))
-        numbers = self.index(found)  # [n, 1 + pages of a place]
-        slots, pages = numbers[:, 0], numbers[:, 1:]
+        return found
+
+    def pieces(self, places: torch.Tensor) -> torch.Tensor:
+        """`places` [n, 1 + pages of a place] on the device as `boundary` gives them. Nothing but work on the device."""
+        slots, pages = places[:, 0], places[:, 1:]
         if self.layout.pages_per_place == 1:
             return self._strips[slots] + pages
         return (self._strips[0] + pages[:, :, None]).flatten(1)[:, : self.layout.place_strips]

@@ -128,7 +128,7 @@ class LanguageModel:
                 text[low - start : high - start] = [0] * (high - low)
         rows = self.embed(text)
         for low, high, tokens in laid:
-            rows[low - start : high - start] = tokens.to(device=self.device, dtype=self.dtype)
+            rows[low - start : high - start] = to_device(tokens, self.device)
         return rows
 
     def positions_taken(self, prompt: Prompt) -> int:

@@ -13,6 +13,7 @@ from decoder_service.request import LayerPruning
 from decoder_service.runner.batch import Part
 from decoder_service.runner.faults import not_finite
 from decoder_service.runner.sequence import DeviceSequence
+from decoder_service.transfer import to_device
 from vscan.specs import Rater
 
 
@@ -55,8 +56,8 @@ def _attention(device: DeviceSequence, segment: Segment, rows: torch.Tensor, mod
     """Scores by the layer's own projections of the prompt's rows, at the positions before this pruning, [v] on the CPU."""
     last = torch.tensor([rows.shape[0] - 1])
     mean_of_text = device.request.pruning.rater is Rater.TEXT_MEAN
-    asking = (device.prompt.asking_rows if mean_of_text else last).to(model.device)
-    rope = model.rope(rows[None], device.positions[segment.index - 1].places.to(model.device))
+    asking = to_device(device.prompt.asking_rows if mean_of_text else last, model.device)
+    rope = model.rope(rows[None], to_device(device.positions[segment.index - 1].places, model.device))
     queries, keys, scaling = model.score_projections(segment.first_layer, rows, asking, rope)
-    visual = device.prompt.visual_rows.to(model.device)
+    visual = to_device(device.prompt.visual_rows, model.device)
     return attention_scores(queries, keys, query_rows=asking, visual_rows=visual, scaling=scaling).cpu()

@@ -3,69 +3,58 @@
 A step in which every sequence runs one row does the same work on the same tensors each time, if what differs is copied into
 tensors that stay where they are:
 
-    ids [n]    of each segment: places [(axes,) n]    of each group: rows to write [n], pages [n, blocks], lengths [n]
+    numbers [k, n], int64        the ids; of each segment: rows after the step, place, and of a boundary where the rows go
+    tables of pages, int32       see `PageTables`; all steps share them
 
-One graph is recorded for each number of sequences, when it comes up first. Decode rows pass every boundary straight on; they
-are written to the store as well, for later turns.
+A step of n sequences is a graph of its own. All are recorded before anything is served. Decode rows pass every boundary
+straight on; they are written to the store as well, for later turns.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
+from torch.nn import functional
 
 from decoder_service.kv_cache.segments import Segment
 from decoder_service.kv_cache.storage import KvStorage
 from decoder_service.language.base import LanguageModel
 from decoder_service.runner import varlen
 from decoder_service.runner.batch import Part
-from decoder_service.transfer import to_device
+from decoder_service.runner.page_tables import PageTables
+from decoder_service.transfer import refill
+
+logger = logging.getLogger(__name__)
+
+# Recording takes time and memory for each number of sequences, and the more of them decode, the less launching weighs.
+_MOST_RECORDED = 64
 
 
 class FixedPlan:
-    """What `AttentionPlan` is to other steps: n sequences, one row each, read from tensors that are filled before a step."""
+    """What `AttentionPlan` is to other steps: n sequences, one row each, in one segment. Made by work on the device alone.
 
-    def __init__(self, count: int, segment: Segment, storage: KvStorage, *, most_rows: int) -> None:
-        device, layout = storage.device, storage.layout
-        self._segment = segment
+    blocks of 4 rows, of a sequence that will have 10: its last row is row 1 of block 2, in page 9 row 37 of the storage
+
+    Args:
+        tables: its `PageTables`, [groups, n, width].
+        totals: rows of each sequence, the new one included, [n], int64 on the device.
+        most_rows: of any sequence, ever: the kernel is told when it is recorded.
+    """
+
+    def __init__(
+        self, segment: Segment, storage: KvStorage, tables: torch.Tensor, totals: torch.Tensor, *, most_rows: int
+    ) -> None:
         self._storage = storage
-        groups = range(layout.pages_per_block(segment.index))
-        self.written = [torch.zeros(count, dtype=torch.int64, device=device) for _ in groups]
-        bounds = torch.arange(count + 1, dtype=torch.int32, device=device)
-        self._contexts = [
-            varlen.PagedContext(
-                new_bounds=bounds,
-                all_bounds=torch.zeros(count + 1, dtype=torch.int32, device=device),
-                most_new=1,
-                most_all=most_rows,
-                block_rows=layout.block_rows,
-                table=torch.zeros((count, layout.blocks(most_rows)), dtype=torch.int32, device=device),
-                totals=torch.zeros(count, dtype=torch.int32, device=device),
-            )
-            for _ in groups
-        ]
-        has_boundary = layout.has_boundary(segment.index)
-        self.left = torch.zeros((count, layout.place_strips), dtype=torch.int64, device=device) if has_boundary else None
-
-    def fill(self, parts: Sequence[Part]) -> None:
-        """For the step to come."""
-        index = self._segment.index
-        tables = [part.piece.sequence.tables[index] for part in parts]
-        if self.left is not None:
-            rows_left = [
-                table.block_rows_of([part.piece.ranges[index][0]])[0] for table, part in zip(tables, parts, strict=True)
-            ]
-            self.left.copy_(self._storage.boundary(rows_left))
-        totals = torch.tensor([part.piece.ranges[index][1] for part in parts], dtype=torch.int32)
-        for group, (written, context) in enumerate(zip(self.written, self._contexts, strict=True)):
-            rows = [table.places([total - 1], group)[0] for table, total in zip(tables, totals.tolist(), strict=True)]
-            _refill(written, torch.tensor(rows))
-            width = context.table.shape[1]
-            pages = [[block.pages[group] for block in table.blocks[:width]] for table in tables]
-            _refill(context.table, torch.tensor([[*row, *[0] * (width - len(row))] for row in pages], dtype=torch.int32))
-            _refill(context.totals, totals)
-            _refill(context.all_bounds[1:], totals.cumsum(0, dtype=torch.int32))
+        (groups, count, _), size = tables.shape, storage.layout.block_rows
+        block, row = (totals - 1) // size, (totals - 1) % size
+        pages = tables.gather(2, block.expand(groups, -1)[..., None])[..., 0]
+        self._written = pages.to(torch.int64) * size + row
+        lengths = totals.to(torch.int32)
+        bounds = functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
+        own = torch.arange(count + 1, dtype=torch.int32, device=totals.device)
+        self._contexts = [varlen.PagedContext(own, bounds, 1, most_rows, size, table, lengths) for table in tables]
 
     def last_rows(self) -> slice:
         """All of them."""
@@ -83,37 +72,60 @@ class FixedPlan:
     ) -> torch.Tensor:
         """As `AttentionPlan.attend`."""
         group = self._storage.group_of(layer)
-        self._storage.write(layer, self.written[group], keys, values)
+        self._storage.write(layer, self._written[group], keys, values)
         return self._contexts[group].attend(queries.transpose(0, 1), *self._storage.planes(layer), scaling)
 
 
 class DecodeStep:
     """A decode step of `count` sequences on fixed tensors."""
 
-    def __init__(self, count: int, model: LanguageModel, storage: KvStorage, *, most_rows: int) -> None:
+    def __init__(self, count: int, model: LanguageModel, storage: KvStorage, tables: PageTables, *, most_rows: int) -> None:
         self._model = model
         self._storage = storage
-        self._ids = torch.zeros(count, dtype=torch.int64, device=model.device)
-        places = model.text_positions(0, count).places
-        self._places = [places.clone().to(model.device) for _ in storage.layout.segments]
-        self._plans = [FixedPlan(count, segment, storage, most_rows=most_rows) for segment in storage.layout.segments]
+        self._tables = tables
+        self._most_rows = most_rows
+        self._count = count
+        layout = storage.layout
+        self._sizes = [2 + (1 + layout.pages_per_place) * layout.has_boundary(segment.index) for segment in layout.segments]
+        # Until it is filled: sequences of one row, all in the first page.
+        self._numbers = torch.zeros((1 + sum(self._sizes), count), dtype=torch.int64, device=model.device)
+        for numbers in self._of_segments():
+            numbers[0].fill_(1)
 
     def fill(self, parts: Sequence[Part]) -> None:
-        """For the step to come."""
-        _refill(self._ids, torch.tensor([part.piece.sequence.rows.ids[-1] for part in parts]))
-        for index, (places, plan) in enumerate(zip(self._places, self._plans, strict=True)):
-            own = [part.device.places(index, *part.piece.ranges[index], self._model) for part in parts]
-            _refill(places, torch.cat(own, dim=-1))
-            plan.fill(parts)
+        """For the step to come: one copy, and another where tables have changed."""
+        self._tables.fill([part.piece.sequence.tables for part in parts])
+        numbers = [[part.piece.sequence.rows.ids[part.piece.ranges[0][0]] for part in parts]]
+        for segment in self._storage.layout.segments:
+            numbers += self._numbers_of(segment.index, parts)
+        refill(self._numbers, torch.tensor(numbers, dtype=torch.int64))
 
     def logits(self) -> torch.Tensor:
-        """[sequences, vocabulary]. Nothing but work on the device."""
-        hidden = self._model.embed_ids(self._ids)
-        for segment, places, plan in zip(self._storage.layout.segments, self._places, self._plans, strict=True):
-            hidden = self._model.walk(segment, hidden, places, plan, last=plan.left is None)
-            if plan.left is not None:
-                self._storage.write_boundary(plan.left, hidden)
+        """[sequences, vocabulary]. Nothing but work on the device: a copy from the host would be recorded with what the host's
+        memory held at the time.
+        """
+        hidden = self._model.embed_ids(self._numbers[0])
+        for segment, (totals, places, *left) in zip(self._storage.layout.segments, self._of_segments(), strict=True):
+            tables = self._tables.of(segment.index, self._count)
+            plan = FixedPlan(segment, self._storage, tables, totals, most_rows=self._most_rows)
+            hidden = self._model.walk(segment, hidden, self._model.on_all_axes(places), plan, last=not left)
+            if left:
+                self._storage.write_boundary(self._storage.pieces(torch.stack(left, dim=1)), hidden)
         return self._model.logits(hidden)
+
+    def _of_segments(self) -> tuple[torch.Tensor, ...]:
+        """Of each segment its part of the numbers."""
+        return torch.split(self._numbers[1:], self._sizes)
+
+    def _numbers_of(self, index: int, parts: Sequence[Part]) -> list[list[int]]:
+        ranges = [part.piece.ranges[index] for part in parts]
+        places = [part.device.generated_place(index, start) for part, (start, _) in zip(parts, ranges, strict=True)]
+        numbers = [[total for _, total in ranges], places]
+        if self._storage.layout.has_boundary(index):
+            tables = (part.piece.sequence.tables[index] for part in parts)
+            left = [table.block_rows_of((start,))[0] for table, (start, _) in zip(tables, ranges, strict=True)]
+            numbers += map(list, zip(*self._storage.places(left), strict=True))
+        return numbers
 
 
 class DecodeGraphs:
@@ -124,43 +136,75 @@ class DecodeGraphs:
         self._storage = storage
         self._steps: dict[int, tuple[DecodeStep, Callable[[], torch.Tensor]]] = {}
 
+    def prepare(self, *, most_sequences: int, most_rows: int) -> None:
+        """Records steps of 1 to `most_sequences` sequences, where the kernel reads pages. Before anything is served: it
+        writes into the first row of the first page.
+
+        What cannot be recorded is run as other steps are. Raises only if the device is gone.
+        """
+        if self._steps or not varlen.pages_serve(self._storage, self._model.dtype):
+            return
+        try:
+            self._record(min(most_sequences, _MOST_RECORDED), most_rows)
+        except Exception:
+            logger.warning("decode steps cannot be recorded: they are launched kernel by kernel", exc_info=True)
+            self._steps.clear()
+            if self._model.device.type == "cuda":
+                torch.cuda.synchronize(self._model.device)  # raises if it is gone
+
     def serve(self, parts: Sequence[Part]) -> bool:
-        """Whether a step of these is one that can be recorded: on this device, and only decode rows."""
-        if not varlen.pages_serve(self._storage, self._model.dtype):
-            return False
-        return all(part.piece.decodes for part in parts)
+        """Whether a step of these was recorded: of so many, all of them sampled decode rows."""
+        return len(parts) in self._steps and all(part.piece.decodes for part in parts)
 
     def logits(self, parts: Sequence[Part]) -> torch.Tensor:
         """Runs the step: [sequences, vocabulary], valid until the next one."""
-        if len(parts) not in self._steps:
-            step = DecodeStep(len(parts), self._model, self._storage, most_rows=self._model.shape.max_context_tokens)
-            step.fill(parts)
-            self._steps[len(parts)] = step, _record(step.logits, self._model.device)
-        step, replay = self._steps[len(parts)]
+        step, run = self._steps[len(parts)]
         step.fill(parts)
-        return replay()
+        return run()
+
+    def _record(self, most: int, most_rows: int) -> None:
+        tables = PageTables(self._storage.layout, self._model.device, places=most, most_rows=most_rows)
+        record = _Recorder(self._model.device).record if self._model.device.type == "cuda" else _as_it_is
+        for count in range(most, 0, -1):  # the largest first: the others find room in its memory
+            step = DecodeStep(count, self._model, self._storage, tables, most_rows=most_rows)
+            self._steps[count] = step, record(step.logits)
 
 
-def _record(work: Callable[[], torch.Tensor], device: torch.device) -> Callable[[], torch.Tensor]:
-    """What runs `work` as a graph; on a CPU `work` itself.
+class _Recorder:
+    """Makes CUDA graphs, by the recipe of torch's notes on them.
 
-    It runs first as it is, since libraries set themselves up then; that it writes the same rows twice changes nothing.
+    They share their memory: of two that were recorded one after the other, the second may use what the first left free at its
+    end. So the result of one is not valid once another has run.
     """
-    if device.type != "cuda":
-        return work
-    with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
-        work()
-    torch.cuda.synchronize(device)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = work()
 
-    def replay() -> torch.Tensor:
-        graph.replay()
-        return result
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = torch.cuda.graph_pool_handle()
+        # One for all, and to run in before: libraries keep what they set up by stream.
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    return replay
+    def record(self, work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        """What runs `work` as a graph. It runs first as it is, since libraries set themselves up then."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            work()
+        current.wait_stream(self._stream)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Entering waits for the device. Other threads may use it: that spoils nothing of what this thread records.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                result = work()
+        finally:
+            torch.cuda.set_stream(current)  # a recording that fails leaves its own as the current one
+
+        def replay() -> torch.Tensor:
+            graph.replay()
+            return result
+
+        return replay
 
 
-def _refill(target: torch.Tensor, values: torch.Tensor) -> None:
-    target.copy_(to_device(values, target.device))
+def _as_it_is(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """On a CPU nothing is recorded."""
+    return work

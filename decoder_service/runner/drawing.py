@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from decoder_service.request import Sampling
+from decoder_service.transfer import to_device
 
 # A GPU divides by multiplying with the inverse, and that of any smaller number is infinite.
 _LEAST_TEMPERATURE = sys.float_info.min
@@ -36,12 +37,12 @@ class Drawing:
 
     def __init__(self, samplings: Sequence[Sampling], *, vocabulary: int, device: torch.device) -> None:
         def column(values: Sequence[float]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
+            return to_device(torch.tensor(values, dtype=torch.float64), device)[:, None]
 
         self._temperature = column([max(each.temperature, _LEAST_TEMPERATURE) for each in samplings])
         self._log_min_p = column([each.min_p for each in samplings]).log()  # min_p 0: -inf, which nothing is below
         cut = [row for row, each in enumerate(samplings) if each.top_k or each.top_p < 1]
-        self._cut_rows = torch.tensor(cut, dtype=torch.int64, device=device)
+        self._cut_rows = to_device(torch.tensor(cut, dtype=torch.int64), device)
         top_k = [min(samplings[row].top_k or vocabulary, vocabulary) for row in cut]
         self._cut = _Cut(top_k, column([samplings[row].top_p for row in cut]), vocabulary) if cut else None
 
@@ -51,7 +52,7 @@ class Drawing:
         scaled.masked_fill_(scaled < self._log_min_p, -torch.inf)
         if self._cut:
             scaled[self._cut_rows] = self._cut.apply(scaled[self._cut_rows])
-        numbers = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None]
+        numbers = to_device(torch.tensor(uniforms, dtype=torch.float64), logits.device)[:, None]
         return _pick(scaled.softmax(dim=-1), numbers)
 
 
@@ -64,11 +65,13 @@ class _Cut:
 
     def __init__(self, top_k: Sequence[int], top_p: torch.Tensor, vocabulary: int) -> None:
         self._top_p = top_p
-        self._last = torch.tensor(top_k, dtype=torch.int64, device=top_p.device)[:, None] - 1
+        self._last = to_device(torch.tensor(top_k, dtype=torch.int64), top_p.device)[:, None] - 1
         # The likeliest tokens are found without ordering all of them, as far as that is enough: for top_p it shows.
         shortest = max([_LIKELIEST, *(k for k in top_k if k < vocabulary)])
         self._likeliest = min(shortest, vocabulary)
-        self._open = torch.tensor([[k > self._likeliest] for k in top_k], device=top_p.device)
+        self._open = to_device(torch.tensor([[k > self._likeliest] for k in top_k]), top_p.device)
+        # Whether looking at the likeliest is enough for all of them, whatever their numbers.
+        self._is_enough = max(top_k) <= self._likeliest
 
     def apply(self, scaled: torch.Tensor) -> torch.Tensor:
         """`scaled` [rows, vocabulary] with -inf for all others."""
@@ -86,8 +89,10 @@ class _Cut:
         reached = probabilities.cumsum(dim=-1)
         within = reached - probabilities < self._top_p
         least = torch.maximum(least, ordered.masked_fill(~within, torch.inf).amin(dim=-1, keepdim=True))
-        is_all = ordered.shape[-1] == scaled.shape[-1]
-        return least, is_all or not bool((self._open & (reached[:, -1:] < self._top_p)).any())
+        if self._is_enough or ordered.shape[-1] == scaled.shape[-1]:
+            return least, True
+        # Here the host waits for the device, a little before it reads the tokens: ordering them all takes longer.
+        return least, not bool((self._open & (reached[:, -1:] < self._top_p)).any())
 
 
 def _pick(probabilities: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:

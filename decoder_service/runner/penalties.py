@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from decoder_service.request import Prompt, Sampling
+from decoder_service.transfer import to_device
 
 
 class SeenTokens:
@@ -58,13 +59,13 @@ class Penalties:
     def __init__(self, samplings: Sequence[Sampling], seen: Sequence[SeenTokens], device: torch.device) -> None:
         self._seen = seen
         terms = [(each.repetition_penalty, each.frequency_penalty, each.presence_penalty) for each in samplings]
-        self._terms = torch.tensor(terms, dtype=torch.float64, device=device).T  # [3, rows]
+        self._terms = to_device(torch.tensor(terms, dtype=torch.float64), device).T  # [3, rows]
 
     def apply(self, logits: torch.Tensor, places: torch.Tensor) -> None:
         """Changes the rows at `places` of `logits` [rows, vocabulary], float64."""
         owners = np.repeat(np.arange(len(self._seen)), [len(each.ids) for each in self._seen])
         ids, said = (np.concatenate(arrays) for arrays in zip(*((each.ids, each.said) for each in self._seen), strict=True))
-        owner, token, times = torch.from_numpy(np.stack([owners, ids, said])).to(logits.device)
+        owner, token, times = to_device(torch.from_numpy(np.stack([owners, ids, said])), logits.device)
         repetition, frequency, presence = self._terms[:, owner]
         where = (places[owner], token)
         seen = logits[where]

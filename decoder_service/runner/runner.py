@@ -71,6 +71,14 @@ class Runner:
         self._clock = DeviceClock(model.device)
         self._sampler = Sampler()
 
+    @torch.inference_mode()
+    def prepare(self, *, most_sequences: int, most_rows: int) -> None:
+        """Records decode steps where that is of use, for steps of `most_sequences` sequences of at most `most_rows` rows each.
+
+        On the thread that calls `run`, and before it does.
+        """
+        self._graphs.prepare(most_sequences=most_sequences, most_rows=most_rows)
+
     def close(self, request_id: str) -> None:
         """Forgets a request that has ended."""
         self._sequences.pop(request_id, None)
@@ -158,7 +166,7 @@ class Runner:
             return {}
         rows = [row for row, part in enumerate(drawing) for _ in part.samplings]
         if len(rows) > len(drawing):
-            logits = logits[rows]
+            logits = logits[self._storage.index(rows)]
         drawn = iter(self._sampler.sample(logits, [state for part in drawing for state in part.samplings]))
         return {part.name: _all_or_fault(list(islice(drawn, len(part.samplings)))) for part in drawing}
 

@@ -18,6 +18,7 @@ from decoder_service.runner.drawing import Drawing
 from decoder_service.runner.faults import not_finite
 from decoder_service.runner.penalties import Penalties
 from decoder_service.runner.sampling_state import SamplingState
+from decoder_service.transfer import to_device
 from vscan.errors import InternalError
 
 # What a row has instead of a token; read back with the tokens, so that looking costs no wait of its own.
@@ -42,9 +43,7 @@ class Sampler:
         chosen = largest(logits, otherwise=_NO_NUMBERS)
         if plan.special:
             chosen[plan.rows] = torch.where(chosen[plan.rows] < 0, _NO_NUMBERS, plan.choose(logits[plan.rows].double()))
-        tokens = [SampledToken(token) for token in chosen.tolist()]
-        if plan.logprobs:
-            tokens = plan.logprobs.add_to(tokens, logits, chosen)
+        tokens = plan.logprobs.read(logits, chosen) if plan.logprobs else [SampledToken(token) for token in chosen.tolist()]
         return [_taken(token, state) for token, state in zip(tokens, states, strict=True)]
 
     def _plan_for(self, states: list[SamplingState], logits: torch.Tensor) -> _Plan:
@@ -100,14 +99,22 @@ class _Logprobs:
         counts = {row: state.sampling.logprobs for row, state in enumerate(states) if state.sampling.logprobs}
         return cls(counts, device) if counts else None
 
-    def add_to(self, tokens: list[SampledToken], logits: torch.Tensor, chosen: torch.Tensor) -> list[SampledToken]:
+    def read(self, logits: torch.Tensor, chosen: torch.Tensor) -> list[SampledToken]:
+        """The tokens `chosen` [rows], and these with them: all in one copy, as numbers of float64, which holds every id.
+
+        chosen 0 1 2 | of row 0: logprob, 2 ids, 2 logprobs | of row 2: logprob, 2 ids, 2 logprobs
+        """
         own = logits[self._rows].to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
-        of_chosen = own.gather(-1, chosen[self._rows, None].clamp(min=0))[:, 0].tolist()
+        of_chosen = own.gather(-1, chosen[self._rows, None].clamp(min=0))
         values, ids = own.topk(min(max(self._counts.values()), own.shape[-1]))
-        for (row, count), logprob, top_ids, top in zip(
-            self._counts.items(), of_chosen, ids.tolist(), values.tolist(), strict=True
-        ):
-            pairs = tuple(zip(top_ids[:count], top[:count], strict=True))
+        told = torch.cat([part.to(torch.float64) for part in (of_chosen, ids, values)], dim=-1)
+        numbers = torch.cat((chosen.to(torch.float64), told.flatten())).tolist()
+        tokens = [SampledToken(int(token)) for token in numbers[: chosen.shape[0]]]
+        size = told.shape[1]
+        for number, (row, count) in enumerate(self._counts.items()):
+            logprob, *tops = numbers[len(tokens) + number * size :][:size]
+            top_ids, top = tops[: size // 2], tops[size // 2 :]
+            pairs = tuple(zip(map(int, top_ids[:count]), top[:count], strict=True))
             tokens[row] = replace(tokens[row], logprob=logprob, top=pairs)
         return tokens
 
@@ -142,14 +149,14 @@ def _taken(token: SampledToken, state: SamplingState) -> SampledToken | Exceptio
 
 def unpack_masks(masks: Sequence[TokenMask], vocabulary: int, device: torch.device) -> torch.Tensor:
     """Which tokens may come, [rows, vocabulary], bool; ids beyond a mask may not."""
-    packed = torch.from_numpy(np.stack(masks)).to(device)
+    packed = to_device(torch.from_numpy(np.stack(masks)), device)
     bits = packed[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=device) & 1
     known = bits.flatten(1)[:, :vocabulary].bool()
     return torch.nn.functional.pad(known, (0, vocabulary - known.shape[-1]))
 
 
 def _places(places: Sequence[int], device: torch.device) -> torch.Tensor:
-    return torch.tensor(places, dtype=torch.int64, device=device)
+    return to_device(torch.tensor(places, dtype=torch.int64), device)
 
 
 def _penalties(states: Sequence[SamplingState], device: torch.device) -> Penalties:

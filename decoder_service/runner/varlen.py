@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 
-from decoder_service.kv_cache.memory import GPU_BLOCK_ROWS
+from decoder_service.kv_cache.segments import KvShape
 from decoder_service.kv_cache.storage import KvStorage, Rows
 from decoder_service.kv_cache.table import BlockTable
+from decoder_service.runner.page_probe import Question, questions
 from decoder_service.transfer import to_device
+
+logger = logging.getLogger(__name__)
+
+# Rows that a page may have, the fewest first: prefixes are reused by whole blocks. FlashAttention-2 takes multiples of 256.
+_PAGE_ROWS = (16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +79,69 @@ Asked = tuple[int, BlockTable, int]
 def context_of(asked: Sequence[Asked], group: int, storage: KvStorage, dtype: torch.dtype) -> PagedContext | GatheredContext:
     """For the sequences of one step, in the layers of one group."""
     new, totals = [count for count, _, _ in asked], [total for _, _, total in asked]
-    new_bounds, all_bounds = (
-        _integers([0, *lengths], storage.device).cumsum(0, dtype=torch.int32) for lengths in (new, totals)
-    )
     if not pages_serve(storage, dtype):
         rows = storage.rows(run for _, table, total in asked for run in table.runs(0, total, group))
-        return GatheredContext(new_bounds, all_bounds, max(new), max(totals), rows)
+        return GatheredContext(*_bounds(new, totals, storage.device), max(new), max(totals), rows)
     size = storage.layout.block_rows
     pages = [[block.pages[group] for block in table.blocks[: -(-total // size)]] for _, table, total in asked]
-    longest = max(map(len, pages))
-    table = _integers([[*row, *[0] * (longest - len(row))] for row in pages], storage.device)
-    return PagedContext(new_bounds, all_bounds, max(new), max(totals), size, table, _integers(totals, storage.device))
+    return _paged(new, totals, pages, size, storage.device)
 
 
 def pages_serve(storage: KvStorage, dtype: torch.dtype) -> bool:
     """Whether a kernel reads pages itself: a matter of the device, of the torch release and of the pages' size."""
-    pages_fit = storage.layout.block_rows % GPU_BLOCK_ROWS == 0
-    return serves(storage.device, dtype) and _TAKES_PAGES and pages_fit
+    return reads_pages(storage.layout.block_rows, storage.layout.shape, dtype, storage.device)
+
+
+def block_rows(shape: KvShape, dtype: torch.dtype, device: torch.device) -> int:
+    """Rows of a block, where nobody said: the fewest of which the kernel reads pages here; where it reads none, 16."""
+    return next((rows for rows in _PAGE_ROWS if reads_pages(rows, shape, dtype, device)), _PAGE_ROWS[0])
+
+
+def reads_pages(rows: int, shape: KvShape, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the kernel reads pages of so many rows, and right: it is tried, once.
+
+    Raises:
+        torch.AcceleratorError: it broke the device.
+    """
+    return serves(device, dtype) and _TAKES_PAGES and _answers(_KERNEL, rows, shape.kv_heads, shape.head_dim, dtype, device)
 
 
 def serves(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether there is a kernel for this."""
     return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and _KERNEL is not None
+
+
+@cache
+def _answers(kernel: Any, rows: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether `kernel` (that is `_KERNEL`: of another one nothing is known yet) answers all questions."""
+    asked = questions(rows, kv_heads=kv_heads, head_dim=head_dim, dtype=dtype, device=device)
+    return all(_answered(question, rows) for question in asked)
+
+
+def _answered(question: Question, rows: int) -> bool:
+    context = _paged(question.new, question.totals, question.pages, rows, question.queries.device)
+    try:
+        attended = context.attend(question.queries, question.keys, question.values, question.queries.shape[-1] ** -0.5)
+        return question.is_answered_by(attended)
+    except torch.AcceleratorError:  # not an answer: nothing more can be asked
+        raise
+    except Exception as error:
+        logger.debug("the attention kernel takes no pages of %d rows: %s", rows, error)
+        return False
+
+
+def _paged(
+    new: Sequence[int], totals: Sequence[int], pages: Sequence[Sequence[int]], size: int, device: torch.device
+) -> PagedContext:
+    longest = max(map(len, pages))
+    table = _integers([[*row, *[0] * (longest - len(row))] for row in pages], device)
+    return PagedContext(*_bounds(new, totals, device), max(new), max(totals), size, table, _integers(totals, device))
+
+
+def _bounds(new: Sequence[int], totals: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cumulative, from 0."""
+    new_bounds, all_bounds = (_integers([0, *lengths], device).cumsum(0, dtype=torch.int32) for lengths in (new, totals))
+    return new_bounds, all_bounds
 
 
 def _integers(values: Any, device: torch.device) -> torch.Tensor:

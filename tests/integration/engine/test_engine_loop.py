@@ -42,6 +42,11 @@ class GatedRunner(Runner):
         self.gate.set()
         self.entered = threading.Event()
         self.fault: BaseException | None = None
+        self.prepared: list[tuple[str, dict[str, int], bool]] = []
+
+    def prepare(self, **limits: int) -> None:
+        self.prepared.append((threading.current_thread().name, limits, self.entered.is_set()))
+        super().prepare(**limits)
 
     def run(self, pieces: Sequence[Piece], copies: Sequence[Copy] = ()) -> list[SequenceOutput]:
         self.entered.set()
@@ -319,3 +324,27 @@ async def test_two_hundred_at_once_on_a_queue_of_64_end_once_each(model: Any) ->
     assert set(ends) == {"result"}
     assert len(accepted) + refused == 200
     assert 64 <= len(accepted) <= 64 + 8
+
+
+async def test_what_is_done_once_is_done_before_the_first_step_and_on_its_thread(model: Any) -> None:
+    async with running(model, max_running=3, max_context_tokens=100) as (loop, runner):
+        for _ in range(2):
+            await collect(await loop.submit(question()))
+    assert runner.prepared == [("engine", {"most_sequences": 3, "most_rows": 100}, False)]
+
+
+async def test_a_device_that_is_gone_before_the_first_step_is_told_of(model: Any) -> None:
+    died = threading.Event()
+    runner = make_runner(model, GatedRunner)
+    runner.prepare = gone  # type: ignore[method-assign]
+    loop = EngineLoop(make_engine(model, runner=runner), on_death=died.set)
+    loop.start()
+    assert died.wait(PATIENCE_S)
+    assert not loop.alive
+    with pytest.raises(InternalError):
+        await loop.submit(question())
+    loop.stop()
+
+
+def gone(**limits: int) -> None:
+    raise RuntimeError("the device is gone")

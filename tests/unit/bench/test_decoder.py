@@ -26,7 +26,7 @@ CHECKS = {
 @pytest.fixture(scope="module")
 def setup() -> Setup:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(bench_setup.SHAPES, "tiny", Shape(layers=2, hidden=32, mlp=48, heads=4))
+        patched.setitem(bench_setup.SHAPES, "tiny", Shape(layers=2, hidden=32, mlp=48, heads=4, cache_rows=65_536))
         made = Setup.make(Namespace(shape="tiny", dtype="float32", device="cpu", rounds=1))
     return replace(made, rounds=1)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from decoder_service.kv_cache.memory import block_rows, count_pages
+from decoder_service.kv_cache.memory import count_pages
 from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
 from vscan.errors import StartupError
 
@@ -23,7 +23,3 @@ def test_too_little_stops_the_start() -> None:
         StartupError, match=rf"^kv_cache_bytes: \d+, but blocks of 16 rows need at least {3 * LAYOUT.page_bytes} "
     ):
         count_pages(3 * LAYOUT.page_bytes - 1, LAYOUT, least=3, enough=5, device=CPU)
-
-
-def test_blocks_are_as_the_device_likes_them_unless_told() -> None:
-    assert [block_rows(None, CPU), block_rows(None, torch.device("cuda")), block_rows(7, CPU)] == [16, 256, 7]
