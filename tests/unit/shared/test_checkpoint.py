@@ -255,7 +255,7 @@ SERVED = r"llava, qwen2_5_vl$"
         ({"model_type": "unheard-of"}, "model family unheard-of is not served, only"),
         ({}, "without model_type is not served, only"),
         ({"model_type": ["llava"]}, "is not served, only"),
-        ({"model_type": "llava", "text_config": {"model_type": "unheard-of"}}, "unheard-of; served are"),
+        ({"model_type": "llava", "text_config": {"model_type": "unheard-of"}}, "unheard-of'?; served are"),
         ({"model_type": "llava", "text_config": 3}, r"config\.json cannot be read: .*; served are"),
         ({"model_type": "llava", "mm_vision_tower": "openai/clip"}, "Hugging Face layout is needed, .*llava-1.5-7b-hf.*, of"),
         ({"model_type": "llava", "mm_video_tower": "LanguageBind"}, "Hugging Face layout is needed, .*Video-LLaVA-7B-hf, of"),
