@@ -13,7 +13,7 @@ from decoder_service.language.base import LanguageModel
 from decoder_service.request import Failure, Pruning
 from decoder_service.runner import decode_graph
 from decoder_service.runner.decode_graph import DecodeGraphs
-from tests.gpu.engines import CUDA, FAMILIES, TOLERANCE, assert_same, engine_of, language, questions
+from tests.gpu.engines import CUDA, FAMILIES, TOLERANCE, assert_same, engine_of, language, needs_pages, questions
 from tests.support.engines import of_sample, run_all, tokens_of
 
 pytestmark = pytest.mark.gpu
@@ -45,6 +45,7 @@ def assert_recorded(model: LanguageModel) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_recorded_steps_give_what_others_give(family: str, dtype: torch.dtype, replays: list[int]) -> None:
     model = language(family, dtype)
+    needs_pages(model)
     assert_recorded(model)
     asked = [
         question
@@ -61,6 +62,7 @@ def test_recorded_steps_give_what_others_give(family: str, dtype: torch.dtype, r
 
 def test_samples_copy_their_last_block_and_go_on_in_recorded_steps(replays: list[int]) -> None:
     model = language("llava15", torch.float16)
+    needs_pages(model)
     asked = questions(model, (30,), n=3, temperature=0.7, seed=5)
     expected, found = (run_all(engine_of(model, recorded=recorded), asked)["q0"] for recorded in (False, True))
     assert replays == [3] * 11
@@ -138,6 +140,8 @@ def test_a_step_waits_for_its_tokens_alone_and_a_ranking_for_its_scores(
     recorded: bool, family: str, sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = language(family, torch.bfloat16)
+    if recorded:
+        needs_pages(model)
     asked = questions(model, (96, 30), max_new_tokens=8, **sampling)
     engine = engine_of(model, recorded=recorded)
     run_all(engine_of(model, recorded=False), asked)  # libraries set themselves up

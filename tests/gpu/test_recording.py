@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from decoder_service.language.base import LanguageModel
-from tests.gpu.engines import TOLERANCE, assert_same, engine_of, language, questions
+from tests.gpu.engines import TOLERANCE, assert_same, engine_of, language, needs_pages, questions
 from tests.support.engines import run_all
 
 pytestmark = pytest.mark.gpu
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.gpu
 def test_recording_that_fails_leaves_a_device_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look at numbers is refused while a graph is recorded."""
     model = language("llava15", torch.bfloat16)
+    needs_pages(model)
     asked = questions(model, (30, 300))
     expected = run_all(engine_of(model, recorded=False), asked)
     before = torch.cuda.current_stream()
