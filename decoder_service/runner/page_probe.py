@@ -76,4 +76,5 @@ def _attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) 
     known, said = (plane.to(torch.float32).repeat_interleave(groups, dim=1).transpose(0, 1) for plane in (keys, values))
     seen = torch.ones((new, total), dtype=torch.bool, device=keys.device).tril(total - new)
     scores = (asked @ known.transpose(1, 2) / queries.shape[-1] ** 0.5).masked_fill(~seen, -torch.inf)
-    return (scores.softmax(dim=-1) @ said).transpose(0, 1)
+    attended: torch.Tensor = scores.softmax(dim=-1) @ said
+    return attended.transpose(0, 1)
