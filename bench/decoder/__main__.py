@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable
 
@@ -44,6 +45,7 @@ def _measure(arguments: argparse.Namespace) -> Report:
     report.summary |= {"shape": arguments.shape, "dtype": arguments.dtype, "threads": torch.get_num_threads()}
     for name in arguments.only or PARTS:
         PARTS[name](setup, report)
+        gc.collect()  # engines hold themselves in circles, and of a large model their caches do not fit beside each other
     return report
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from bench.decoder.setup import REDUCED, Setup
 from bench.harness import Check, Report
 from decoder_service.engine import Engine
@@ -17,11 +19,13 @@ from decoder_service.language.base import LanguageModel
 from decoder_service.runner.sampler import Sampler
 
 _WARM, _STEPS = 30, 200
-# Embedding, layers with attention and what it writes, head; choosing tokens.
+# Embedding, layers with attention and what it writes, head; a recorded step, which is all of these; choosing tokens, for which
+# the device is waited for.
 _MODEL: list[tuple[Any, str]] = [
     (LanguageModel, "walk"),
     (LanguageModel, "embed_ids"),
     (LanguageModel, "logits"),
+    (torch.cuda.CUDAGraph, "replay"),
     (Sampler, "sample"),
 ]
 

@@ -1,7 +1,10 @@
 """Small questions to a kernel that is said to read pages: does it, of so many rows, and are the answers right?
 
-page rows 4     contexts of 1, 5, 8 and 11 rows in pages that lie anywhere
-new rows        of each the last, as in a decode step; or several, as in a piece of a prompt
+    page rows 4     contexts of 1, 5, 8 and many rows, in pages that lie anywhere
+    new rows        of each the last, as in a decode step; or several, as in a piece of a prompt
+
+The long context is there because a kernel may split it: FlashAttention-2 fails to put together what it split of packed rows. It
+is told not to split, and this shows whether it heeds that.
 """
 
 from __future__ import annotations
@@ -73,5 +76,5 @@ def _attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) 
     known, said = (plane.to(torch.float32).repeat_interleave(groups, dim=1).transpose(0, 1) for plane in (keys, values))
     seen = torch.ones((new, total), dtype=torch.bool, device=keys.device).tril(total - new)
     scores = (asked @ known.transpose(1, 2) / queries.shape[-1] ** 0.5).masked_fill(~seen, -torch.inf)
-    attended: torch.Tensor = (scores.softmax(dim=-1) @ said).transpose(0, 1)
-    return attended
+    attended: torch.Tensor = scores.softmax(dim=-1) @ said
+    return attended.transpose(0, 1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import torch
 
 from decoder_service.kv_cache.blocks import Block
 from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
 from decoder_service.kv_cache.table import BlockTable
+from decoder_service.runner import page_tables
 from decoder_service.runner.page_tables import PageTables
 
 LAYOUT = PageLayout(split_layers(6, (2,)), 4, KvShape(2, 8, 16, 4))  # 1 and 2 groups of two layers
@@ -70,6 +72,22 @@ def test_only_what_changed_is_written() -> None:
     assert tables.fill([first, third]) == groups
     assert tables.fill([first]) == 0
     assert tables.fill([first, third]) == 0
+
+
+def test_after_a_copy_that_failed_nothing_is_taken_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw, tables = random.Random(2), make_tables()
+    first, second = sequence(draw, 2), sequence(draw, 3)
+    tables.fill([first])
+
+    def fails(*given: object) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(page_tables, "to_device", fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        tables.fill([second])
+    monkeypatch.undo()
+    assert tables.fill([first]) == 2 * 3
+    assert [written(tables, 0, table) for table in first] == [[block.pages for block in table.blocks] for table in first]
 
 
 def test_a_table_follows_itself_in_memory_as_the_kernel_asks() -> None:
