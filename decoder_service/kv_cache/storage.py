@@ -96,7 +96,7 @@ class KvStorage:
             if block.place is None:
                 raise ValueError("no boundary follows this block")
             found.append((block.place.slot, *((page * size + row) * stride for page in block.place.pages)))
-        slots, pages = self.index(found).split((1, self.layout.pages_per_place), dim=1)
+        slots, pages = torch.split(self.index(found), [1, self.layout.pages_per_place], dim=1)
         if self.layout.pages_per_place == 1:
             return self._strips[slots[:, 0]] + pages
         return (self._strips[0] + pages[:, :, None]).flatten(1)[:, : self.layout.place_strips]
