@@ -182,7 +182,8 @@ class EngineLoop:
 
     def _on_the_way(self) -> list[EngineRequest]:
         """Accepted and not yet with the engine."""
-        return [message.request for message in self._inbox if isinstance(message, _Submit)]
+        # A copy: a submission that is dropped just now cancels itself, in the middle of whatever this thread does.
+        return [message.request for message in list(self._inbox) if isinstance(message, _Submit)]
 
     def _main(self) -> None:
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from decoder_service.fair_queue import FairQueue
 from decoder_service.followers import Followers, Makers
@@ -36,6 +37,14 @@ class Step:
 
     pieces: tuple[Piece, ...]
     copies: tuple[Copy, ...] = ()
+
+
+class _Room(NamedTuple):
+    """What decides whether one that found no room may find some."""
+
+    available: int  # pages
+    made: int  # blocks that can be found, since the start
+    left: int  # sequences, since the start
 
 
 class Scheduler:
@@ -73,7 +82,8 @@ class Scheduler:
         self._queue = FairQueue()
         self._followers = Followers(cache)
         self._running: dict[str, Sequence] = {}  # by when they began, a sample when the prompt was there whole
-        self._stuck: tuple[Sequence, int, int] | None = None  # who found no room, available pages, findable blocks made
+        self._stuck: tuple[Sequence, _Room] | None = None  # who found no room, and what there was
+        self._left = 0  # how often a sequence left the batch
         self._usual_ms = _FIRST_ESTIMATE_MS
 
     @property
@@ -207,7 +217,7 @@ class Scheduler:
             self._cache.drop_idle()
             tables = self._open(sequence)
         if tables is None:
-            self._stuck = sequence, self._cache.available, self._cache.made
+            self._stuck = sequence, self._room
             return False
         self._enter(sequence, tables)
         return True
@@ -232,11 +242,18 @@ class Scheduler:
         return not self._still_stuck(sequence) and self._followers.should_wait(sequence, makers)
 
     def _still_stuck(self, sequence: Sequence) -> bool:
-        """Whether looking for room again is of no use: no page came back, and no block was made that it might find."""
+        """Whether looking for room again is of no use: no page came back, no block was made that it might find, and nobody left
+        whose answer needed room to grow.
+        """
         if not self._running or self._stuck is None:
             return False
-        who, pages, made = self._stuck
-        return sequence is who and self._cache.available <= pages and self._cache.made == made
+        who, then = self._stuck
+        now = self._room
+        return sequence is who and now.available <= then.available and (now.made, now.left) == (then.made, then.left)
+
+    @property
+    def _room(self) -> _Room:
+        return _Room(self._cache.available, self._cache.made, self._left)
 
     def _spare_pages(self, beginner: Sequence) -> int:
         """What the answers under way, and further samples of the beginner, will soon need: else one of them, most likely the
@@ -263,6 +280,7 @@ class Scheduler:
         self._running[sequence.name] = sequence
 
     def _leave(self, sequence: Sequence) -> None:
+        self._left += 1
         del self._running[sequence.name]
         self._cache.close(sequence.tables)
         sequence.tables = []

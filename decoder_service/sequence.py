@@ -104,7 +104,7 @@ class Sequence:
     def fork(self, sample: int) -> Sequence:
         """Another sample of the request, of the same rows so far; it waits, and stands for itself alone."""
         fork = copy(self)
-        fork.name = f"{self.request_id}#{sample}" if sample else self.request_id
+        fork.name = f"{self.request_id}#{sample}"
         fork.sample, fork.samples = sample, 1
         fork.state, fork.tables = State.WAITING, []
         fork.reached = list(self.reached)

@@ -153,7 +153,10 @@ class KvCache:
         return None
 
     def fork(self, tables: Tables) -> Tables:
-        """A second sequence with the same rows, in the same blocks; a partly filled one is copied by whoever writes first."""
+        """A second sequence with the same rows, in the same blocks; a partly filled one is copied by whoever writes first.
+
+        The rows are proven (`commit`): of a full block that two hold and neither has made findable, each would make a link.
+        """
         forks = []
         for table in tables:
             fork = BlockTable(table.segment, table.block_rows, table.groups, table.shareable_rows, table.node, table.linked)
