@@ -27,6 +27,8 @@ from decoder_service.kv_cache.segments import PageLayout
 from decoder_service.kv_cache.table import Run
 from decoder_service.transfer import to_device
 
+_FEW = 16
+
 # Rows of the storage: where they follow each other a slice, else a tensor of them.
 Rows = slice | torch.Tensor
 # A block, and which of its rows.
@@ -47,7 +49,9 @@ class KvStorage:
         self._planes = memory.transpose(2, 3) if by_head else memory
         self._pieces = memory.view(-1, shape.head_dim)
         self._row_stride = 1 if by_head else shape.kv_heads  # pieces from one row of a strip to the next
-        self._strips = _first_pieces(layout, rows, by_head=by_head).to(device)
+        first_pieces = _first_pieces(layout, rows, by_head=by_head)
+        self._strips = first_pieces.to(device)
+        self._strip_numbers: list[list[int]] = first_pieces.tolist()
         self._place = {
             layer: divmod(layer - segment.first_layer, layout.group_layers)
             for segment in layout.segments
@@ -90,7 +94,10 @@ class KvStorage:
 
     def boundary(self, rows: Iterable[BlockRow]) -> torch.Tensor:
         """Where the hidden states of these rows lie, [n, pieces of each], int64 on the device."""
-        return self.pieces(self.index(self.places(rows)))
+        places = self.places(rows)
+        if len(places) <= _FEW and self.layout.pages_per_place == 1:  # faster than one operation after the other
+            return self.index([[strip + start for strip in self._strip_numbers[slot]] for slot, start in places])
+        return self.pieces(self.index(places))
 
     def places(self, rows: Iterable[BlockRow]) -> list[tuple[int, ...]]:
         """The same in few numbers: of each row the slot of its place, and where it begins in each page of that."""

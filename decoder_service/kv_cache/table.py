@@ -62,7 +62,7 @@ class BlockTable:
     def runs(self, start: int, end: int, group: int = 0) -> list[Run]:
         """Where rows `start` to `end` lie, in as few runs as there are."""
         if end - start == 1:
-            return [(self.blocks[start // self.block_rows].pages[group] * self.block_rows + start % self.block_rows, 1)]
+            return [(self.place(start, group), 1)]
         if len(self._runs[group]) == 1:
             return [(self._runs[group][0][0] + start, end - start)] if end > start else []
         found, row = [], 0
@@ -72,6 +72,11 @@ class BlockTable:
                 found.append((first + low - row, high - low))
             row += count
         return found
+
+    def place(self, row: int, group: int = 0) -> int:
+        """Where this row lies."""
+        size = self.block_rows
+        return self.blocks[row // size].pages[group] * size + row % size
 
     def block_rows_of(self, rows: Iterable[int]) -> list[tuple[Block, int]]:
         """Of each of these rows its block, and which row of that it is."""

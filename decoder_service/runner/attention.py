@@ -72,12 +72,13 @@ class AttentionPlan:
     def __init__(self, spans: Sequence[Span], storage: KvStorage) -> None:
         self._storage = storage
         groups = range(spans[0].table.groups if spans else 0)
+        single = len(spans) > 1 and all(span.rows == 1 for span in spans)
         self._writes: list[Rows] = [
-            storage.rows(run for span in spans for run in span.table.runs(*span.own_rows, group)) for group in groups
+            _single_rows(spans, group, storage) if single else _rows(spans, group, storage) for group in groups
         ]
         sampling = [span for span in spans if span.samples]
         # Where every row is asked for they are as they lie.
-        decodes = len(sampling) == len(spans) and all(span.rows == 1 for span in spans)
+        decodes = len(sampling) == len(spans) and (single or all(span.rows == 1 for span in spans))
         self._last_rows: Rows = slice(None) if decodes else storage.index([span.end - 1 for span in sampling])
         self._varlen: dict[tuple[int, bool], varlen.PagedContext | varlen.GatheredContext] = {}
         contexts = [[span.table.runs(0, span.total, group) for group in groups] for span in spans]
@@ -139,6 +140,16 @@ class AttentionPlan:
             asked = [(one.end - one.start, one.table, one.total) for one in (self._last if last else self._all)]
             self._varlen[group, last] = varlen.context_of(asked, group, self._storage, queries.dtype)
         return self._varlen[group, last].attend(queries.transpose(0, 1), *self._storage.planes(layer), scaling)
+
+
+def _rows(spans: Sequence[Span], group: int, storage: KvStorage) -> Rows:
+    """Where the new rows of a step go."""
+    return storage.rows(run for span in spans for run in span.table.runs(*span.own_rows, group))
+
+
+def _single_rows(spans: Sequence[Span], group: int, storage: KvStorage) -> Rows:
+    """The same for one row of each sequence."""
+    return storage.index([span.table.place(span.total - 1, group) for span in spans])
 
 
 def register_attention() -> str:
