@@ -11,9 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
 from decoder_service.request import State
 from decoder_service.sequence import Sequence
-from tests.support.scheduling import LAYOUT, Simulation, about, scheduler, sequence
+from tests.support import scheduling
+from tests.support.scheduling import Simulation, about, scheduler, sequence
 from vscan.errors import InvalidArgument, ResourceExhausted
 
 SAMPLES = st.sampled_from([1, 1, 1, 2, 3])
@@ -21,18 +23,22 @@ TENANTS = st.sampled_from(["acme", "acme", "acme", "zoo", "bar"])
 
 
 class SchedulerStates(RuleBasedStateMachine):
-    """Requests come, are cancelled, fail and get preempted, with pages for one or a few of them."""
+    """Requests come, are cancelled, fail and get preempted, with memory for one or a few of them."""
+
+    layout = scheduling.LAYOUT
+    least_pages = 45  # of the largest request that is drawn below
 
     @initialize(
-        pages=st.sampled_from([45, 60, 100, 300]),
+        memory=st.sampled_from([1, 4 / 3, 2, 6]),
         max_running=st.integers(1, 6),
         max_step_rows=st.sampled_from([1, 3, 7, 16, 64, 500]),
         max_waiting=st.integers(1, 8),
         spare_blocks=st.sampled_from([0, 0, 1, 4]),
         reuse=st.sampled_from([True, True, True, False]),
     )
-    def start(self, **limits: Any) -> None:
-        self.limits = limits
+    def start(self, memory: float, **limits: Any) -> None:
+        self.before, scheduling.LAYOUT = scheduling.LAYOUT, self.layout
+        self.limits = limits = limits | {"pages": round(memory * self.least_pages)}
         self.run = Simulation(scheduler(**limits))
         self.names = itertools.count()
         self.accepted = 0
@@ -76,6 +82,12 @@ class SchedulerStates(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "run"):
             return
+        try:
+            self._end_all()
+        finally:
+            scheduling.LAYOUT = self.before
+
+    def _end_all(self) -> None:
         patience = self.run.steps + 4 * self.owed + 10
         while self.run.alive:
             self._step()
@@ -103,12 +115,21 @@ class SchedulerStates(RuleBasedStateMachine):
         alive = bool(self.run.alive)
         rows = self.run.step()
         assert bool(rows) is alive, "a step without rows"
-        for segment in LAYOUT.segments:
+        for segment in self.layout.segments:
             assert sum(counts[segment.index] for counts in rows.values()) <= self.limits["max_step_rows"]
+
+
+class StatesOfUnlikeSegments(SchedulerStates):
+    """A block takes one page in the first segment and three in the second; eight blocks' hidden states share a page."""
+
+    layout = PageLayout(split_layers(8, (2,)), 4, KvShape(4, 2, 4, 4))
+    least_pages = 83
 
 
 TestSchedulerStates = SchedulerStates.TestCase
 TestSchedulerStates.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestStatesOfUnlikeSegments = StatesOfUnlikeSegments.TestCase
+TestStatesOfUnlikeSegments.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 @pytest.mark.parametrize("spare_blocks", [0, 4])
