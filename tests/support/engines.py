@@ -77,11 +77,32 @@ def make_engine(
     return Engine(runner=runner, cache=cache, scheduler=scheduler, decode=decode, tracer=tracer)
 
 
+def add(engine: Engine, request: EngineRequest) -> EngineRequest:
+    """Accepts and adds it."""
+    engine.check(request)
+    engine.add(request, accepted_s=time.perf_counter())
+    return request
+
+
+def assert_empty(engine: Engine) -> None:
+    """Nothing waits, runs, is held or leaked."""
+    assert engine.idle
+    engine.check_integrity()
+    assert (engine.figures.waiting, engine.figures.running) == (0, 0)
+    assert all(segment.rows == segment.used_bytes == 0 for segment in engine.figures.segments)
+
+
 def run_all(engine: Engine, requests: Sequence[EngineRequest]) -> dict[str, list[Event]]:
     """Adds all requests at once and steps until the engine is idle."""
-    events: dict[str, list[Event]] = {request.request_id: [] for request in requests}
     for request in requests:
         engine.check(request)
+    return run_unchecked(engine, requests)
+
+
+def run_unchecked(engine: Engine, requests: Sequence[EngineRequest]) -> dict[str, list[Event]]:
+    """As `run_all`, but nothing is refused."""
+    events: dict[str, list[Event]] = {request.request_id: [] for request in requests}
+    for request in requests:
         engine.add(request, accepted_s=time.perf_counter())
     while not engine.idle:
         for request_id, event in engine.step():

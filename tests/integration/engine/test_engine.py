@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from decoder_service.engine import Engine
 from decoder_service.kv_cache.cache import Copy
 from decoder_service.request import (
     Delta,
@@ -28,7 +26,7 @@ from decoder_service.request import (
 from decoder_service.runner.faults import DeviceLost
 from decoder_service.runner.runner import Runner, SequenceOutput
 from decoder_service.sequence import Piece
-from tests.support.engines import ids_of, make_engine, make_runner, run_all, text_of
+from tests.support.engines import add, assert_empty, ids_of, make_engine, make_runner, run_all, text_of
 from tests.support.language_models import ask, lay_out, random_image, random_language
 from vscan.errors import Cancelled, DeadlineExceeded, InternalError, InvalidArgument, ResourceExhausted
 from vscan.rpc.deadlines import Deadline
@@ -46,19 +44,6 @@ def model() -> Any:
 def question(picture: int = 0, **fields: Any) -> EngineRequest:
     image = random_image(10, hidden=32, seed=picture)
     return ask(lay_out([[1, 5], image, [9, 11 + picture]]), **({"pruning": PRUNED} | fields))
-
-
-def add(engine: Engine, request: EngineRequest) -> EngineRequest:
-    engine.check(request)
-    engine.add(request, accepted_s=time.perf_counter())
-    return request
-
-
-def assert_empty(engine: Engine) -> None:
-    assert engine.idle
-    engine.check_integrity()
-    assert (engine.figures.waiting, engine.figures.running) == (0, 0)
-    assert all(segment.rows == segment.used_bytes == 0 for segment in engine.figures.segments)
 
 
 def test_an_answer_is_deltas_and_then_one_result(model: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from decoder_service.engine import Engine
 from decoder_service.kv_cache.segments import Segment
 from decoder_service.language.base import LanguageModel
 from decoder_service.request import EngineRequest, Event, Failure, Pruning, Result
 from decoder_service.runner.runner import Runner
 from decoder_service.runner.sampler import Sampler, _Logprobs
-from tests.support.engines import make_engine, make_runner, tokens_of
+from tests.support.engines import make_engine, make_runner, run_unchecked, tokens_of
 from tests.support.language_models import ask, lay_out, random_image, random_language, visual_tokens
 from vscan.errors import InternalError, InvalidArgument, ResourceExhausted
 from vscan.specs import KeepTokens, Rater
@@ -62,18 +60,6 @@ def run_with(model: LanguageModel, victim: EngineRequest | None, **fields: Any) 
     if victim is not None:
         requests.insert(2, victim)
     return run_unchecked(engine, requests)
-
-
-def run_unchecked(engine: Engine, requests: Sequence[EngineRequest]) -> dict[str, list[Event]]:
-    """As `run_all`, but nothing is refused."""
-    events: dict[str, list[Event]] = {request.request_id: [] for request in requests}
-    for request in requests:
-        engine.add(request, accepted_s=time.perf_counter())
-    while not engine.idle:
-        for name, event in engine.step():
-            events[name].append(event)
-    engine.check_integrity()
-    return events
 
 
 def poisoned_language(**fields: Any) -> LanguageModel:

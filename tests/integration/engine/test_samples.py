@@ -15,14 +15,24 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from decoder_service.constraint.grammar import compile_grammar
 from decoder_service.constraint.vocabulary import Vocabulary, make_vocabulary
-from decoder_service.engine import Engine
 from decoder_service.kv_cache.cache import Copy, pages_of_samples
 from decoder_service.language.tokens import SpecialTokens
 from decoder_service.request import Delta, EngineRequest, Event, Failure, FinishReason, Pruning, Result, SampleEnd
 from decoder_service.runner.runner import Runner, SequenceOutput
 from decoder_service.sequence import Piece
 from decoder_service.sequence import Sequence as RunningSequence
-from tests.support.engines import WatchedRunner, ids_of, make_engine, make_runner, of_sample, only, run_all, text_of
+from tests.support.engines import (
+    WatchedRunner,
+    add,
+    assert_empty,
+    ids_of,
+    make_engine,
+    make_runner,
+    of_sample,
+    only,
+    run_all,
+    text_of,
+)
 from tests.support.language_models import ask, lay_out, random_image, random_language
 from tests.support.tokenizers import byte_level
 from vscan.errors import Cancelled, DeadlineExceeded, InternalError, InvalidArgument
@@ -45,12 +55,6 @@ def question(picture: int = 0, **fields: Any) -> EngineRequest:
     return ask(lay_out([[1, 5], image, [9, 11 + picture]]), **(drawn | fields))
 
 
-def add(engine: Engine, request: EngineRequest) -> EngineRequest:
-    engine.check(request)
-    engine.add(request, accepted_s=time.perf_counter())
-    return request
-
-
 def expected_of(model: Any, request: EngineRequest) -> list[list[int]]:
     """Each sample's answer where it is the only one, in an engine of its own."""
     alone = [only(request, sample) for sample in range(request.sampling.n)]
@@ -66,13 +70,6 @@ def least_pages(model: Any, request: EngineRequest) -> int:
 
 def found_in(events: Sequence[Event], count: int) -> list[list[int]]:
     return [ids_of(of_sample(events, sample)) for sample in range(count)]
-
-
-def assert_empty(engine: Engine) -> None:
-    assert engine.idle
-    engine.check_integrity()
-    assert (engine.figures.waiting, engine.figures.running) == (0, 0)
-    assert all(segment.rows == segment.used_bytes == 0 for segment in engine.figures.segments)
 
 
 def test_the_prompt_runs_once_and_its_blocks_are_held_once(model: Any) -> None:
