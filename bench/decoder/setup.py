@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from decoder_service.detokenize import CheckpointDecoder
 from decoder_service.engine import Engine
 from decoder_service.kv_cache.cache import KvCache
 from decoder_service.kv_cache.segments import PageLayout, split_layers
@@ -135,7 +136,7 @@ def _llama(shape: Shape, attention: str, dtype: torch.dtype, device: str) -> Any
     return model.eval().requires_grad_(False)
 
 
-def _decoder() -> Any:
+def _decoder() -> CheckpointDecoder:
     """A byte-level tokenizer's: made-up words of one to eight letters, a blank before each."""
     letters = "etaoinshrdlu"
     words = {
@@ -144,4 +145,4 @@ def _decoder() -> Any:
     }
     tokenizer = Tokenizer(models.BPE(vocab=words, merges=[]))
     tokenizer.decoder = decoders.ByteLevel()
-    return lambda ids: tokenizer.decode(list(ids), skip_special_tokens=True)
+    return CheckpointDecoder(tokenizer)

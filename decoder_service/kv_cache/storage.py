@@ -27,7 +27,8 @@ from decoder_service.kv_cache.segments import PageLayout
 from decoder_service.kv_cache.table import Run
 from decoder_service.transfer import to_device
 
-_FEW = 16
+# Indices of so few rows are worked out one by one: a tensor operation costs more.
+_FEW_ROWS = 16
 
 # Rows of the storage: where they follow each other a slice, else a tensor of them.
 Rows = slice | torch.Tensor
@@ -95,7 +96,7 @@ class KvStorage:
     def boundary(self, rows: Iterable[BlockRow]) -> torch.Tensor:
         """Where the hidden states of these rows lie, [n, pieces of each], int64 on the device."""
         places = self.places(rows)
-        if len(places) <= _FEW and self.layout.pages_per_place == 1:  # faster than one operation after the other
+        if len(places) <= _FEW_ROWS and self.layout.pages_per_place == 1:
             return self.index([[strip + start for strip in self._strip_numbers[slot]] for slot, start in places])
         return self.pieces(self.index(places))
 
