@@ -25,7 +25,7 @@ from decoder_service.kv_cache.blocks import Block
 from decoder_service.kv_cache.cache import Copy
 from decoder_service.kv_cache.segments import PageLayout
 from decoder_service.kv_cache.table import Run
-from decoder_service.transfer import to_device
+from vscan.transfer import to_device
 
 # Indices of so few rows are worked out one by one: a tensor operation costs more.
 _FEW_ROWS = 16

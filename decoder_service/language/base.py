@@ -11,11 +11,11 @@ import torch
 from decoder_service.kv_cache.segments import KvShape, Segment
 from decoder_service.language.tokens import SpecialTokens
 from decoder_service.request import Prompt
-from decoder_service.transfer import to_device
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError
 from vscan.packed_linear import packed
 from vscan.specs import PositionPolicy
+from vscan.transfer import to_device
 
 if TYPE_CHECKING:
     from decoder_service.runner.attention import AttentionPlan

@@ -20,7 +20,7 @@ from decoder_service.runner.attention import AttentionPlan, Span
 from decoder_service.runner.sampling_state import SamplingState
 from decoder_service.runner.sequence import DeviceSequence
 from decoder_service.sequence import Piece
-from decoder_service.transfer import to_device
+from vscan.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from decoder_service.request import LayerPruning
 from decoder_service.runner.batch import Part
 from decoder_service.runner.faults import not_finite
 from decoder_service.runner.sequence import DeviceSequence
-from decoder_service.transfer import to_device
 from vscan.specs import Rater
+from vscan.transfer import to_device
 
 
 def rank_prompt(part: Part, segment: Segment, model: LanguageModel, storage: KvStorage) -> LayerPruning | None:

@@ -24,7 +24,8 @@ from decoder_service.language.base import LanguageModel
 from decoder_service.runner import varlen
 from decoder_service.runner.batch import Part
 from decoder_service.runner.page_tables import PageTables
-from decoder_service.transfer import refill
+from vscan.cuda_graphs import GraphRecorder
+from vscan.transfer import refill
 
 logger = logging.getLogger(__name__)
 
@@ -164,45 +165,10 @@ class DecodeGraphs:
 
     def _record(self, most: int, most_rows: int) -> None:
         tables = PageTables(self._storage.layout, self._model.device, places=most, most_rows=most_rows)
-        record = _Recorder(self._model.device).record if self._model.device.type == "cuda" else _as_it_is
+        record = GraphRecorder(self._model.device).record if self._model.device.type == "cuda" else _as_it_is
         for count in range(most, 0, -1):  # the largest first: the others find room in its memory
             step = DecodeStep(count, self._model, self._storage, tables, most_rows=most_rows)
             self._steps[count] = step, record(step.logits)
-
-
-class _Recorder:
-    """Makes CUDA graphs, by the recipe of torch's notes on them.
-
-    They share their memory: of two that were recorded one after the other, the second may use what the first left free at its
-    end. So the result of one is not valid once another has run.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
-        # One for all, and to run in before: libraries keep what they set up by stream.
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-    def record(self, work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        """What runs `work` as a graph. It runs first as it is, since libraries set themselves up then."""
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            work()
-        current.wait_stream(self._stream)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            # Entering waits for the device. Other threads may use it: that spoils nothing of what this thread records.
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                result = work()
-        finally:
-            torch.cuda.set_stream(current)  # a recording that fails leaves its own as the current one
-
-        def replay() -> torch.Tensor:
-            graph.replay()
-            return result
-
-        return replay
 
 
 def _as_it_is(work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from decoder_service.request import Sampling
-from decoder_service.transfer import to_device
+from vscan.transfer import to_device
 
 # A GPU divides by multiplying with the inverse, and that of any smaller number is infinite.
 _LEAST_TEMPERATURE = sys.float_info.min

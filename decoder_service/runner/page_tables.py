@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from decoder_service.kv_cache.blocks import Block
 from decoder_service.kv_cache.segments import PageLayout
 from decoder_service.kv_cache.table import BlockTable
-from decoder_service.transfer import to_device
+from vscan.transfer import to_device
 
 # What is written: where in the tensor, and the page there.
 _Change = tuple[NDArray[np.int64], NDArray[np.int64]]

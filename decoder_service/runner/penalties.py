@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from decoder_service.request import Prompt, Sampling
-from decoder_service.transfer import to_device
+from vscan.transfer import to_device
 
 
 class SeenTokens:

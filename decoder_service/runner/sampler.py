@@ -18,8 +18,8 @@ from decoder_service.runner.drawing import Drawing
 from decoder_service.runner.faults import not_finite
 from decoder_service.runner.penalties import Penalties
 from decoder_service.runner.sampling_state import SamplingState
-from decoder_service.transfer import to_device
 from vscan.errors import InternalError
+from vscan.transfer import to_device
 
 # What a row has instead of a token; read back with the tokens, so that looking costs no wait of its own.
 _NO_NUMBERS = -1  # the model's logits are not finite

@@ -15,7 +15,7 @@ from decoder_service.kv_cache.segments import KvShape
 from decoder_service.kv_cache.storage import KvStorage, Rows
 from decoder_service.kv_cache.table import BlockTable
 from decoder_service.runner.page_probe import Question, questions
-from decoder_service.transfer import to_device
+from vscan.transfer import to_device
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from decoder_service.transfer import refill, to_device
+from vscan.transfer import refill, to_device
 
 META = torch.device("meta")
 
