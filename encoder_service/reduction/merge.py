@@ -26,8 +26,10 @@ def merge_dropped(
         The merged tokens [tiles, T, hidden] in the dtype of `tokens`, and `merged_into` [tiles, N], int64; what it says of
         dropped padding means nothing.
     """
-    unit = functional.normalize(_at_least_float32(tokens), dim=-1)
-    similarity = unit @ gather_rows(unit, kept).transpose(1, 2)  # [tiles, N, T]
+    wide = _at_least_float32(tokens)
+    # Its own length makes a token no more similar to one than to another, so only those kept are made unit vectors.
+    unit = functional.normalize(gather_rows(wide, kept), dim=-1)
+    similarity = wide @ unit.transpose(1, 2)  # [tiles, N, T]
     if valid is not None:
         similarity = similarity.masked_fill(~valid.gather(1, kept)[:, None], float("-inf"))
     own = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
@@ -61,7 +63,7 @@ def mean_rows(tokens: torch.Tensor, into: torch.Tensor, count: int, counted: tor
 
 def gather_rows(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     """Rows `indices` [tiles, T] of `tokens` [tiles, N, hidden]: [tiles, T, hidden]."""
-    return tokens.gather(1, indices[:, :, None].expand(-1, -1, tokens.shape[-1]))
+    return tokens[torch.arange(len(tokens), device=tokens.device)[:, None], indices]
 
 
 def _at_least_float32(tokens: torch.Tensor) -> torch.Tensor:

@@ -6,13 +6,42 @@ tokens are not padding, [tiles, N], bool; `None`: all.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import torch
 
 from encoder_service.reduction.budget import Grid
 
+_MANY_GRIDS = 64  # as an image may have any aspect; each takes some kilobytes
 
-def window_of(grid: Grid, window: int, device: torch.device | None = None) -> torch.Tensor:
-    """The window of each token, [N], int64.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """The windows of a grid. Laid out once, on the CPU: a device would have to be waited for to learn how many there are."""
+
+    of_token: torch.Tensor  # [N], int64, the window of each token
+    places: torch.Tensor  # [N], int64, where tokens lie window after window: the place of each within its window
+    sizes: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return len(self.sizes)
+
+
+@lru_cache(maxsize=_MANY_GRIDS)
+def windows_of(grid: Grid, window: int, device: torch.device) -> Windows:
+    """The windows of a grid, with their tensors on `device`."""
+    of_token = window_of(grid, window)
+    sizes = torch.bincount(of_token)
+    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    places = torch.arange(grid.tokens) - starts
+    return Windows(of_token.to(device), places.to(device), tuple(sizes.tolist()))
+
+
+def window_of(grid: Grid, window: int) -> torch.Tensor:
+    """The window of each token, [N], int64, on the CPU.
 
     Windows are counted by floor; the remaining rows and columns belong to the last window. 5 x 7 tokens, window 3:
 
@@ -23,8 +52,8 @@ def window_of(grid: Grid, window: int, device: torch.device | None = None) -> to
         0 0 0 1 1 1 1
     """
     down, across = max(1, grid.rows // window), max(1, grid.columns // window)
-    rows = (torch.arange(grid.rows, device=device) // window).clamp(max=down - 1)
-    columns = (torch.arange(grid.columns, device=device) // window).clamp(max=across - 1)
+    rows = (torch.arange(grid.rows) // window).clamp(max=down - 1)
+    columns = (torch.arange(grid.columns) // window).clamp(max=across - 1)
     return (rows[:, None] * across + columns).flatten()
 
 
@@ -44,15 +73,14 @@ def local_scan(scores: torch.Tensor, grid: Grid, window: int, count: int, valid:
     Returns:
         Whether each token is kept, [tiles, N], bool; equally many in every tile without padding.
     """
-    windows = window_of(grid, window, scores.device)
-    sizes = torch.bincount(windows)
-    by_window, places = _window_after_window(_best_first(scores, valid), windows, sizes)
+    windows = windows_of(grid, window, scores.device)
+    by_window = _window_after_window(_best_first(scores, valid), windows)
     nothing = torch.zeros_like(scores, dtype=torch.bool)
     if valid is None:
-        return nothing.scatter_(1, by_window, (places < count // len(sizes)).expand_as(scores))
-    in_window = scores.new_zeros(len(scores), len(sizes), dtype=torch.int64).index_add_(1, windows, valid.long())
+        return nothing.scatter_(1, by_window, (windows.places < count // windows.count).expand_as(scores))
+    in_window = scores.new_zeros(len(scores), windows.count, dtype=torch.int64).index_add_(1, windows.of_token, valid.long())
     shares = count // (in_window > 0).sum(dim=1, keepdim=True).clamp(min=1)  # [tiles, 1]
-    return nothing.scatter_(1, by_window, places < shares) & valid
+    return nothing.scatter_(1, by_window, windows.places < shares) & valid
 
 
 def capped_scan(scores: torch.Tensor, grid: Grid, window: int, count: int) -> torch.Tensor:
@@ -70,12 +98,11 @@ def capped_scan(scores: torch.Tensor, grid: Grid, window: int, count: int) -> to
     Returns:
         Whether each token is kept, [tiles, N], bool; equally many in every tile.
     """
-    windows = window_of(grid, window, scores.device)
-    sizes = torch.bincount(windows)
-    by_window, places = _window_after_window(_best_first(scores, None), windows, sizes)
-    cap = -(-count // len(sizes))
-    beyond = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, by_window, (places >= cap).expand_as(scores))
-    return global_scan(scores, beyond, min(count, int(sizes.clamp(max=cap).sum())))
+    windows = windows_of(grid, window, scores.device)
+    by_window = _window_after_window(_best_first(scores, None), windows)
+    cap = -(-count // windows.count)
+    beyond = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, by_window, (windows.places >= cap).expand_as(scores))
+    return global_scan(scores, beyond, min(count, sum(min(size, cap) for size in windows.sizes)))
 
 
 def global_scan(
@@ -99,11 +126,9 @@ def global_scan(
     return torch.zeros_like(taken).scatter_(1, free_first, chosen.expand_as(taken))
 
 
-def _window_after_window(order: torch.Tensor, windows: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens of each window together, in `order` [tiles, N]; and at each place the place within its window, [N]."""
-    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    places = torch.arange(order.shape[1], device=order.device) - starts  # the same in every tile
-    return order.gather(1, windows[order].argsort(dim=1, stable=True)), places
+def _window_after_window(order: torch.Tensor, windows: Windows) -> torch.Tensor:
+    """The tokens of each window together, within it in `order` [tiles, N]."""
+    return order.gather(1, windows.of_token[order].argsort(dim=1, stable=True))
 
 
 def _best_first(scores: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:

@@ -47,5 +47,6 @@ def first_row_scores(query: torch.Tensor, key: torch.Tensor, scaling: float) -> 
     Returns:
         [tiles, N], float32.
     """
-    logits = query[:, :, :1].float() @ key.float().transpose(-1, -2) * scaling  # [tiles, heads, 1, 1 + N]
-    return logits.softmax(dim=-1).mean(dim=1)[:, 0, 1:]
+    # A sum of products in the order in which heads lie in memory: a matrix product would first copy all keys into another.
+    products = query[:, :, :1].transpose(1, 2).float() * key.transpose(1, 2).float()  # [tiles, 1 + N, heads, head_dim]
+    return (products.sum(dim=-1) * scaling).softmax(dim=1).mean(dim=2)[:, 1:]
