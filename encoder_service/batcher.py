@@ -1,10 +1,11 @@
 """Gathers jobs of many requests into batches for one worker. Knows nothing of what a job is; no torch.
 
-    submit ──▶ queue ──▶ batch (at most max_size) ──▶ result, error
-                 │       in one thread, one batch at a time
+    submit ──▶ queue ──▶ batch (at most max_size) ──▶ begun ──────▶ ended ──▶ result, error
+                 │       while fewer than max_begun    one thread    another
                  └── cancelled: taken out of the queue
 
-Every submitted job ends exactly once: with its result, an error or its caller's cancellation.
+A device works on behind its callers' backs: with two batches begun, it has the next one's work while what it made of the last
+one is copied and told. Every submitted job ends exactly once: with its result, an error or its caller's cancellation.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
 from encoder_service.waiting_room import Place
 from vscan.errors import InternalError, Unavailable, VScanError
 
 J = TypeVar("J")
 R = TypeVar("R")
+T = TypeVar("T")
+# Waits for the results of a batch that was begun, one for each job, in their order.
+Ending = Callable[[], Sequence[R]]
 
 log = logging.getLogger(__name__)
 
@@ -40,26 +45,32 @@ class Batcher(Generic[J, R]):
     """Runs jobs in batches. Belongs to one event loop.
 
     Args:
-        run: makes one result for each job, in their order; runs in the worker's thread.
+        begin: begins a batch; runs in the worker's thread. What it returns runs in a thread of its own, batch after batch.
         max_size: largest sum of the jobs' sizes in a batch; a larger job goes alone.
         max_wait_ms: how long a job waits for company while the worker is idle.
+        max_begun: batches that may be begun and have not ended.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[J]], Sequence[R]],
+        begin: Callable[[Sequence[J]], Ending[R]],
         *,
         max_size: int,
         max_wait_ms: float,
+        max_begun: int = 1,
     ) -> None:
-        self._run = run
+        self._begin = begin
         self._max_size = max_size
         self._max_wait_seconds = max_wait_ms / 1000
         self._on_death: Callable[[str], None] = lambda why: None
         self._queue: deque[_Waiting[J, R]] = deque()
         self._changed = asyncio.Event()
         self._ended: VScanError | None = None  # why no job is taken any more
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._may_begin = asyncio.Semaphore(max_begun)
+        self._begun: set[asyncio.Task[None]] = set()
+        self._beginning = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._ending = ThreadPoolExecutor(1, thread_name_prefix="results")
+        self._fatal: BaseException | None = None  # what has killed the worker
         self._task: asyncio.Task[None] | None = None
 
     def start(self, on_death: Callable[[str], None] = lambda why: None) -> None:
@@ -72,13 +83,17 @@ class Batcher(Generic[J, R]):
         if self._ended is not None:
             raise Unavailable(self._ended.message)
 
+    async def run(self, work: Callable[[], T]) -> T:
+        """Runs something else in the worker's thread, between batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._beginning, work)
+
     async def submit(self, job: J, size: int, place: Place) -> R:
         """Queues a job, which gives up its place when its batch starts, and waits for its result.
 
         Cancelling the wait takes the job out of the queue.
 
         Raises:
-            VScanError: whatever `run` raised of ours; InternalError for anything else; Unavailable if the worker has ended.
+            VScanError: whatever the batch raised of ours; InternalError for anything else; Unavailable if the worker has ended.
         """
         self.refuse_if_ended()
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
@@ -92,25 +107,32 @@ class Batcher(Generic[J, R]):
                 self._withdraw(waiting)
 
     async def aclose(self) -> None:
-        """Runs nothing more: who waits gets Unavailable, the batch that runs is waited for."""
+        """Begins nothing more: who waits gets Unavailable, batches that were begun are waited for."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await asyncio.to_thread(self._thread.shutdown)
+        for thread in (self._beginning, self._ending):
+            await asyncio.to_thread(thread.shutdown)
 
     async def _work(self) -> None:
         end: VScanError = Unavailable("the service is stopping")
         try:
             while True:
+                await self._may_begin.acquire()
                 batch = await self._next_batch()
-                if batch and (fatal := await self._run_batch(batch)) is not None:
-                    end = InternalError("the device worker has died")
-                    log.critical("the device worker has died", exc_info=fatal)
-                    return
+                begun = asyncio.Event()  # the next batch is chosen once the thread has time for it
+                task = asyncio.create_task(self._run(batch, begun))
+                self._begun.add(task)
+                task.add_done_callback(self._begun.discard)
+                await begun.wait()
         except Exception:
             end = InternalError("the device worker has died")
             log.critical("the batcher has failed", exc_info=True)
         finally:
+            await self._all_ended()
+            if self._fatal is not None:
+                end = InternalError("the device worker has died")
+                log.critical("the device worker has died", exc_info=self._fatal)
             self._end(end)
 
     async def _next_batch(self) -> list[_Waiting[J, R]]:
@@ -138,16 +160,38 @@ class Batcher(Generic[J, R]):
             batch.append(waiting)
         return batch
 
-    async def _run_batch(self, batch: list[_Waiting[J, R]]) -> BaseException | None:
-        """Runs a batch and ends its jobs. Returns what killed the worker, if something did."""
-        outcome = asyncio.get_running_loop().run_in_executor(self._thread, _attempt, self._run, [w.job for w in batch])
-        try:
-            results = await asyncio.shield(outcome)
-        except asyncio.CancelledError:  # closing: the thread cannot be stopped, and its jobs deserve their results
-            _finish(batch, await outcome)
-            raise
-        _finish(batch, results)
-        return results if isinstance(results, BaseException) and not isinstance(results, Exception) else None
+    async def _run(self, batch: list[_Waiting[J, R]], begun: asyncio.Event) -> None:
+        """Runs a batch and ends its jobs."""
+        outcome = await self._passed([waiting.job for waiting in batch], begun)
+        if len(batch) > 1 and isinstance(outcome, Exception) and not isinstance(outcome, VScanError):
+            log.warning("a pass of %d jobs failed: each of them runs again alone", len(batch), exc_info=outcome)
+            for waiting in batch:
+                if not _is_fatal(outcome):
+                    outcome = await self._passed([waiting.job], begun)
+                _finish([waiting], outcome)
+        else:
+            _finish(batch, outcome)
+        self._may_begin.release()
+        if _is_fatal(outcome) and self._task is not None:
+            self._fatal = outcome
+            self._task.cancel()
+
+    async def _passed(self, jobs: Sequence[J], begun: asyncio.Event) -> list[R] | BaseException:
+        """The results of one pass, or what was raised."""
+        ending = await self._outcome(self._beginning, self._begin, jobs)
+        begun.set()
+        if isinstance(ending, BaseException):
+            return ending
+        return await self._outcome(self._ending, _ended, ending, len(jobs))
+
+    async def _all_ended(self) -> None:
+        """Threads cannot be stopped, and their jobs deserve their results: also where one is told again to close."""
+        while self._begun:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait(self._begun)
+
+    async def _outcome(self, thread: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any) -> T | BaseException:
+        return await asyncio.get_running_loop().run_in_executor(thread, _attempt, work, *arguments)
 
     def _end(self, error: VScanError) -> None:
         self._ended = error
@@ -164,15 +208,24 @@ class Batcher(Generic[J, R]):
             self._changed.set()
 
 
-def _attempt(run: Callable[[Sequence[J]], Sequence[R]], jobs: Sequence[J]) -> list[R] | BaseException:
-    """Results or what was raised, as a value: not every exception may pass through a future."""
+def _attempt(work: Callable[..., T], *arguments: Any) -> T | BaseException:
+    """What comes of it or what was raised, as a value: not every exception may pass through a future."""
     try:
-        results = list(run(jobs))
-        if len(results) != len(jobs):
-            return RuntimeError(f"{len(results)} results for {len(jobs)} jobs")
-        return results
+        return work(*arguments)
     except BaseException as error:
         return error
+
+
+def _is_fatal(outcome: object) -> TypeGuard[BaseException]:
+    """Whether the worker does not outlive it."""
+    return isinstance(outcome, BaseException) and not isinstance(outcome, Exception)
+
+
+def _ended(ending: Ending[R], count: int) -> list[R]:
+    results = list(ending())
+    if len(results) != count:
+        raise RuntimeError(f"{len(results)} results for {count} jobs")
+    return results
 
 
 def _finish(batch: Sequence[_Waiting[J, R]], outcome: list[R] | BaseException) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, compress, repeat
+from functools import partial
+from itertools import compress, repeat
 
 import torch
 from opentelemetry.trace import SpanContext
 
+from encoder_service.device_queue import Mark, device_queue
+from encoder_service.recorded_pass import Record, RecordedPass, RecordedPasses
 from encoder_service.reduction.budget import Grid, ReductionPlan
-from encoder_service.reduction.reduce import ReducedTiles, Scores, reduce_tiles
-from encoder_service.vision.base import PreparedImage, VisionModel, tiles_worth
+from encoder_service.tile_groups import TileGroup, TileTask, apart, reduce_groups
+from encoder_service.vision.base import PreparedImage, Seen, VisionModel, tiles_worth
 from vscan.visual_tokens import VisualTokens
 
 
@@ -54,8 +57,17 @@ class TileJob:
         valid = self.image.valid or repeat(None)
         return sum(plan.keep_tokens for plan, mask in zip(self.plans, valid, strict=False) if mask is None)
 
+    def tasks(self, *, skip_padding: bool) -> list[TileTask]:
+        """What is to become of each tile."""
+        masks = self.image.valid if skip_padding and self.image.valid else (None,) * len(self.plans)
+        return [TileTask(*of_tile) for of_tile in zip(self.plans, self.tile_seeds, masks, strict=True)]
+
     def _counted(self) -> list[Grid]:
         return list(compress(self.image.grids, self.image.counted or repeat(True)))
+
+
+class DeviceLost(BaseException):
+    """The device does not come back within this process: no pass will succeed any more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,74 +90,64 @@ class DevicePass:
     def __init__(self, model: VisionModel, max_tiles: int | None = None) -> None:
         self._model = model
         self._max_tiles = max_tiles
+        self._queue = device_queue(model.device, model.dtype)
+        self._recorded = RecordedPasses(model)
 
-    @torch.inference_mode()
+    def prepare(self, plan: ReductionPlan, record: Record | None = None) -> None:
+        """Records, on a GPU, passes over tiles of one size that are reduced so. Before anything is served.
+
+        Raises DeviceLost.
+        """
+        with _lost_if_broken():
+            self._recorded.prepare(plan, self._max_tiles or 1, record)
+
+    def staged(self, image: PreparedImage) -> PreparedImage:
+        """The image as it is best uploaded. Safe to call from several threads."""
+        return self._queue.staged(image)
+
     def __call__(self, jobs: Sequence[TileJob]) -> list[PassResult]:
         """The result of each job, in order."""
-        start = time.time_ns()
-        seen = self._model.look([job.image for job in jobs], self._max_tiles)
-        self._wait_for_device()
-        middle = time.time_ns()
-        tokens = self._model.project(seen.features)
-        skip_padding = self._model.scan.skip_padding
-        tiles = iter(_reduced(tokens, seen.scores, jobs, skip_padding=skip_padding, max_tiles=self._max_tiles))
+        return self.begin(jobs)()
+
+    @torch.inference_mode()
+    def begin(self, jobs: Sequence[TileJob]) -> Callable[[], list[PassResult]]:
+        """Gives the device its work. What is returned waits for it, in any thread, and makes the result of each job, in order.
+
+        Raises DeviceLost, as what is returned does.
+        """
+        with _lost_if_broken():
+            images = self._queue.uploaded([job.image for job in jobs])
+            recorded = self._recorded.of(images)
+            begun = self._queue.mark()
+            seen = recorded.seen(images) if recorded else self._model.look(images, self._max_tiles)
+            between = self._queue.mark()
+            groups = self._reduced(seen, self._tasks(jobs), recorded)
+            tiles, copied = self._queue.downloaded([group.reduced for group in groups])
+        moved = [TileGroup(group.numbers, some) for group, some in zip(groups, tiles, strict=True)]
+        return partial(self._results, jobs, moved, (begun, between, copied))
+
+    @torch.inference_mode()
+    def _results(self, jobs: Sequence[TileJob], groups: Sequence[TileGroup], marks: Sequence[Mark]) -> list[PassResult]:
+        with _lost_if_broken():
+            begun, between, copied = self._queue.times_ns(marks)
+        tiles = iter(apart(groups))
         values = [self._model.assemble(job.image, [next(tiles) for _ in job.plans]) for job in jobs]
-        end = time.time_ns()
-        return [PassResult(value, Interval(start, middle), Interval(middle, end)) for value in values]
+        return [PassResult(value, Interval(begun, between), Interval(between, copied)) for value in values]
 
-    def _wait_for_device(self) -> None:
-        # Kernels run behind the caller's back; without this the transformer's time would be counted to the reduction.
-        if self._model.device.type == "cuda":
-            torch.cuda.synchronize(self._model.device)
+    def _reduced(self, seen: Seen, tasks: Sequence[TileTask], recorded: RecordedPass | None) -> list[TileGroup]:
+        together = recorded.reduced(tasks) if recorded else None
+        if together is not None:
+            return [together]
+        return reduce_groups(self._model.project(seen.features), seen.scores, tasks, self._max_tiles)
 
-
-def _reduced(
-    tokens: torch.Tensor, scores: Scores, jobs: Sequence[TileJob], *, skip_padding: bool, max_tiles: int | None
-) -> list[ReducedTiles]:
-    """Each tile's reduction, on the CPU, as a batch of one. Tiles with one plan are reduced together, whoever asked.
-
-    Args:
-        tokens, scores: packed, tile after tile, [rows, hidden] and [rows].
-    """
-    plans = [plan for job in jobs for plan in job.plans]
-    valid = [mask for job in jobs for mask in job.image.valid or (None,) * len(job.plans)]
-    seeds = torch.tensor([seed for job in jobs for seed in job.tile_seeds], device=tokens.device)
-    starts = list(accumulate((plan.grid.tokens for plan in plans), initial=0))
-    members: dict[ReductionPlan, list[int]] = {}
-    for tile, plan in enumerate(plans):
-        members.setdefault(plan, []).append(tile)
-    found: dict[int, ReducedTiles] = {}
-    for plan, group in _groups(members, max_tiles):
-        first_rows = [starts[tile] for tile in group]
-        together = reduce_tiles(
-            _tiles(tokens, first_rows, plan.grid),
-            Scores(_tiles(scores.shallow, first_rows, plan.grid), _tiles(scores.deep, first_rows, plan.grid)),
-            plan,
-            seeds[torch.tensor(group, device=tokens.device)],
-            _masks([valid[tile] for tile in group], plan.grid, tokens.device) if skip_padding else None,
-        ).to("cpu")
-        found |= {tile: together[row : row + 1] for row, tile in enumerate(group)}
-    return [found[tile] for tile in range(len(plans))]
+    def _tasks(self, jobs: Sequence[TileJob]) -> list[TileTask]:
+        return [task for job in jobs for task in job.tasks(skip_padding=self._model.scan.skip_padding)]
 
 
-def _groups(members: Mapping[ReductionPlan, list[int]], max_tiles: int | None) -> Iterator[tuple[ReductionPlan, list[int]]]:
-    """Tiles of one plan, about `max_tiles` at a time."""
-    for plan, tiles in members.items():
-        step = len(tiles) if max_tiles is None else max(1, max_tiles // tiles_worth(plan.grid))
-        yield from ((plan, tiles[start : start + step]) for start in range(0, len(tiles), step))
-
-
-def _tiles(rows: torch.Tensor, starts: Sequence[int], grid: Grid) -> torch.Tensor:
-    """The tiles that start at these packed rows, [tiles, N, …]; a view where they follow each other."""
-    count = grid.tokens
-    if starts[-1] - starts[0] == (len(starts) - 1) * count:
-        return rows[starts[0] : starts[-1] + count].view(len(starts), count, *rows.shape[1:])
-    return torch.stack([rows[start : start + count] for start in starts])
-
-
-def _masks(valid: Sequence[torch.Tensor | None], grid: Grid, device: torch.device) -> torch.Tensor | None:
-    """[tiles, N], bool; None where no tile has padding."""
-    if all(mask is None for mask in valid):
-        return None
-    everything = torch.ones(grid.tokens, dtype=torch.bool)
-    return torch.stack([everything if mask is None else mask for mask in valid]).to(device)
+@contextmanager
+def _lost_if_broken() -> Iterator[None]:
+    """torch has one type for what a device does not recover from; a lack of memory is not of it."""
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        raise DeviceLost(str(error)) from error

@@ -3,6 +3,8 @@
     pre: decode, resize          core: transformer, reduction      post: cache, reply
     thread pools          ──▶    one thread, batched        ──▶    the request's own task
 
+A GPU has the work of two batches at a time: while one is computed, pixels of the next come and tokens of the last one go.
+
 Videos take long to decode: they have threads and a waiting room apart from those of images. A request takes its place before it
 is decoded and keeps it until its batch starts. Behind the core there is no more than the calls that the server admits at once.
 Decoding ends when nobody waits for it.
@@ -12,21 +14,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from threading import Event
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Tracer, get_current_span
+from opentelemetry.trace import Link, Span, StatusCode, Tracer, get_current_span
 from opentelemetry.util.types import AttributeValue
 from PIL import Image
 
 from encoder_service.batcher import Batcher
 from encoder_service.device_pass import DevicePass, Interval, PassResult, TileJob
 from encoder_service.media import Media, MediaLimits
-from encoder_service.reduction.budget import plan_tiles
+from encoder_service.reduction.budget import plan_reduction, plan_tiles
 from encoder_service.reduction.controls import tile_seed
 from encoder_service.reply_size import TooLargeToSend
 from encoder_service.vision.base import PreparedImage, VisionModel
@@ -38,6 +41,7 @@ from vscan.telemetry.metrics import EncoderMetrics
 from vscan.visual_tokens import VisualTokens
 
 _WARM_UP_SIDE_PIXELS = 64
+_BEGUN_ON_GPU = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,19 +97,23 @@ class Pipeline:
         self._images = _Lane("images", bounds.image_workers, bounds, metrics.waiting)
         self._videos = _Lane("videos", bounds.video_workers, bounds, metrics.waiting)
         self._batcher: Batcher[TileJob, PassResult] = Batcher(
-            self._run_batch,
+            self._begin_batch,
             max_size=bounds.max_batch_tiles,
             max_wait_ms=bounds.batch_wait_ms,
+            max_begun=_BEGUN_ON_GPU if model.device.type == "cuda" else 1,
         )
 
     async def start(self, reduction: ReductionSpec, on_death: Callable[[str], None]) -> None:
         """Starts the worker and runs one image through it, so that the first request pays for no warm-up.
 
-        `on_death` is told, once, why nothing can be encoded any more.
+        `reduction` is what most will ask for, filled. `on_death` is told, once, why nothing can be encoded any more.
         """
         self._batcher.start(on_death)
+        scan = self._model.scan
+        plan = plan_reduction(reduction, self._model.grid, scan.window, scan.share)
+        await self._batcher.run(lambda: self._device_pass.prepare(plan))
         blank = Image.new("RGB", (_WARM_UP_SIDE_PIXELS, _WARM_UP_SIDE_PIXELS))
-        job = self._job(self._model.preprocess(blank), bytes(32), reduction)
+        job = self._job(self._device_pass.staged(self._model.preprocess(blank)), bytes(32), reduction)
         with self._images.room.enter(0) as place:
             await self._batcher.submit(job, self._max_batch_tiles, place)  # a full batch waits for no company
 
@@ -165,7 +173,7 @@ class Pipeline:
         """Bytes to what the transformer takes; in a thread of the pool."""
         start = time.time_ns()
         with self._tracer.start_as_current_span(names.SPAN_DECODE_IMAGE, record_exception=False):
-            prepared = media.prepare(self._model, self._limits, stop)
+            prepared = self._device_pass.staged(media.prepare(self._model, self._limits, stop))
         return prepared, Interval(start, time.time_ns())
 
     def _job(self, prepared: PreparedImage, media_sha256: bytes, reduction: ReductionSpec) -> TileJob:
@@ -182,10 +190,10 @@ class Pipeline:
             span=get_current_span().get_span_context(),
         )
 
-    def _run_batch(self, jobs: Sequence[TileJob]) -> list[PassResult]:
+    def _begin_batch(self, jobs: Sequence[TileJob]) -> Callable[[], list[PassResult]]:
         """In the device's thread. The batch is a trace of its own, linked to every request that it served."""
         tiles = sum(job.tiles for job in jobs)
-        with self._tracer.start_as_current_span(
+        span = self._tracer.start_span(
             names.SPAN_VIT_BATCH,
             context=Context(),
             links=[Link(job.span) for job in jobs if job.span.is_valid],
@@ -194,10 +202,18 @@ class Pipeline:
                 names.ATTR_BATCH_TILES: tiles,
                 names.ATTR_DEVICE: str(self._model.device),
             },
-        ) as span:
-            results = self._device_pass(jobs)
-        self._metrics.batch(images=len(jobs), tiles=tiles, vit_ms=results[0].vit.ms)
-        return [replace(result, batch_span=span.get_span_context()) for result in results]
+        )
+        with _ended_by_errors(span):
+            ending = self._device_pass.begin(jobs)
+
+        def results() -> list[PassResult]:
+            with _ended_by_errors(span):
+                found = ending()
+            span.end()
+            self._metrics.batch(images=len(jobs), tiles=tiles, vit_ms=found[0].vit.ms)
+            return [replace(result, batch_span=span.get_span_context()) for result in found]
+
+        return results
 
     def _record_spans(self, queued: Interval, job: TileJob, result: PassResult) -> None:
         """The request's share of a batch, as spans of its own trace."""
@@ -213,3 +229,14 @@ class Pipeline:
     def _record(self, name: str, when: Interval, attributes: dict[str, AttributeValue], links: list[Link]) -> None:
         span = self._tracer.start_span(name, start_time=when.start_ns, attributes=attributes, links=links)
         span.end(when.end_ns)
+
+
+@contextmanager
+def _ended_by_errors(span: Span) -> Iterator[None]:
+    """What is raised ends the span; its text stays here."""
+    try:
+        yield
+    except BaseException as error:
+        span.set_status(StatusCode.ERROR, type(error).__name__)
+        span.end()
+        raise

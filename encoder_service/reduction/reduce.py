@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from encoder_service.reduction.controls import random_scores
 from encoder_service.reduction.merge import gather_rows, mean_rows, merge_dropped
 from encoder_service.reduction.scan import capped_scan, global_scan, local_scan
 from vscan.specs import ReductionMethod
+from vscan.transfer import to_device
 from vscan.visual_tokens import PickedBy
 
 _DROPPED = 0
@@ -37,14 +39,29 @@ class ReducedTiles:
     # [tiles, N], int64, below T; None if dropped tokens are lost. What it says of dropped padding means nothing.
     merged_into: torch.Tensor | None
 
-    def to(self, device: str) -> ReducedTiles:
+    @property
+    def _tensors(self) -> list[torch.Tensor]:
+        return [tensor for tensor in (self.tokens, self.kept, self.picked_by, self.merged_into) if tensor is not None]
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> ReducedTiles:
+        merged = None if self.merged_into is None else change(self.merged_into)
+        return ReducedTiles(change(self.tokens), change(self.kept), change(self.picked_by), merged)
+
+    def to(self, device: str, *, non_blocking: bool = False) -> ReducedTiles:
         """The same, on another device."""
-        merged = None if self.merged_into is None else self.merged_into.to(device)
-        return ReducedTiles(self.tokens.to(device), self.kept.to(device), self.picked_by.to(device), merged)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def clone(self) -> ReducedTiles:
+        """The same, in memory of its own."""
+        return self._each(torch.clone)
+
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keeps its memory from others until what `stream` was given so far is done."""
+        for tensor in self._tensors:
+            tensor.record_stream(stream)
 
     def __getitem__(self, tiles: slice) -> ReducedTiles:
-        merged = None if self.merged_into is None else self.merged_into[tiles]
-        return ReducedTiles(self.tokens[tiles], self.kept[tiles], self.picked_by[tiles], merged)
+        return self._each(lambda tensor: tensor[tiles])
 
 
 def reduce_tiles(
@@ -58,7 +75,7 @@ def reduce_tiles(
 
     Args:
         tokens: after the projector, [tiles, N, hidden].
-        tile_seeds: [tiles], int64; read by the random control only.
+        tile_seeds: [tiles], int64, on the CPU; read by the random control only.
         valid: which tokens are not padding, [tiles, N], bool; None: all, or padding is treated like the rest.
     """
     if plan.method is ReductionMethod.NONE:
@@ -78,7 +95,8 @@ def _pick(scores: Scores, plan: ReductionPlan, tile_seeds: torch.Tensor, valid: 
     """Which scan keeps each token, [tiles, N], uint8, 0 where none does."""
     nothing = torch.zeros_like(scores.deep, dtype=torch.bool)
     if plan.method is ReductionMethod.RANDOM:
-        drawn = global_scan(random_scores(tile_seeds, plan.grid.tokens), nothing, plan.keep_tokens, valid)
+        drawn_scores = to_device(random_scores(tile_seeds, plan.grid.tokens), nothing.device)
+        drawn = global_scan(drawn_scores, nothing, plan.keep_tokens, valid)
         return _marked(drawn, PickedBy.RANDOM)
     if plan.method is ReductionMethod.GLOBAL:
         return _marked(global_scan(scores.deep, nothing, plan.keep_tokens, valid), PickedBy.GLOBAL)

@@ -74,6 +74,9 @@ class VisionModel(ABC):
     scan: ScanSettings
     frame_sampling: FrameSampling | None = None  # of a video, where a request does not say; None: takes no videos
     video_max_tokens: int | None = None  # of a video, unreduced; None: as many as come
+    # The shape of a tile's pixels, where all tiles of images have one and `look` never waits for the device: such a pass can
+    # be recorded.
+    tile_pixels: tuple[int, ...] | None = None
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> PreparedImage:

@@ -52,6 +52,7 @@ class ClipVision(VisionModel):
         self.dtype: torch.dtype = parts.tower.dtype
         self.device: torch.device = parts.tower.device
         self.grid = _grid(parts.tower.config)
+        self.tile_pixels = (parts.tower.config.num_channels, *(parts.tower.config.image_size,) * 2)
         self._tower = parts.tower
         self._projector = parts.projector
         self._processor = parts.processor

@@ -15,6 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from encoder_service.vision.attention import Watch
+from vscan.transfer import to_device
 
 # The name to load a model with.
 PACKED_ATTENTION = "vscan_packed"
@@ -36,8 +37,8 @@ class PackedSequences:
         for start, end in self.bounds:
             starts[end - start].append(start)
         rows = [torch.tensor(firsts)[:, None] + torch.arange(length) for length, firsts in starts.items()]
-        self._rows = [group.to(device) for group in rows]  # of each length [sequences, length]
-        self._back = torch.cat([group.flatten() for group in rows]).argsort().to(device)
+        self._rows = [to_device(group, device) for group in rows]  # of each length [sequences, length]
+        self._back = to_device(torch.cat([group.flatten() for group in rows]).argsort(), device)
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
         """Every row attends to all rows of its own sequence: [heads, rows, head_dim] three times → [rows, heads, head_dim]."""

@@ -33,6 +33,7 @@ from encoder_service.vision.packed_attention import PACKED_ATTENTION, PackedSequ
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError, InvalidArgument, StartupError
 from vscan.specs import FrameCount, FrameRate, FrameSampling
+from vscan.transfer import to_device
 from vscan.visual_tokens import SampledFrames
 
 _VISION_KEYS = {r"^(model\.)?visual\.": ""}
@@ -206,9 +207,9 @@ class QwenVision(VisionModel):
             patches, spatial_merge_size=merge, window_size=config.window_size, patch_size=config.patch_size
         )
         places = get_vision_position_ids(patches, merge)
-        ordered = self._by_token(places)[order].flatten(0, 1).to(self.device)
+        ordered = to_device(self._by_token(places)[order].flatten(0, 1), self.device)
         return _Layout(
-            order=order.to(self.device),
+            order=to_device(order, self.device),
             windows=PackedSequences(bounds.diff().tolist(), self.device),
             tiles=PackedSequences([merge**2 * grid.tokens for grid in grids], self.device),
             rope=self._tower.rotary_pos_emb(hidden, ordered),

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from safetensors.torch import load_file, save_file
 
@@ -170,7 +171,10 @@ async def test_a_port_in_use_is_told_before_the_model_is_read(tmp_path: Path) ->
             await build(settings, Telemetry())
 
 
-async def test_a_dead_worker_makes_the_service_not_ready_and_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("death", [SystemExit(1), torch.AcceleratorError("an illegal memory access was encountered")])
+async def test_a_dead_worker_or_device_makes_the_service_not_ready_and_ends_it(
+    monkeypatch: pytest.MonkeyPatch, death: BaseException
+) -> None:
     async with running_encoder(drain_seconds=60) as encoder:
         assert await health(encoder.channel) == SERVING
         waiting = asyncio.create_task(encoder.service.wait())
@@ -178,9 +182,9 @@ async def test_a_dead_worker_makes_the_service_not_ready_and_ends_it(monkeypatch
         assert (await watch.read()).status == SERVING
 
         def die(*_: object) -> None:
-            raise SystemExit(1)
+            raise death
 
-        monkeypatch.setattr(encoder.service._pipeline._batcher, "_run", die)
+        monkeypatch.setattr(encoder.service._pipeline._model, "look", die)
         error = await encoder.refusal(encoder.encode(png(1)))
         assert isinstance(error, InternalError)
         assert (await watch.read()).status == NOT_SERVING

@@ -45,7 +45,11 @@ class Batching(Batcher[int, int]):
 async def batching(
     worker: Callable[[Sequence[int]], list[int]], *, on_death: Callable[[str], None] = lambda why: None, **options: object
 ) -> AsyncIterator[Batching]:
-    batcher = Batching(worker, **{"max_size": 4, "max_wait_ms": 0.0} | options)  # type: ignore[arg-type]
+    def begin(jobs: Sequence[int]) -> Callable[[], list[int]]:
+        results = worker(jobs)
+        return lambda: results
+
+    batcher = Batching(begin, **{"max_size": 4, "max_wait_ms": 0.0} | options)  # type: ignore[arg-type]
     batcher.room = WaitingRoom("numbers", max_places=100, max_bytes=1)
     batcher.start(on_death)
     try:
@@ -209,3 +213,92 @@ async def test_closing_lets_the_running_batch_end_and_fails_the_rest() -> None:
         with pytest.raises(Unavailable):
             await ask(batcher, 3)
     assert reasons == []
+
+
+class Halves:
+    """Begins batches, and ends them once their gates are open. Doubles numbers."""
+
+    def __init__(self) -> None:
+        self.begun: list[list[int]] = []
+        self.gates: dict[int, threading.Event] = {}
+        self.failures: dict[int, BaseException] = {}
+
+    def __call__(self, jobs: Sequence[int]) -> Callable[[], list[int]]:
+        self.begun.append(list(jobs))
+        gate = self.gates.setdefault(len(self.begun), threading.Event())
+
+        def end() -> list[int]:
+            assert gate.wait(60)
+            for job in jobs:
+                if job in self.failures:
+                    raise self.failures[job]
+            return [2 * job for job in jobs]
+
+        return end
+
+    def open(self, *batches: int) -> None:
+        """Of batches, counted from 1."""
+        for number in batches:
+            self.gates.setdefault(number, threading.Event()).set()
+
+
+@asynccontextmanager
+async def halving(halves: Halves, **options: object) -> AsyncIterator[Batching]:
+    batcher = Batching(halves, **{"max_size": 2, "max_wait_ms": 0.0, "max_begun": 2} | options)  # type: ignore[arg-type]
+    batcher.room = WaitingRoom("numbers", max_places=100, max_bytes=1)
+    batcher.start()
+    try:
+        yield batcher
+    finally:
+        halves.open(*range(1, 20))
+        await batcher.aclose()
+
+
+async def test_so_many_batches_are_begun_before_the_first_has_ended_and_no_more() -> None:
+    halves = Halves()
+    async with halving(halves) as batcher:
+        tasks = [asyncio.create_task(ask(batcher, job)) for job in [1, 2, 3, 4, 5]]
+        await until(lambda: len(halves.begun) == 2)
+        left = 5 - sum(map(len, halves.begun))
+        assert len(batcher.room) == left, "those not begun keep their places"
+        halves.open(1)
+        await until(lambda: len(halves.begun) == 3)
+        halves.open(2, 3, 4)
+        assert await asyncio.gather(*tasks) == [2, 4, 6, 8, 10]
+
+
+async def test_a_fault_stays_with_the_job_that_has_it() -> None:
+    halves = Halves()
+    halves.open(*range(1, 10))
+    halves.failures[2] = RuntimeError("out of memory")
+    async with halving(halves, max_wait_ms=3_600_000) as batcher:
+        outcomes = await asyncio.gather(*(ask(batcher, job) for job in (1, 2)), return_exceptions=True)
+        assert halves.begun == [[1, 2], [1], [2]]
+        assert outcomes[0] == 2
+        assert isinstance(outcomes[1], InternalError)
+
+
+async def test_what_kills_the_worker_at_the_end_of_a_batch_fails_everybody_once() -> None:
+    halves = Halves()
+    halves.failures[1] = SystemExit(3)
+    async with halving(halves, max_size=1) as batcher:
+        tasks = [asyncio.create_task(ask(batcher, job)) for job in [1, 2, 3]]
+        await until(lambda: len(halves.begun) == 2)
+        halves.open(1, 2)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert outcomes[1] == 4, "begun before, and its results were there"
+        assert [type(outcomes[at]) for at in (0, 2)] == [InternalError, InternalError]
+        with pytest.raises(Unavailable, match="has died"):
+            await ask(batcher, 4)
+
+
+async def test_closing_twice_lets_begun_batches_end() -> None:
+    halves = Halves()
+    async with halving(halves) as batcher:
+        tasks = [asyncio.create_task(ask(batcher, job)) for job in [1, 2]]
+        await until(lambda: sum(map(len, halves.begun)) == 2)
+        closing = [asyncio.create_task(batcher.aclose()) for _ in range(2)]
+        await until(lambda: batcher._task is not None and batcher._task.cancelling() >= 2)
+        halves.open(1, 2)
+        await asyncio.gather(*closing)
+        assert await asyncio.gather(*tasks) == [2, 4]
