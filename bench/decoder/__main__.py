@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+import time
 from collections.abc import Callable
 
 import torch
@@ -44,7 +45,9 @@ def _measure(arguments: argparse.Namespace) -> Report:
     setup, report = Setup.make(arguments), Report()
     report.summary |= {"shape": arguments.shape, "dtype": arguments.dtype, "threads": torch.get_num_threads()}
     for name in arguments.only or PARTS:
+        began = time.perf_counter()
         PARTS[name](setup, report)
+        print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         gc.collect()  # engines hold themselves in circles, and of a large model their caches do not fit beside each other
     return report
 
