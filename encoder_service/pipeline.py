@@ -27,14 +27,14 @@ from opentelemetry.util.types import AttributeValue
 from PIL import Image
 
 from encoder_service.batcher import Batcher
-from encoder_service.device_pass import DevicePass, Interval, PassResult, TileJob
+from encoder_service.device_pass import DeviceLost, DevicePass, Interval, PassResult, TileJob
 from encoder_service.media import Media, MediaLimits
 from encoder_service.reduction.budget import plan_reduction, plan_tiles
 from encoder_service.reduction.controls import tile_seed
 from encoder_service.reply_size import TooLargeToSend
 from encoder_service.vision.base import PreparedImage, VisionModel
 from encoder_service.waiting_room import Place, WaitingRoom
-from vscan.errors import InvalidArgument
+from vscan.errors import InternalError, InvalidArgument
 from vscan.specs import ReductionSpec
 from vscan.telemetry import names
 from vscan.telemetry.metrics import EncoderMetrics
@@ -107,11 +107,16 @@ class Pipeline:
         """Starts the worker and runs one image through it, so that the first request pays for no warm-up.
 
         `reduction` is what most will ask for, filled. `on_death` is told, once, why nothing can be encoded any more.
+
+        Raises InternalError: the model cannot encode.
         """
         self._batcher.start(on_death)
         scan = self._model.scan
         plan = plan_reduction(reduction, self._model.grid, scan.window, scan.share)
-        await self._batcher.run(lambda: self._device_pass.prepare(plan))
+        try:
+            await self._batcher.run(lambda: self._device_pass.prepare(plan))
+        except DeviceLost as error:
+            raise InternalError("the device was lost before anything was encoded") from error
         blank = Image.new("RGB", (_WARM_UP_SIDE_PIXELS, _WARM_UP_SIDE_PIXELS))
         job = self._job(self._device_pass.staged(self._model.preprocess(blank)), bytes(32), reduction)
         with self._images.room.enter(0) as place:
