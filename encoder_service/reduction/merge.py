@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
+
+_LEAST_LENGTH = 1e-12  # of a token of zeros, which is similar to none
 
 
 def merge_dropped(
@@ -26,10 +27,10 @@ def merge_dropped(
         The merged tokens [tiles, T, hidden] in the dtype of `tokens`, and `merged_into` [tiles, N], int64; what it says of
         dropped padding means nothing.
     """
-    wide = _at_least_float32(tokens)
-    # Its own length makes a token no more similar to one than to another, so only those kept are made unit vectors.
-    unit = functional.normalize(gather_rows(wide, kept), dim=-1)
-    similarity = wide @ unit.transpose(1, 2)  # [tiles, N, T]
+    # A token's own length makes it no more similar to one than to another, so only those of kept tokens count.
+    targets = gather_rows(tokens, kept)
+    lengths = torch.linalg.vector_norm(targets, dim=-1, dtype=_wide(tokens.dtype)).clamp(min=_LEAST_LENGTH)
+    similarity = _product(tokens, targets.transpose(1, 2)) / lengths[:, None]  # [tiles, N, T]
     if valid is not None:
         similarity = similarity.masked_fill(~valid.gather(1, kept)[:, None], float("-inf"))
     own = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
@@ -49,8 +50,17 @@ def mean_rows(tokens: torch.Tensor, into: torch.Tensor, count: int, counted: tor
     Returns:
         [tiles, count, hidden], in the dtype of `tokens`.
     """
+    sums = _sums_by_product if tokens.is_cuda else _sums_by_index
+    summed, members = sums(tokens, into, count, counted)
+    return (summed / members[..., None]).to(tokens.dtype)
+
+
+def _sums_by_index(
+    tokens: torch.Tensor, into: torch.Tensor, count: int, counted: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each row the sum of its tokens [tiles, count, hidden], and how many they are [tiles, count]."""
     tiles, _, hidden = tokens.shape
-    wide = _at_least_float32(tokens)
+    wide = tokens.to(_wide(tokens.dtype))
     rows = (into + count * torch.arange(tiles, device=into.device)[:, None]).flatten()
     weights = wide.new_ones(rows.shape[0])
     if counted is not None:
@@ -58,7 +68,17 @@ def mean_rows(tokens: torch.Tensor, into: torch.Tensor, count: int, counted: tor
         wide = wide * counted[:, :, None]
     sums = wide.new_zeros(tiles * count, hidden).index_add_(0, rows, wide.flatten(0, 1))
     members = wide.new_zeros(tiles * count).index_add_(0, rows, weights)
-    return (sums / members[:, None]).view(tiles, count, hidden).to(tokens.dtype)
+    return sums.view(tiles, count, hidden), members.view(tiles, count)
+
+
+def _sums_by_product(
+    tokens: torch.Tensor, into: torch.Tensor, count: int, counted: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same. A GPU multiplies faster than its threads add to one place in turn, and always to the same bits."""
+    joins = into[:, None] == torch.arange(count, device=into.device)[:, None]  # [tiles, count, N]
+    if counted is not None:
+        joins = joins & counted[:, None]
+    return _product(joins.to(tokens.dtype), tokens), joins.sum(dim=2)
 
 
 def gather_rows(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -66,5 +86,12 @@ def gather_rows(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     return tokens[torch.arange(len(tokens), device=tokens.device)[:, None], indices]
 
 
-def _at_least_float32(tokens: torch.Tensor) -> torch.Tensor:
-    return tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """A batched matrix product, summed up and returned in float32 at least."""
+    if left.is_cuda and _wide(left.dtype) is not left.dtype:  # without copies of the operands in a wider type
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return left.to(_wide(left.dtype)) @ right.to(_wide(right.dtype))
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

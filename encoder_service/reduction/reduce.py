@@ -10,12 +10,10 @@ import torch
 from encoder_service.reduction.budget import ReductionPlan, WindowShare, pool_cells, pool_grid
 from encoder_service.reduction.controls import random_scores
 from encoder_service.reduction.merge import gather_rows, mean_rows, merge_dropped
-from encoder_service.reduction.scan import capped_scan, global_scan, local_scan
+from encoder_service.reduction.scan import capped_scan, keep_best, local_scan
 from vscan.specs import ReductionMethod
 from vscan.transfer import to_device
 from vscan.visual_tokens import PickedBy
-
-_DROPPED = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,37 +80,35 @@ def reduce_tiles(
         return _keep_all(tokens)
     if plan.method is ReductionMethod.POOL:
         return _pool(tokens, plan, valid)
-    picked = _pick(scores, plan, tile_seeds, valid)
-    kept = (picked == _DROPPED).to(torch.uint8).argsort(dim=1, stable=True)[:, : plan.keep_tokens]
-    picked_by = picked.gather(1, kept)
+    kept, picked_by = _pick(scores, plan, tile_seeds, valid)
     if not plan.merge:
         return ReducedTiles(gather_rows(tokens, kept), kept, picked_by, None)
     merged, merged_into = merge_dropped(tokens, kept, valid)
     return ReducedTiles(merged, kept, picked_by, merged_into)
 
 
-def _pick(scores: Scores, plan: ReductionPlan, tile_seeds: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-    """Which scan keeps each token, [tiles, N], uint8, 0 where none does."""
-    nothing = torch.zeros_like(scores.deep, dtype=torch.bool)
+def _pick(
+    scores: Scores, plan: ReductionPlan, tile_seeds: torch.Tensor, valid: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which tokens are kept, [tiles, T], int64, ascending, and which scan keeps each, [tiles, T], uint8."""
     if plan.method is ReductionMethod.RANDOM:
-        drawn_scores = to_device(random_scores(tile_seeds, plan.grid.tokens), nothing.device)
-        drawn = global_scan(drawn_scores, nothing, plan.keep_tokens, valid)
-        return _marked(drawn, PickedBy.RANDOM)
+        drawn = to_device(random_scores(tile_seeds, plan.grid.tokens), scores.deep.device)
+        return _all_by(PickedBy.RANDOM, keep_best(drawn, plan.keep_tokens, valid=valid))
     if plan.method is ReductionMethod.GLOBAL:
-        return _marked(global_scan(scores.deep, nothing, plan.keep_tokens, valid), PickedBy.GLOBAL)
+        return _all_by(PickedBy.GLOBAL, keep_best(scores.deep, plan.keep_tokens, valid=valid))
     if plan.share is WindowShare.CAPPED:
         local = capped_scan(scores.shallow, plan.grid, plan.window, plan.local_tokens)
     else:
         local = local_scan(scores.shallow, plan.grid, plan.window, plan.local_tokens, valid)
-    rest = plan.keep_tokens - local.sum(dim=1, keepdim=True)
     if plan.method is ReductionMethod.LOCAL:
         # Alone, the local scan gives what windows cannot share equally to the next best of its own scores.
-        return _marked(local | global_scan(scores.shallow, local, rest, valid), PickedBy.LOCAL)
-    return _marked(local, PickedBy.LOCAL) + _marked(global_scan(scores.deep, local, rest, valid), PickedBy.GLOBAL)
+        return _all_by(PickedBy.LOCAL, keep_best(scores.shallow, plan.keep_tokens, first=local, valid=valid))
+    kept = keep_best(scores.deep, plan.keep_tokens, first=local, valid=valid)
+    return kept, torch.where(local.gather(1, kept), int(PickedBy.LOCAL), int(PickedBy.GLOBAL)).to(torch.uint8)
 
 
-def _marked(mask: torch.Tensor, picked_by: PickedBy) -> torch.Tensor:
-    return mask.to(torch.uint8) * int(picked_by)
+def _all_by(scan: PickedBy, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return kept, torch.full_like(kept, int(scan), dtype=torch.uint8)
 
 
 def _keep_all(tokens: torch.Tensor) -> ReducedTiles:

@@ -23,6 +23,7 @@ class Windows:
     of_token: torch.Tensor  # [N], int64, the window of each token
     places: torch.Tensor  # [N], int64, where tokens lie window after window: the place of each within its window
     sizes: tuple[int, ...]
+    members: torch.Tensor | None  # [windows, size], int64, the tokens of each; None where they differ in size
 
     @property
     def count(self) -> int:
@@ -37,7 +38,9 @@ def windows_of(grid: Grid, window: int, device: torch.device) -> Windows:
     sizes = torch.bincount(of_token)
     starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     places = torch.arange(grid.tokens) - starts
-    return Windows(of_token.to(device), places.to(device), tuple(sizes.tolist()))
+    alike = bool((sizes == sizes[0]).all())
+    members = of_token.argsort(stable=True).view(len(sizes), -1).to(device) if alike else None
+    return Windows(of_token.to(device), places.to(device), tuple(sizes.tolist()), members)
 
 
 def window_of(grid: Grid, window: int) -> torch.Tensor:
@@ -74,8 +77,10 @@ def local_scan(scores: torch.Tensor, grid: Grid, window: int, count: int, valid:
         Whether each token is kept, [tiles, N], bool; equally many in every tile without padding.
     """
     windows = windows_of(grid, window, scores.device)
-    by_window = _window_after_window(_best_first(scores, valid), windows)
     nothing = torch.zeros_like(scores, dtype=torch.bool)
+    if valid is None and windows.members is not None:
+        return nothing.scatter_(1, _best_members(scores, windows.members, count // windows.count), True)
+    by_window = _window_after_window(_best_first(scores, valid), windows)
     if valid is None:
         return nothing.scatter_(1, by_window, (windows.places < count // windows.count).expand_as(scores))
     in_window = scores.new_zeros(len(scores), windows.count, dtype=torch.int64).index_add_(1, windows.of_token, valid.long())
@@ -124,6 +129,33 @@ def global_scan(
     free_first = _behind(_best_first(scores, valid), taken)
     chosen = torch.arange(scores.shape[1], device=scores.device) < count
     return torch.zeros_like(taken).scatter_(1, free_first, chosen.expand_as(taken))
+
+
+def keep_best(
+    scores: torch.Tensor, count: int, *, first: torch.Tensor | None = None, valid: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The best `count` tokens of each tile, those marked in `first` before all others; padding only where nothing else is left.
+
+    The paper sets the scores of tokens that the local scan has kept to zero and takes the best of the rest: with `first` the
+    same tokens come in one sort.
+
+    Args:
+        scores: [tiles, N]; none is as large as a number can be.
+        first: [tiles, N], bool; at most `count` in each tile, and no padding.
+
+    Returns:
+        [tiles, count], int64, ascending.
+    """
+    if first is not None:
+        most = torch.inf if scores.is_floating_point() else torch.iinfo(scores.dtype).max
+        scores = scores.masked_fill(first, most)
+    return _best_first(scores, valid)[:, :count].sort(dim=1).values
+
+
+def _best_members(scores: torch.Tensor, members: torch.Tensor, count: int) -> torch.Tensor:
+    """The best `count` tokens of every window, [tiles, windows x count]."""
+    best = scores[:, members].argsort(dim=2, descending=True, stable=True)[..., :count]
+    return members.expand(len(scores), -1, -1).gather(2, best).flatten(1)
 
 
 def _window_after_window(order: torch.Tensor, windows: Windows) -> torch.Tensor:

@@ -48,5 +48,5 @@ def first_row_scores(query: torch.Tensor, key: torch.Tensor, scaling: float) -> 
         [tiles, N], float32.
     """
     # A sum of products in the order in which heads lie in memory: a matrix product would first copy all keys into another.
-    products = query[:, :, :1].transpose(1, 2).float() * key.transpose(1, 2).float()  # [tiles, 1 + N, heads, head_dim]
-    return (products.sum(dim=-1) * scaling).softmax(dim=1).mean(dim=2)[:, 1:]
+    products = query[:, :, :1].transpose(1, 2).float() * scaling * key.transpose(1, 2)  # [tiles, 1 + N, heads, head_dim]
+    return products.sum(dim=-1).float().softmax(dim=1).mean(dim=2)[:, 1:]
