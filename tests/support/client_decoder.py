@@ -36,6 +36,7 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
         self.requests: list[decoder_pb2.GenerateRequest] = []
         self.metadata: list[dict[str, str | bytes]] = []
         self.time_left: list[float | None] = []
+        self.encodes: list[encoder_pb2.EncodeRequest] = []
         self.lookups: list[encoder_pb2.LookupRequest] = []
         self.known: set[bytes] = set()  # digests, of videos with their sampling behind them (see `key_of`)
         self.fail_with: list[VScanError] = []  # raised by the next calls, one each, before anything is said
@@ -143,6 +144,9 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
         return decoder_pb2.DescribeDecoderResponse(model="scripted", family="llava", layers=8, defaults=defaults, limits=limits)
 
     def Encode(self, request: encoder_pb2.EncodeRequest, context: Any) -> encoder_pb2.EncodeResponse:
+        self.encodes.append(request)
+        with self._lock:
+            self.metadata.append(dict(context.invocation_metadata()))
         media = request.video if request.HasField("video") else request.image
         (place,) = self._resolve([media], context)
         inline = request.reply_form != encoder_pb2.REPLY_FORM_REFERENCE
@@ -168,18 +172,22 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
 
 @contextmanager
 def serving(
-    deployment: ScriptedDeployment, *, port: int = 0, credentials: grpc.ServerCredentials | None = None
+    deployment: ScriptedDeployment,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    credentials: grpc.ServerCredentials | None = None,
 ) -> Iterator[str]:
     """Serves both services on one loopback port and gives its address."""
     server = grpc.server(ThreadPoolExecutor(max_workers=32))
     decoder_pb2_grpc.add_DecoderServicer_to_server(deployment, server)  # type: ignore[no-untyped-call]
     # Both services have a Describe; one servicer answers each by its request.
     encoder_pb2_grpc.add_VisionEncoderServicer_to_server(deployment, server)  # type: ignore[no-untyped-call]
-    address = f"127.0.0.1:{port}"
+    address = f"{host}:{port}"
     bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
     try:
-        yield f"127.0.0.1:{bound}"
+        yield f"{host}:{bound}"
     finally:
         deployment.hold_before.set()
         deployment.hold_after_first_text.set()
