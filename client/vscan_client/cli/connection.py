@@ -37,6 +37,11 @@ DEFAULT_TIMEOUT_S = 120.0
 _RETRY = Retry(attempts=4)
 
 
+def patient_retry(concurrency: int) -> Retry:
+    """Of a batch, which is better late than with holes where it meets a full queue."""
+    return Retry(attempts=10, backoff_ms=200, max_backoff_ms=10_000, budget=10 * concurrency)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
     """Where the server is, and how to talk to it."""

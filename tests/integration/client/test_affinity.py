@@ -313,6 +313,7 @@ async def test_addresses_come_and_go_while_calls_run(names: Names) -> None:
             # The call that ran at the address that left comes to its end there.
             assert len([event async for event in running]) == 4
             assert running.answer.client.server == first
+            assert client._decoders._connections.keys() == {second}  # and its connection with it
             names.fail = True
             asked = names.asked
 

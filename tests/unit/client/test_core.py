@@ -240,6 +240,18 @@ def test_a_try_asks_all_endpoints_before_it_waits() -> None:
     assert exchange.attempts == 4
 
 
+def test_the_next_try_asks_all_that_may_be_free_by_then() -> None:
+    clock = Clock()
+    exchange = begin_among(make_core(clock), CAT)
+    asked, waits = [], []
+    for delay_ms in (500, 500, 100, 900, 900, 900):
+        asked.append(send(exchange))
+        waits.append(exchange.failed(ResourceExhausted("full", retry_delay_ms=delay_ms)))
+        clock.seconds += 5 * waits[-1]
+    assert waits == pytest.approx([0, 0, 0.1, 0, 0, 0.9])
+    assert asked[:3] == asked[3:]
+
+
 def test_going_on_to_another_endpoint_spends_nothing() -> None:
     core = make_core(attempts=1, budget=0)
     exchange = begin_among(core, CAT)
