@@ -8,8 +8,9 @@
         └─ error       → route.failed(error)       # whether another one is left to be asked at once
 
 An endpoint that is busy or away *rests*: all calls pass it over for a while, so that images move on without trying it first.
-When its rest is over one call tries it again, and its images return once it is well. Where all rest, the one whose rest is
-over first is asked: so a single endpoint is always asked.
+When its rest is over one call tries it again, and its images return once it is well. Where all rest, a call asks one of those
+that are busy, or else the one that will be tried again first: so a single endpoint is always asked, and a fleet that is full is
+not met with a multiple of its load, nor does it lose track of who has which image.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class _State:
     """One endpoint, as this client knows it."""
 
     in_flight: int = 0
-    failures: int = 0  # to be reached, since it last was
+    failures: int = 0  # to be reached, since it last was; 0 of one that is well or busy
     rests_until: float = 0.0
 
 
@@ -73,10 +74,10 @@ class Balancer:
 
     def pick(self, key: str | None, tried: Collection[str]) -> str:
         """The endpoint for a call that was not well served by `tried`. There must be an endpoint."""
-        well = self._well(tried)
-        if not well:
-            return self._soonest(key)
-        return self._least_loaded(well) if key is None else self._within_bound(rendezvous_order(well, key))
+        candidates = self._well(tried) or self._reachable()
+        if not candidates:
+            return min(self._states, key=lambda endpoint: self._states[endpoint].rests_until)
+        return self._least_loaded(candidates) if key is None else self._within_bound(rendezvous_order(candidates, key))
 
     def has_another(self, tried: Collection[str]) -> bool:
         """Whether an endpoint is well that was not tried."""
@@ -108,7 +109,7 @@ class Balancer:
             state.failures = 0
             self._rest_ms(state, min(error.retry_delay_ms, self._affinity.max_rest_ms))
         # Of many calls that break with one connection the first alone counts.
-        elif isinstance(error, Unavailable) and self._is_well(state):
+        elif isinstance(error, Unavailable) and (state.failures == 0 or self._is_well(state)):
             self._rest(state)
 
     def _rest(self, state: _State) -> None:
@@ -125,17 +126,16 @@ class Balancer:
     def _is_well(self, state: _State) -> bool:
         return self._clock() >= state.rests_until
 
-    def _soonest(self, key: str | None) -> str:
-        order = list(self._states) if key is None else rendezvous_order(self._states, key)
-        return min(order, key=lambda endpoint: self._states[endpoint].rests_until)
+    def _reachable(self) -> list[str]:
+        return [endpoint for endpoint, state in self._states.items() if state.failures == 0]
 
-    def _least_loaded(self, well: list[str]) -> str:
-        fewest = min(self._states[endpoint].in_flight for endpoint in well)
-        return self._random.choice([endpoint for endpoint in well if self._states[endpoint].in_flight == fewest])
+    def _least_loaded(self, candidates: list[str]) -> str:
+        fewest = min(self._states[endpoint].in_flight for endpoint in candidates)
+        return self._random.choice([endpoint for endpoint in candidates if self._states[endpoint].in_flight == fewest])
 
     def _within_bound(self, order: list[str]) -> str:
         calls = sum(state.in_flight for state in self._states.values()) + 1
-        share = ceil(self._affinity.load_factor * calls / len(self._well(())))
+        share = ceil(self._affinity.load_factor * calls / len(self._well(()) or order))
         bound = max(share, self._affinity.min_in_flight)
         # Where all that are left are at their bounds (others were tried, or are away) the first of them takes it.
         return next((endpoint for endpoint in order if self._states[endpoint].in_flight < bound), order[0])

@@ -78,7 +78,7 @@ def test_a_line_of_json_for_each(deployment: ScriptedDeployment, address: str, p
 def test_options_reach_the_encoder(deployment: ScriptedDeployment, address: str, pictures: Path) -> None:
     gif = pictures / "loop.gif"
     gif.write_bytes(b"GIF89a")
-    options = ["--budget", "24", "--frames", "4", "--encoder", address]
+    options = ["--budget", "24", "--frames", "4", "--concurrency", "1", "--encoder", address]
     arguments = [pictures / "clip.mp4", pictures / "0.png", "--video", gif]
     assert vscan("warm", *arguments, *options).code == 0
     reduction = ReductionSpec(budget=TokensPerTile(24))

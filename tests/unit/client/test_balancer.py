@@ -148,12 +148,24 @@ def test_other_errors_are_the_calls_own(clock: Clock, error: Exception) -> None:
     assert where(balancer) == home
 
 
-@pytest.mark.parametrize("key", [KEY, None])
-def test_where_all_rest_the_one_whose_rest_is_over_first_is_asked(clock: Clock, key: str | None) -> None:
+def test_where_all_are_busy_an_image_stays_at_home(clock: Clock) -> None:
     balancer = make_balancer(clock)
     for endpoint, delay_ms in zip(THREE, (900, 300, 600), strict=True):
         fails(balancer, ResourceExhausted("full", retry_delay_ms=delay_ms), endpoint)
-    assert where(balancer, key) == THREE[1]
+    order = rendezvous_order(THREE, KEY)
+    assert where(balancer) == order[0]
+    assert where(balancer, None) in THREE
+    fails(balancer, AWAY, order[0])
+    assert where(balancer) == order[1]  # one that is busy may have room by now; one that is away has none
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+def test_where_all_are_away_the_one_whose_rest_is_over_first_is_asked(clock: Clock, key: str | None) -> None:
+    balancer = make_balancer(clock)
+    for endpoint in ("b:1", "a:1", "c:1"):
+        fails(balancer, AWAY, endpoint)
+        clock.seconds += 0.1
+    assert where(balancer, key) == "b:1"
 
 
 def test_a_single_endpoint_is_always_asked(clock: Clock) -> None:

@@ -227,13 +227,15 @@ def test_retries_of_all_calls_share_a_budget() -> None:
 
 
 def test_a_try_asks_all_endpoints_before_it_waits() -> None:
-    exchange = begin_among(make_core(attempts=2, budget=1), CAT)
+    clock = Clock()
+    exchange = begin_among(make_core(clock, attempts=2, budget=1), CAT)
     asked, waits = [], []
     for delay_ms in (2000, 500, 900):
         asked.append(send(exchange))
         waits.append(exchange.failed(ResourceExhausted("full", retry_delay_ms=delay_ms)))
     assert sorted(asked) == ["a", "b", "c"]
     assert waits == pytest.approx([0, 0, 0.5])  # until the first of them may be free
+    clock.seconds += 0.5
     assert send(exchange) == asked[1]
     with pytest.raises(ResourceExhausted):  # the others are known to be busy: they are not asked again
         exchange.failed(ResourceExhausted("full", retry_delay_ms=500))
