@@ -65,8 +65,8 @@ async def look_up(name: Address) -> list[str]:
     """
     try:
         found = await asyncio.get_running_loop().getaddrinfo(name.host, name.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise Unavailable(f"{name.host}: no address was found: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:  # the latter for what cannot be a name
+        raise Unavailable(f"{name.host}: no address was found: {getattr(error, 'strerror', None) or error}") from error
     family = found[0][0]
     return list(dict.fromkeys(str(address[0]) for each, *_, address in found if each == family))
 

@@ -2,14 +2,15 @@
 
     names of files ──read once──▶ digests ──Lookup, many at once──▶ not cached ──read again, Encode──▶ cached
 
-Held in memory are the names, a digest for each, and the files that are just being sent.
+Held in memory are the names, a digest for each, and the files that are just being sent, within a bound.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _USUAL_LOOKUP_DIGESTS = 256  # of an encoder that does not say
 # So much is read for one Lookup at most: before large files are all named, the first are being encoded.
 _BATCH_BYTES = 64 * 2**20
+# Of files that are being sent; a larger one goes alone.
+_SENDING_BYTES = 256 * 2**20
 _FIELD = "file"
 
 
@@ -42,6 +45,29 @@ class _Named:
 
     file: MediaFile
     visual: Visual
+    size_bytes: int
+
+
+class Room:
+    """For so many bytes at once. What is larger has it alone."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = size_bytes
+        self._taken_bytes = 0
+        self._left = asyncio.Condition()
+
+    @asynccontextmanager
+    async def for_bytes(self, count: int) -> AsyncIterator[None]:
+        """Waits until they fit, and keeps their room meanwhile."""
+        async with self._left:
+            await self._left.wait_for(lambda: self._taken_bytes == 0 or self._taken_bytes + count <= self._size_bytes)
+            self._taken_bytes += count
+        try:
+            yield
+        finally:
+            async with self._left:
+                self._taken_bytes -= count
+                self._left.notify_all()
 
 
 class Warming:
@@ -67,6 +93,7 @@ class Warming:
         self._to_encode: deque[_Named] = deque()
         self._turn = asyncio.Lock()  # of whoever finds more to encode
         self._lookup_digests = _USUAL_LOOKUP_DIGESTS
+        self._room = Room(_SENDING_BYTES)
         self._stopped = False
         self.encoded = self.cached = self.duplicates = self.failed = 0
 
@@ -92,8 +119,10 @@ class Warming:
     async def _work(self, client: AsyncClient) -> None:
         while (named := await self._next(client)) is not None:
             try:
-                visual = await asyncio.to_thread(self._read, named.file)
-                encoded = await client.encode(visual, reduction=self._reduction)
+                async with self._room.for_bytes(named.size_bytes):
+                    visual = await asyncio.to_thread(self._read, named.file)
+                    encoded = await client.encode(visual, reduction=self._reduction)
+                    del visual  # or it would be held until the next one is here
             except VScanError as error:
                 self.fail(named.file.name, error)
             else:
@@ -126,7 +155,8 @@ class Warming:
                 bad.append((file, error))
                 continue
             is_video = file.as_video or name.is_video
-            named.append(_Named(file, Video(name.sha256, sampling=self._sampling) if is_video else Image(name.sha256)))
+            visual = Video(name.sha256, sampling=self._sampling) if is_video else Image(name.sha256)
+            named.append(_Named(file, visual, name.size_bytes))
             size_bytes += name.size_bytes
         return named, bad
 

@@ -1,5 +1,6 @@
 """What a client is given as its server."""
 
+import re
 import socket
 
 import pytest
@@ -40,6 +41,7 @@ async def test_a_name_has_addresses_of_one_family_each_once(monkeypatch: pytest.
     assert endpoints_at(Address("decoder", 7070), ["fd00::1"]) == [Endpoint("[fd00::1]:7070", "decoder:7070")]
 
 
-async def test_a_name_that_is_not_there_is_unavailable() -> None:
-    with pytest.raises(Unavailable, match=r"nowhere\.invalid: no address was found"):
-        await look_up(Address("nowhere.invalid", 7070))
+@pytest.mark.parametrize("name", ["nowhere.invalid", "a..b", 70 * "x" + ".test"])
+async def test_a_name_that_is_not_there_is_unavailable(name: str) -> None:
+    with pytest.raises(Unavailable, match=f"{re.escape(name)}: no address was found"):
+        await look_up(Address(name, 7070))
