@@ -19,7 +19,6 @@ from vscan_client.cli.ask import (
     MergeOption,
     ReductionOption,
     SeedOption,
-    VideoOption,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +31,10 @@ def warm(
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="DIR", help="Folders, with all below them; images and videos.")
     ] = None,
-    video: VideoOption = None,
+    video: Annotated[
+        list[str] | None,
+        typer.Option("--video", metavar="FILE", help="A file meant as a video, such as a GIF; may be repeated."),
+    ] = None,
     frames: FramesOption = None,
     fps: FpsOption = None,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Files being encoded at once.")] = 8,
