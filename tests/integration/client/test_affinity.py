@@ -1,5 +1,6 @@
 """Several real servers: an image stays with one of them, and goes on to the next while that one is away or busy."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from tests.support.client_decoder import ScriptedDeployment, serving
 from tests.support.until import until
 from vscan.errors import Cancelled, InvalidArgument, ResourceExhausted, Unavailable, VScanError
 from vscan.rpc.address import Address
-from vscan_client import Affinity, Answer, AsyncClient, Client, Image, Place, Retry, TextDelta, Tls
+from vscan_client import Affinity, Answer, AsyncClient, Client, Image, Place, Retry, TextDelta, Timeout, Tls
 from vscan_client import _resolving as resolving
 from vscan_client._affinity import HEADER, affinity_key
 
@@ -347,6 +348,27 @@ def test_a_name_that_is_not_there_yet_is_asked_for_again(names: Names) -> None:
                 ask(client)
             names.fail = False
             assert ask(client).client.server in both
+
+
+async def test_a_name_server_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asyncio.Event()
+
+    async def look_up(name: Address) -> list[str]:
+        asked.set()
+        return await asyncio.Future()
+
+    monkeypatch.setattr(resolving, "look_up", look_up)
+    target = f"dns:///{NAME}:7070"
+    async with AsyncClient(server=target, insecure=True, retry=ONCE, timeout=Timeout(connect=0.01)) as client:
+        with pytest.raises(Unavailable, match=r"decoders\.test: no address was found within 0\.01 s"):
+            await client.ask(CAT, "what?")
+    asked.clear()
+    client = AsyncClient(server=target, insecure=True)
+    waiting = asyncio.create_task(client.ask(CAT, "what?"))
+    await asked.wait()
+    await client.aclose()
+    with pytest.raises(Cancelled):
+        await waiting
 
 
 def test_a_certificate_bears_the_name_not_the_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
