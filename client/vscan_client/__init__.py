@@ -56,10 +56,11 @@ from vscan_client.client import Client
 from vscan_client.content import Image, ImageLike, Message, Role, Text, Video, VisualLike
 from vscan_client.description import DecoderDescription, Description, EncoderDescription
 from vscan_client.encoded import Encoded, EncodeTimings, TensorBytes
-from vscan_client.options import AskOptions, Retry, Timeout, Tls
+from vscan_client.options import Affinity, AskOptions, Retry, Timeout, Tls
 from vscan_client.stream import AnswerStream
 
 __all__ = [
+    "Affinity",
     "Answer",
     "AnswerStream",
     "AskOptions",

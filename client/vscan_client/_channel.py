@@ -9,12 +9,13 @@ from opentelemetry import trace
 
 from vscan.rpc.channel import ClientTls, open_channel
 from vscan_client._files import MAX_MESSAGE_BYTES
+from vscan_client._resolving import Endpoint
 from vscan_client._tracing import PropagateStream, PropagateUnary
 from vscan_client.options import Tls
 
 
 def open_sdk_channel(
-    target: str, *, tls: Tls | None, insecure: bool, connect_s: float, tracer_provider: trace.TracerProvider | None
+    endpoint: Endpoint, *, tls: Tls | None, insecure: bool, connect_s: float, tracer_provider: trace.TracerProvider | None
 ) -> grpc.aio.Channel:
     """A channel in the running event loop; it connects at its first call.
 
@@ -22,12 +23,13 @@ def open_sdk_channel(
         InvalidArgument: plaintext beyond loopback without `insecure`, or a TLS file that cannot be read.
     """
     return open_channel(
-        target,
+        endpoint.target,
         tls=None if tls is None else ClientTls(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file),
         insecure=insecure,
         max_message_bytes=MAX_MESSAGE_BYTES,
         connect_seconds=connect_s,
         tracer_provider=tracer_provider,
+        authority=endpoint.authority,
         interceptors=() if _instrumentation_is_installed() else (PropagateUnary(), PropagateStream()),
     )
 

@@ -1,9 +1,10 @@
 """What both clients share: what a question is, when its images go as digests, when it is sent again, and how events become
 an answer. No I/O and no messages: a transport has requests built (`_messages.py`), sends them and tells what came back.
 
-    exchange = core.exchange(visuals, reduction, timeout)
+    exchange = core.exchange(route, visuals, reduction, timeout)
     while True:
-        send(request built with exchange.form)          # digest where the server has seen the image or video, else bytes
+        with exchange.route.endpoint() as endpoint:     # one that is well, of several
+            send(request built with exchange.form)      # digest where the server has seen the image or video, else bytes
         ├─ first event  → exchange.accepted()           # they count as seen; from here on nothing is sent again
         └─ error        → wait exchange.failed(error)   # seconds until the next try; raises the error when it is final
 """
@@ -18,6 +19,7 @@ from random import Random
 
 from vscan.errors import DeadlineExceeded, InternalError, InvalidArgument, MissingImages, VScanError
 from vscan.specs import ReductionSpec
+from vscan_client._balancer import Route
 from vscan_client._retrying import RetryBudget, wait_seconds
 from vscan_client._sent_images import SentImages
 from vscan_client.answer import Answer, ClientReport, Event, Finished, Sample, SampleEnd, Started, TextDelta, Token
@@ -91,23 +93,29 @@ class Core:
         self.random = random or Random()
         self._timeout = timeout
 
-    def exchange(self, visuals: Sequence[Visual], reduction: ReductionSpec | None, timeout: float | None) -> Exchange:
+    def exchange(
+        self, route: Route, visuals: Sequence[Visual], reduction: ReductionSpec | None, timeout: float | None
+    ) -> Exchange:
         """Begins one call. `timeout` in seconds instead of the client's. Raises InvalidArgument for one that is not over 0."""
         if timeout is not None and not timeout > 0:
             raise InvalidArgument("timeout", f"{timeout:g}", limit="over 0 seconds")
-        return Exchange(self, visuals, reduction, self._timeout.total if timeout is None else timeout)
+        return Exchange(self, route, visuals, reduction, self._timeout.total if timeout is None else timeout)
 
 
 class Exchange:
-    """The tries of one call."""
+    """The tries of one call, and the way that they take."""
 
-    def __init__(self, core: Core, visuals: Sequence[Visual], reduction: ReductionSpec | None, total_s: float | None) -> None:
+    def __init__(
+        self, core: Core, route: Route, visuals: Sequence[Visual], reduction: ReductionSpec | None, total_s: float | None
+    ) -> None:
+        self.route = route
         self._core = core
         self._visuals = visuals
         self._reduction = reduction
         self._began = core.clock()
         self._total_s = total_s
-        self._failures = 0
+        self._failures = 0  # rounds in which no endpoint took the call
+        self._of_this_round: list[VScanError] = []
         # Digests of what this call has sent whole because the server asked for it.
         self._whole: set[bytes] = set()
         self._accepted = False
@@ -140,23 +148,36 @@ class Exchange:
         """The first event came, or the reply."""
         if not self._accepted:
             self._accepted = True
+            self.route.succeeded()
             self._core.sent.add(self._visuals, self._reduction)
             self._core.budget.earn()
 
     def failed(self, error: VScanError) -> float:
-        """Seconds to wait before the next try. Raises `error` when there is none."""
+        """Seconds to wait before the next try: none where it goes to another endpoint. Raises `error` when there is none."""
+        another = self.route.failed(error)
         if self._accepted:
             raise error
         if isinstance(error, MissingImages):
             self._send_whole(error)
+            self.route.stay()
             return 0.0
-        self._failures += 1
-        if not error.retryable or self._failures >= self._core.retry.attempts:
+        if not error.retryable:
             raise error
-        wait_s = wait_seconds(self._core.retry, self._failures, error, self._core.random)
+        self._of_this_round.append(error)
+        return 0.0 if another else self._wait_for_the_next_round(error)
+
+    def _wait_for_the_next_round(self, error: VScanError) -> float:
+        """Nobody took the call: it waits for the first that may."""
+        self._failures += 1
+        if self._failures >= self._core.retry.attempts:
+            raise error
+        retry, random = self._core.retry, self._core.random
+        wait_s = min(wait_seconds(retry, self._failures, each, random) for each in self._of_this_round)
         left_s = self.left_s()
         if (left_s is not None and wait_s >= left_s) or not self._core.budget.spend():
             raise error
+        self._of_this_round.clear()
+        self.route.begin_again()
         return wait_s
 
     def _send_whole(self, error: MissingImages) -> None:
@@ -222,6 +243,7 @@ class AnswerBuilder:
                 first_token_ms=self._first_token_ms,
                 total_ms=self._total_ms,
                 trace_id=trace_id,
+                server=self._exchange.route.server,
             ),
             samples=samples,
         )

@@ -11,6 +11,7 @@ import grpc.aio
 from opentelemetry import propagate, trace
 
 from vscan.errors import VScanError
+from vscan.rpc.address import parse_address
 from vscan.telemetry import names
 from vscan_client.answer import Answer
 from vscan_client.content import Video, Visual
@@ -37,7 +38,6 @@ def describe_answer(span: trace.Span, answer: Answer) -> None:
     span.set_attributes(
         {
             names.ATTR_REQUEST_ID: answer.request_id,
-            names.ATTR_ATTEMPT: answer.client.attempts,
             names.ATTR_PLACES: [image.place.value for image in answer.images],
             names.ATTR_GEN_AI_INPUT_TOKENS: answer.usage.prompt_tokens,
             names.ATTR_GEN_AI_OUTPUT_TOKENS: answer.usage.completion_tokens,
@@ -46,6 +46,19 @@ def describe_answer(span: trace.Span, answer: Answer) -> None:
     )
     if answer.client.first_token_ms is not None:
         span.set_attribute(names.ATTR_TIME_TO_FIRST_TOKEN_MS, answer.client.first_token_ms)
+
+
+def describe_tries(span: trace.Span, attempts: int, server: str) -> None:
+    """How often the question was sent, also where no answer came, and where to at last."""
+    span.set_attribute(names.ATTR_ATTEMPT, attempts)
+    if not server:
+        return
+    try:
+        address = parse_address(server)
+    except ValueError:  # another kind of gRPC's targets
+        span.set_attribute(names.ATTR_SERVER_ADDRESS, server)
+    else:
+        span.set_attributes({names.ATTR_SERVER_ADDRESS: address.host, names.ATTR_SERVER_PORT: address.port})
 
 
 def within(span: trace.Span) -> AbstractContextManager[trace.Span]:

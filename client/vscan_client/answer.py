@@ -155,6 +155,7 @@ class ClientReport:
         first_token_ms: from the call to its first token; `None` if none came.
         total_ms: from the call to its end.
         trace_id: 32 hexadecimal digits; empty without tracing.
+        server: the endpoint that answered: the address that the client was given, or one of those behind a name.
     """
 
     attempts: int
@@ -162,6 +163,7 @@ class ClientReport:
     first_token_ms: float | None
     total_ms: float
     trace_id: str
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,20 +13,24 @@ import grpc.aio
 from google.protobuf.message import Message as Request
 from opentelemetry import trace
 
-from vscan.errors import Cancelled, InvalidArgument
+from vscan.errors import InvalidArgument, VScanError
+from vscan.rpc.channel import refuse_open_plaintext
 from vscan.rpc.error_details import error_from_rpc
 from vscan.specs import ReductionSpec
 from vscan.telemetry.names import TRACER
 from vscan.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
 from vscan_client import _messages
+from vscan_client._affinity import affinity_metadata
 from vscan_client._channel import open_sdk_channel
 from vscan_client._core import Core, Exchange, Question, RawPrompt
+from vscan_client._replicas import Replicas, raise_if_closed
+from vscan_client._resolving import Endpoint, parse_servers
 from vscan_client.answer import Answer, Place
-from vscan_client.async_stream import AsyncAnswerStream, GenerateCall, raise_if_closed
+from vscan_client.async_stream import AsyncAnswerStream
 from vscan_client.content import Message, VisualLike, as_visuals
-from vscan_client.description import Description
+from vscan_client.description import Description, EncoderDescription
 from vscan_client.encoded import Encoded
-from vscan_client.options import AskOptions, Retry, Timeout, Tls
+from vscan_client.options import Affinity, AskOptions, Retry, ServerLike, Timeout, Tls
 
 Reply = TypeVar("Reply")
 DEFAULT_SERVER = "127.0.0.1:7070"
@@ -44,12 +48,14 @@ class AsyncClient:
     at once.
 
     Args:
-        server: address of the decoder, `host:port`.
-        encoder: address of the encoder, for `encode` and `lookup`.
+        server: address of the decoder, `host:port`; several, or `dns:///name:port` for all addresses of a name: then requests
+            that begin with the same image or video go to the same one, and on to the next where that is busy or away.
+        encoder: address of the encoder, for `encode` and `lookup`; or several, in the same way.
         tls: encrypt; `None` is plaintext, refused beyond loopback unless `insecure`.
         insecure: allow plaintext beyond loopback, where the network protects itself.
         timeout: how long to wait.
         retry: when to try again.
+        affinity: how calls are spread over several endpoints.
         remembered_images: how many images and videos to remember as sent; 0 always sends bytes.
         tracer_provider: OpenTelemetry's; `None`: the global one.
     """
@@ -57,12 +63,13 @@ class AsyncClient:
     def __init__(
         self,
         *,
-        server: str = DEFAULT_SERVER,
-        encoder: str | None = None,
+        server: ServerLike = DEFAULT_SERVER,
+        encoder: ServerLike | None = None,
         tls: Tls | None = None,
         insecure: bool = False,
         timeout: Timeout | None = None,
         retry: Retry | None = None,
+        affinity: Affinity | None = None,
         remembered_images: int = 4096,
         tracer_provider: trace.TracerProvider | None = None,
     ) -> None:
@@ -70,9 +77,10 @@ class AsyncClient:
         self._core = Core(timeout=self._timeout, retry=retry or Retry(), remembered_images=remembered_images)
         self._tracer = trace.get_tracer(TRACER, tracer_provider=tracer_provider)
         self._tracer_provider = tracer_provider
-        self._server, self._encoder = server, encoder
         self._tls, self._insecure = tls, insecure
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        spread = affinity or Affinity()
+        self._decoders = self._replicas(server, "server", spread)
+        self._encoder = None if encoder is None else self._replicas(encoder, "encoder", spread)
         self._closed = False
 
     async def ask(self, images: VisualLike | Sequence[VisualLike], question: str, **options: Unpack[AskOptions]) -> Answer:
@@ -119,43 +127,63 @@ class AsyncClient:
         self, image: VisualLike, *, reduction: ReductionSpec | None = None, tokens: bool = False, timeout: float | None = None
     ) -> Encoded:
         """Has the encoder make and cache the tokens of an image or video before anybody asks; `tokens`: they come back too."""
-        stub = self._encoder_stub()
+        encoders = self._encoders()
         (loaded,) = await asyncio.to_thread(as_visuals, image)
-        exchange = self._core.exchange([loaded], reduction, timeout)
+        exchange = self._core.exchange(encoders.route([loaded]), [loaded], reduction, timeout)
         reply: encoder_pb2.EncodeResponse = await self._unary(
+            encoders,
             exchange,
             lambda: _messages.encode_request(exchange.form(loaded), reduction, tokens=tokens),
-            stub.Encode,
+            lambda channel: _encoder_stub(channel).Encode,
         )
         return _messages.encoded(reply)
 
     async def lookup(
         self, images: VisualLike | Sequence[VisualLike], *, reduction: ReductionSpec | None = None, timeout: float | None = None
     ) -> tuple[Place | None, ...]:
-        """Where the tokens of images, or of videos of one sampling, are cached, `None` for nowhere; moves and makes nothing."""
-        stub = self._encoder_stub()
+        """Where the tokens of images, or of videos of one sampling, are cached, `None` for nowhere; moves and makes nothing.
+
+        Of several encoders one is asked, that of the first image: it sees the shared cache and its own memory.
+        """
+        encoders = self._encoders()
         loaded = await asyncio.to_thread(as_visuals, images)
-        exchange = self._core.exchange((), None, timeout)
-        return _messages.places(await self._unary(exchange, lambda: _messages.lookup_request(loaded, reduction), stub.Lookup))
+        exchange = self._core.exchange(encoders.route(loaded), (), None, timeout)
+        reply: encoder_pb2.LookupResponse = await self._unary(
+            encoders,
+            exchange,
+            lambda: _messages.lookup_request(loaded, reduction),
+            lambda channel: _encoder_stub(channel).Lookup,
+        )
+        return _messages.places(reply)
 
     async def describe(self, *, timeout: float | None = None) -> Description:
         """The deployment's model, limits and defaults."""
-        stub = self._decoder_stub()
-        decoder = await self._unary(self._core.exchange((), None, timeout), _messages.describe_decoder_request, stub.Describe)
-        described = _messages.decoder_description(decoder)
-        if self._encoder is None:
-            return Description(decoder=described)
-        encoder_stub = self._encoder_stub()
-        exchange = self._core.exchange((), None, timeout)
-        encoder = await self._unary(exchange, _messages.describe_encoder_request, encoder_stub.Describe)
-        return Description(decoder=described, encoder=_messages.encoder_description(encoder))
+        reply: decoder_pb2.DescribeDecoderResponse = await self._unary(
+            self._decoders,
+            self._core.exchange(self._decoders.route(), (), None, timeout),
+            _messages.describe_decoder_request,
+            lambda channel: _decoder_stub(channel).Describe,
+        )
+        encoder = None if self._encoder is None else await self.describe_encoder(timeout=timeout)
+        return Description(decoder=_messages.decoder_description(reply), encoder=encoder)
+
+    async def describe_encoder(self, *, timeout: float | None = None) -> EncoderDescription:
+        """The encoder alone: its model, limits and defaults."""
+        encoders = self._encoders()
+        reply: encoder_pb2.DescribeEncoderResponse = await self._unary(
+            encoders,
+            self._core.exchange(encoders.route(), (), None, timeout),
+            _messages.describe_encoder_request,
+            lambda channel: _encoder_stub(channel).Describe,
+        )
+        return _messages.encoder_description(reply)
 
     async def aclose(self) -> None:
         """Ends what is under way (it gets `Cancelled`) and the connections."""
         self._closed = True
-        for channel in self._channels.values():
-            await channel.close(None)
-        self._channels.clear()
+        await self._decoders.aclose()
+        if self._encoder is not None:
+            await self._encoder.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -166,52 +194,73 @@ class AsyncClient:
         await self.aclose()
 
     def _stream(self, prepare: Callable[[], Awaitable[Question]]) -> AsyncAnswerStream:
-        def generate(request: decoder_pb2.GenerateRequest, timeout_s: float | None) -> GenerateCall:
-            return self._decoder_stub().Generate(request, timeout=timeout_s)
-
         return AsyncAnswerStream(
-            prepare, core=self._core, tracer=self._tracer, generate=generate, is_closed=lambda: self._closed
+            prepare, core=self._core, tracer=self._tracer, replicas=self._decoders, is_closed=lambda: self._closed
         )
 
     async def _unary(
-        self, exchange: Exchange, make_request: Callable[[], Request], method: Callable[..., Awaitable[Reply]]
+        self,
+        replicas: Replicas,
+        exchange: Exchange,
+        make_request: Callable[[], Request],
+        method_of: Callable[[grpc.aio.Channel], Callable[..., Awaitable[Reply]]],
     ) -> Reply:
         while True:
-            request = make_request()
-            left_s = exchange.sending(request.ByteSize())
             try:
-                reply = await method(request, timeout=left_s)
-            except grpc.RpcError as error:
-                wait_s = exchange.failed(error_from_rpc(error))
-            except asyncio.CancelledError:
-                raise_if_closed(self._closed)
-                raise
+                await replicas.ready(exchange.left_s())
+                with replicas.endpoint(exchange.route) as channel:
+                    reply = await self._one_try(method_of(channel), exchange, make_request())
+            except VScanError as error:
+                wait_s = exchange.failed(error)
             else:
                 exchange.accepted()
                 return reply
             await asyncio.sleep(wait_s)
 
-    def _decoder_stub(self) -> decoder_pb2_grpc.DecoderStub:
-        return decoder_pb2_grpc.DecoderStub(self._channel(self._server))  # type: ignore[no-untyped-call]
+    async def _one_try(self, method: Callable[..., Awaitable[Reply]], exchange: Exchange, request: Request) -> Reply:
+        left_s = exchange.sending(request.ByteSize())
+        try:
+            return await method(request, timeout=left_s, metadata=affinity_metadata(exchange.route.key))
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error
+        except asyncio.CancelledError:
+            raise_if_closed(self._closed)
+            raise
 
-    def _encoder_stub(self) -> encoder_pb2_grpc.VisionEncoderStub:
+    def _encoders(self) -> Replicas:
         if self._encoder is None:
             raise InvalidArgument("encoder", "this client was not given the encoder's address")
-        return encoder_pb2_grpc.VisionEncoderStub(self._channel(self._encoder))  # type: ignore[no-untyped-call]
+        return self._encoder
 
-    def _channel(self, target: str) -> grpc.aio.Channel:
-        """Opened at its first use, since it belongs to the event loop that runs then."""
-        if self._closed:
-            raise Cancelled("the client is closed")
-        if target not in self._channels:
-            self._channels[target] = open_sdk_channel(
-                target,
-                tls=self._tls,
-                insecure=self._insecure,
-                connect_s=self._timeout.connect,
-                tracer_provider=self._tracer_provider,
-            )
-        return self._channels[target]
+    def _replicas(self, server: ServerLike, field: str, affinity: Affinity) -> Replicas:
+        return Replicas(
+            parse_servers(server, field),
+            affinity,
+            connect=self._open_channel,
+            check=self._check_target,
+            look_up_s=self._timeout.connect,
+        )
+
+    def _open_channel(self, endpoint: Endpoint) -> grpc.aio.Channel:
+        return open_sdk_channel(
+            endpoint,
+            tls=self._tls,
+            insecure=self._insecure,
+            connect_s=self._timeout.connect,
+            tracer_provider=self._tracer_provider,
+        )
+
+    def _check_target(self, target: str) -> None:
+        if self._tls is None:
+            refuse_open_plaintext(target, insecure=self._insecure)
+
+
+def _decoder_stub(channel: grpc.aio.Channel) -> decoder_pb2_grpc.DecoderStub:
+    return decoder_pb2_grpc.DecoderStub(channel)  # type: ignore[no-untyped-call]
+
+
+def _encoder_stub(channel: grpc.aio.Channel) -> encoder_pb2_grpc.VisionEncoderStub:
+    return encoder_pb2_grpc.VisionEncoderStub(channel)  # type: ignore[no-untyped-call]
 
 
 async def _whole(stream: AsyncAnswerStream) -> Answer:

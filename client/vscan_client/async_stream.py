@@ -9,18 +9,20 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+import grpc.aio
 from opentelemetry import trace
 
-from vscan.errors import Cancelled, VScanError
+from vscan.errors import VScanError
 from vscan.rpc.error_details import error_from_rpc
-from vscan.v1 import decoder_pb2
+from vscan.v1 import decoder_pb2_grpc
 from vscan_client import _messages
+from vscan_client._affinity import affinity_metadata
 from vscan_client._core import AnswerBuilder, Core, Exchange, Question
-from vscan_client._tracing import ask_span, describe_answer, trace_id_of, within
+from vscan_client._replicas import Replicas, raise_if_closed
+from vscan_client._tracing import ask_span, describe_answer, describe_tries, trace_id_of, within
 from vscan_client.answer import Answer, Event, TextDelta
 
 GenerateCall = Any  # grpc.aio.UnaryStreamCall[GenerateRequest, GenerateEvent]
-Generate = Callable[[decoder_pb2.GenerateRequest, float | None], GenerateCall]
 
 
 class AsyncAnswerStream:
@@ -40,10 +42,10 @@ class AsyncAnswerStream:
         *,
         core: Core,
         tracer: trace.Tracer,
-        generate: Generate,
+        replicas: Replicas,
         is_closed: Callable[[], bool],
     ) -> None:
-        self._prepare, self._core, self._tracer, self._generate = prepare, core, tracer, generate
+        self._prepare, self._core, self._tracer, self._replicas = prepare, core, tracer, replicas
         self._client_is_closed = is_closed
         self._closed = self._running = False
         self._call: GenerateCall | None = None
@@ -93,31 +95,40 @@ class AsyncAnswerStream:
     async def _run(self) -> AsyncGenerator[Event, None]:
         question = await self._prepare()
         with ask_span(self._tracer, question.visuals) as span:
-            exchange = self._core.exchange(question.visuals, question.reduction, question.options.get("timeout"))
+            route = self._replicas.route(question.visuals)
+            exchange = self._core.exchange(route, question.visuals, question.reduction, question.options.get("timeout"))
             builder = AnswerBuilder(exchange)
-            async with aclosing(self._tries(question, exchange, span)) as events:
-                async for event in events:
-                    builder.add(event)
-                    yield event
+            try:
+                async with aclosing(self._tries(question, exchange, span)) as events:
+                    async for event in events:
+                        builder.add(event)
+                        yield event
+            finally:
+                describe_tries(span, exchange.attempts, route.server)
             self._answer = builder.answer(trace_id_of(span))
             describe_answer(span, self._answer)
 
     async def _tries(self, question: Question, exchange: Exchange, span: trace.Span) -> AsyncGenerator[Event, None]:
         while True:
             try:
-                async with aclosing(self._one_try(question, exchange, span)) as events:
-                    async for event in events:
-                        yield event
+                await self._replicas.ready(exchange.left_s())
+                with self._replicas.endpoint(exchange.route) as channel:
+                    async with aclosing(self._one_try(channel, question, exchange, span)) as events:
+                        async for event in events:
+                            yield event
                 return
             except VScanError as error:
                 wait_s = exchange.failed(error)
             await asyncio.sleep(wait_s)
 
-    async def _one_try(self, question: Question, exchange: Exchange, span: trace.Span) -> AsyncGenerator[Event, None]:
+    async def _one_try(
+        self, channel: grpc.aio.Channel, question: Question, exchange: Exchange, span: trace.Span
+    ) -> AsyncGenerator[Event, None]:
         request = _messages.generate_request(question, exchange.form)
         left_s = exchange.sending(request.ByteSize())
+        stub = decoder_pb2_grpc.DecoderStub(channel)  # type: ignore[no-untyped-call]
         with within(span):
-            self._call = self._generate(request, left_s)
+            self._call = stub.Generate(request, timeout=left_s, metadata=affinity_metadata(exchange.route.key))
         try:
             async for message in self._call:
                 exchange.accepted()
@@ -130,10 +141,3 @@ class AsyncAnswerStream:
             raise
         finally:
             self._call.cancel()
-
-
-def raise_if_closed(closed: bool) -> None:
-    """gRPC raises CancelledError where a call was cancelled but its task was not: that is the call's error, not the task's."""
-    task = asyncio.current_task()
-    if closed and (task is None or not task.cancelling()):
-        raise Cancelled("the client or the stream was closed")

@@ -13,9 +13,9 @@ from vscan_client._loop_thread import LoopThread
 from vscan_client.answer import Answer, Place
 from vscan_client.async_client import DEFAULT_SERVER, AsyncClient
 from vscan_client.content import Message, VisualLike
-from vscan_client.description import Description
+from vscan_client.description import Description, EncoderDescription
 from vscan_client.encoded import Encoded
-from vscan_client.options import AskOptions, Retry, Timeout, Tls
+from vscan_client.options import Affinity, AskOptions, Retry, ServerLike, Timeout, Tls
 from vscan_client.stream import AnswerStream
 
 
@@ -31,12 +31,14 @@ class Client:
     use it in a `with`.
 
     Args:
-        server: address of the decoder, `host:port`.
-        encoder: address of the encoder, for `encode` and `lookup`.
+        server: address of the decoder, `host:port`; several, or `dns:///name:port` for all addresses of a name: then requests
+            that begin with the same image or video go to the same one, and on to the next where that is busy or away.
+        encoder: address of the encoder, for `encode` and `lookup`; or several, in the same way.
         tls: encrypt; `None` is plaintext, refused beyond loopback unless `insecure`.
         insecure: allow plaintext beyond loopback, where the network protects itself.
         timeout: how long to wait.
         retry: when to try again.
+        affinity: how calls are spread over several endpoints.
         remembered_images: how many images and videos to remember as sent; 0 always sends bytes.
         tracer_provider: OpenTelemetry's; `None`: the global one.
     """
@@ -44,12 +46,13 @@ class Client:
     def __init__(
         self,
         *,
-        server: str = DEFAULT_SERVER,
-        encoder: str | None = None,
+        server: ServerLike = DEFAULT_SERVER,
+        encoder: ServerLike | None = None,
         tls: Tls | None = None,
         insecure: bool = False,
         timeout: Timeout | None = None,
         retry: Retry | None = None,
+        affinity: Affinity | None = None,
         remembered_images: int = 4096,
         tracer_provider: trace.TracerProvider | None = None,
     ) -> None:
@@ -60,6 +63,7 @@ class Client:
             insecure=insecure,
             timeout=timeout,
             retry=retry,
+            affinity=affinity,
             remembered_images=remembered_images,
             tracer_provider=tracer_provider,
         )
@@ -100,12 +104,19 @@ class Client:
     def lookup(
         self, images: VisualLike | Sequence[VisualLike], *, reduction: ReductionSpec | None = None, timeout: float | None = None
     ) -> tuple[Place | None, ...]:
-        """Where the tokens of images, or of videos of one sampling, are cached, `None` for nowhere; moves and makes nothing."""
+        """Where the tokens of images, or of videos of one sampling, are cached, `None` for nowhere; moves and makes nothing.
+
+        Of several encoders one is asked, that of the first image: it sees the shared cache and its own memory.
+        """
         return self._loop.run(self._client.lookup(images, reduction=reduction, timeout=timeout))
 
     def describe(self, *, timeout: float | None = None) -> Description:
         """The deployment's model, limits and defaults."""
         return self._loop.run(self._client.describe(timeout=timeout))
+
+    def describe_encoder(self, *, timeout: float | None = None) -> EncoderDescription:
+        """The encoder alone: its model, limits and defaults."""
+        return self._loop.run(self._client.describe_encoder(timeout=timeout))
 
     def close(self) -> None:
         """Ends what is under way (it gets `Cancelled`), the connections and the client's own thread. Safe to call again."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import TypeAlias, TypedDict
 
 from vscan.specs import PruneSpec, ReductionSpec, SamplingSpec
+
+# One address, `host:port` or any gRPC target; several; or `dns:///name:port`, which stands for all addresses of a name.
+ServerLike: TypeAlias = str | Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,8 @@ class Retry:
     waits are longer than the 2 s that a channel may pause before it looks for a server again, so one that restarted is met.
 
     Attributes:
-        attempts: tries in all; 1 never retries.
+        attempts: tries in all; 1 never retries. Of several endpoints a try asks one after the other, without a wait, until one
+            is neither away nor busy.
         backoff_ms: wait before the second try.
         max_backoff_ms: longest wait that the client chooses by itself.
         jitter: fraction of a wait that is added at random at most, so that many clients do not come back at once.
@@ -53,6 +58,33 @@ class Retry:
             raise ValueError("at least one attempt, and 0 <= backoff_ms <= max_backoff_ms")
         if not 0 <= self.jitter <= 1 or self.budget < 0:
             raise ValueError("jitter is 0 to 1 and budget at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Affinity:
+    """How calls are spread over several endpoints: those that begin with the same image or video go to the same one.
+
+    Attributes:
+        load_factor: how many of the client's calls an endpoint has at once at most, as a multiple of the average over all that
+            are well; what is beyond goes to the next one. At least 1.
+        min_in_flight: so many it may have in any case: a client with few calls is not spread for their number.
+        rest_ms: how long an endpoint that could not be reached is left alone; doubles as long as it is away. One that is busy
+            is left alone as long as it says.
+        max_rest_ms: the longest that either lasts.
+        refresh_s: how often the addresses of a name are looked up again, in seconds.
+    """
+
+    load_factor: float = 1.25
+    min_in_flight: int = 4
+    rest_ms: int = 500
+    max_rest_ms: int = 10_000
+    refresh_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not self.load_factor >= 1 or self.min_in_flight < 1:
+            raise ValueError("load_factor and min_in_flight are at least 1")
+        if not 0 <= self.rest_ms <= self.max_rest_ms or not self.refresh_s > 0:
+            raise ValueError("0 <= rest_ms <= max_rest_ms, and refresh_s over 0 seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

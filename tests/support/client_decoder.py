@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from vscan.content_key import frames_sha256
-from vscan.errors import MissingImages, VScanError
+from vscan.errors import InvalidArgument, MissingImages, VScanError
 from vscan.rpc.error_details import STATUS_DETAILS_KEY, to_status
 from vscan.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, visual_tokens_pb2
 
@@ -36,16 +36,20 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
         self.requests: list[decoder_pb2.GenerateRequest] = []
         self.metadata: list[dict[str, str | bytes]] = []
         self.time_left: list[float | None] = []
+        self.encodes: list[encoder_pb2.EncodeRequest] = []
         self.lookups: list[encoder_pb2.LookupRequest] = []
         self.known: set[bytes] = set()  # digests, of videos with their sampling behind them (see `key_of`)
         self.fail_with: list[VScanError] = []  # raised by the next calls, one each, before anything is said
         self.fail_after_first_text: VScanError | None = None
         self.describe_fails_with: list[VScanError] = []
+        self.encode_fails_with: list[VScanError] = []
+        self.lookup_fails_with: list[VScanError] = []
+        self.max_lookup_digests = 256
         self.hold_before = threading.Event()  # set: go on; clear: wait before the first event
         self.hold_before.set()
         self.hold_after_first_text = threading.Event()
         self.hold_after_first_text.set()
-        self.entered = threading.Semaphore(0)  # one for each Generate call that has come
+        self.entered = threading.Semaphore(0)  # one for each Generate or Encode call that has come
         self.cancelled = threading.Semaphore(0)  # one for each call that ended before its answer
         self.running = self.most_running = 0
         self._lock = threading.Lock()
@@ -133,7 +137,9 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
                 family="llava",
                 fingerprint=bytes(32),
                 hidden_size=64,
-                limits=encoder_pb2.EncoderLimits(max_video_frames=64, max_video_seconds=600),
+                limits=encoder_pb2.EncoderLimits(
+                    max_video_frames=64, max_video_seconds=600, max_lookup_digests=self.max_lookup_digests
+                ),
                 defaults=encoder_pb2.EncoderDefaults(frame_sampling=visual_tokens_pb2.FrameSampling(frames_per_second=2)),
             )
         if self.describe_fails_with:
@@ -143,6 +149,13 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
         return decoder_pb2.DescribeDecoderResponse(model="scripted", family="llava", layers=8, defaults=defaults, limits=limits)
 
     def Encode(self, request: encoder_pb2.EncodeRequest, context: Any) -> encoder_pb2.EncodeResponse:
+        self.encodes.append(request)
+        with self._lock:
+            self.metadata.append(dict(context.invocation_metadata()))
+        self.entered.release()
+        _wait(self.hold_before, context)
+        if self.encode_fails_with:
+            abort(context, self.encode_fails_with.pop(0))
         media = request.video if request.HasField("video") else request.image
         (place,) = self._resolve([media], context)
         inline = request.reply_form != encoder_pb2.REPLY_FORM_REFERENCE
@@ -155,6 +168,10 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
 
     def Lookup(self, request: encoder_pb2.LookupRequest, context: Any) -> encoder_pb2.LookupResponse:
         self.lookups.append(request)
+        if self.lookup_fails_with:
+            abort(context, self.lookup_fails_with.pop(0))
+        if len(request.sha256) > self.max_lookup_digests:
+            abort(context, InvalidArgument("sha256", f"{len(request.sha256)} digests"))
         sampling = request.video_sampling if request.HasField("video_sampling") else None
         keys = [digest if sampling is None else video_key(digest, sampling) for digest in request.sha256]
         places = [visual_tokens_pb2.PLACE_MEMORY if key in self.known else visual_tokens_pb2.PLACE_UNSPECIFIED for key in keys]
@@ -168,18 +185,22 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
 
 @contextmanager
 def serving(
-    deployment: ScriptedDeployment, *, port: int = 0, credentials: grpc.ServerCredentials | None = None
+    deployment: ScriptedDeployment,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    credentials: grpc.ServerCredentials | None = None,
 ) -> Iterator[str]:
     """Serves both services on one loopback port and gives its address."""
     server = grpc.server(ThreadPoolExecutor(max_workers=32))
     decoder_pb2_grpc.add_DecoderServicer_to_server(deployment, server)  # type: ignore[no-untyped-call]
     # Both services have a Describe; one servicer answers each by its request.
     encoder_pb2_grpc.add_VisionEncoderServicer_to_server(deployment, server)  # type: ignore[no-untyped-call]
-    address = f"127.0.0.1:{port}"
+    address = f"{host}:{port}"
     bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
     try:
-        yield f"127.0.0.1:{bound}"
+        yield f"{host}:{bound}"
     finally:
         deployment.hold_before.set()
         deployment.hold_after_first_text.set()

@@ -51,6 +51,7 @@ def open_channel(
     connect_seconds: float = DEFAULT_CONNECT_SECONDS,
     tracer_provider: TracerProvider | None = None,
     interceptors: Sequence[Any] = (),
+    authority: str | None = None,
 ) -> grpc.aio.Channel:
     """An asyncio channel, with tracing around `interceptors`. Connects when first used, and again whenever the server is back.
 
@@ -61,11 +62,14 @@ def open_channel(
         max_message_bytes: the largest message taken or sent.
         connect_seconds: how long one attempt to connect may last.
         tracer_provider: where client spans go; None is the global one.
+        authority: the name, `host:port`, that the server's certificate bears where that is not the target's.
 
     Raises:
         InvalidArgument: plaintext beyond loopback, or a TLS file that cannot be read.
     """
     options = channel_options(max_message_bytes, connect_seconds)
+    if authority is not None:
+        options.append(("grpc.default_authority", authority))
     around = [*_tracing(tracer_provider), *interceptors]
     if tls is not None:
         return grpc.aio.secure_channel(target, tls.credentials(), options=options, interceptors=around)

@@ -48,6 +48,8 @@ ATTR_GEN_AI_INPUT_TOKENS = "gen_ai.usage.input_tokens"  # rows at the first laye
 ATTR_GEN_AI_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 ATTR_GEN_AI_TOKEN_TYPE = "gen_ai.token.type"  # "input" or "output"
 ATTR_ERROR_TYPE = "error.type"  # the error's class name; absent on success
+ATTR_SERVER_ADDRESS = "server.address"  # of the endpoint that the SDK asked last: host, IP address or gRPC target
+ATTR_SERVER_PORT = "server.port"
 ATTR_RPC_METHOD = "rpc.method"
 ATTR_RPC_STATUS_CODE = "rpc.grpc.status_code"  # gRPC's number
 PROVIDER = "vscan"
@@ -99,7 +101,7 @@ ATTR_COMPLETION_TOKENS = "vscan.completion_tokens"
 ATTR_TIME_TO_FIRST_TOKEN_MS = "vscan.time_to_first_token_ms"
 ATTR_SEGMENT = "vscan.segment"  # index of a segment, from 0
 ATTR_PAGE_STATE = "vscan.page.state"  # "held" (by running requests), "idle" (a later prompt may reuse them) or "free"
-ATTR_ATTEMPT = "vscan.attempt"  # the SDK's try of one question, from 1
+ATTR_ATTEMPT = "vscan.attempt"  # requests that the SDK has sent for one question
 
 
 class Kind(Enum):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ import typer
 
 from vscan.errors import VScanError
 from vscan_client.cli import connection as shared
+from vscan_client.cli.progress import progress
 
 if TYPE_CHECKING:
     from vscan.telemetry.providers import Telemetry
@@ -73,18 +73,17 @@ class Batch:
 
     async def run(self, connection: shared.Connection, telemetry: Telemetry | None, concurrency: int) -> None:
         """Asks them all, `concurrency` at a time. Raises the error of a server that cannot be reached at all."""
-        from vscan_client import AsyncClient, Retry
+        from vscan_client import AsyncClient
 
-        # Patient: a batch that meets a full queue is better late than with holes.
-        retry = Retry(attempts=10, backoff_ms=200, max_backoff_ms=10_000, budget=10 * concurrency)
+        retry = shared.patient_retry(concurrency)
         async with AsyncClient(**connection.client_arguments(telemetry, retry)) as client:
             if self._lines:
                 await client.describe()
-            with _progress(len(self._lines)) as advance:
+            with progress("asking", len(self._lines)) as shown:
                 left = iter(self._lines)
                 async with asyncio.TaskGroup() as workers:
                     for _ in range(concurrency):
-                        workers.create_task(self._work(client, left, advance))
+                        workers.create_task(self._work(client, left, shown.advance))
 
     async def _work(self, client: AsyncClient, left: Iterator[QuestionLine | BadLine], advance: Callable[[], None]) -> None:
         for line in left:
@@ -105,18 +104,3 @@ class Batch:
         options, sampling = line.options.ask_options(), line.options.frame_sampling()
         visuals = await asyncio.to_thread(parse_files, line.images, line.videos, sampling, self._folder)
         return await client.ask(visuals, line.question, **options)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda: None
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("asking", total=total)
-        yield lambda: progress.advance(task)

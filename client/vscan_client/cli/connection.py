@@ -14,8 +14,12 @@ from vscan.telemetry.providers import Telemetry
 from vscan_client.cli.extras import needs_extra
 from vscan_client.options import Retry, Timeout, Tls
 
-ServerOption = Annotated[str, typer.Option("--server", envvar="VSCAN_SERVER", help="The decoder's address.")]
-EncoderOption = Annotated[str | None, typer.Option("--encoder", envvar="VSCAN_ENCODER", help="The encoder's address.")]
+_SEVERAL = "; several with commas, or dns:///NAME:PORT for all of a name's."
+ServerOption = Annotated[str, typer.Option("--server", envvar="VSCAN_SERVER", help=f"The decoder's address{_SEVERAL}")]
+EncoderOption = Annotated[
+    str | None, typer.Option("--encoder", envvar="VSCAN_ENCODER", help=f"The encoder's address{_SEVERAL}")
+]
+ThatEncoderOption = Annotated[str, typer.Option("--encoder", envvar="VSCAN_ENCODER", help=f"The encoder's address{_SEVERAL}")]
 TlsCaOption = Annotated[
     Path | None, typer.Option("--tls-ca", help="Encrypt; trust servers whose certificate this PEM file signs.")
 ]
@@ -33,6 +37,11 @@ DEFAULT_TIMEOUT_S = 120.0
 _RETRY = Retry(attempts=4)
 
 
+def patient_retry(concurrency: int) -> Retry:
+    """Of a batch, which is better late than with holes where it meets a full queue."""
+    return Retry(attempts=10, backoff_ms=200, max_backoff_ms=10_000, budget=10 * concurrency)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
     """Where the server is, and how to talk to it."""
@@ -48,8 +57,8 @@ class Connection:
     def client_arguments(self, telemetry: Telemetry | None, retry: Retry | None = None) -> dict[str, Any]:
         """Keywords of both clients' constructors."""
         return {
-            "server": self.server,
-            "encoder": self.encoder,
+            "server": _addresses(self.server),
+            "encoder": None if self.encoder is None else _addresses(self.encoder),
             "tls": Tls(ca_file=self.tls_ca) if self.tls_ca else None,
             "insecure": self.insecure,
             "timeout": Timeout(total=self.timeout_s),
@@ -70,3 +79,8 @@ class Connection:
             yield telemetry
         finally:
             telemetry.shutdown()
+
+
+def _addresses(text: str) -> list[str]:
+    """What stands between commas; in gRPC's `ipv4:` and `ipv6:` they are its own."""
+    return [text] if text.startswith(("ipv4:", "ipv6:")) else [each.strip() for each in text.split(",")]

@@ -26,9 +26,7 @@ def encode(
     video: VideoOption = None,
     frames: FramesOption = None,
     fps: FpsOption = None,
-    encoder: Annotated[
-        str, typer.Option("--encoder", envvar="VSCAN_ENCODER", help="The encoder's address.")
-    ] = shared.DEFAULT_ENCODER,
+    encoder: shared.ThatEncoderOption = shared.DEFAULT_ENCODER,
     reduction: ReductionOption = None,
     budget: BudgetOption = None,
     local_share: LocalShareOption = None,

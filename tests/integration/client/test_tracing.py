@@ -48,6 +48,8 @@ def test_ask_is_the_root_and_each_try_a_call_below_it(deployment: ScriptedDeploy
     assert answer.client.trace_id == format_trace_id(ask.context.trace_id)
     assert ask.attributes is not None
     assert (ask.attributes[names.ATTR_IMAGES], ask.attributes[names.ATTR_ATTEMPT]) == (1, 2)
+    host, _, port = address.partition(":")
+    assert (ask.attributes[names.ATTR_SERVER_ADDRESS], ask.attributes[names.ATTR_SERVER_PORT]) == (host, int(port))
     assert ask.attributes[names.ATTR_PLACES] == ("encoded",)
     assert not any("what?" in str(value) for value in ask.attributes.values())
 
@@ -85,6 +87,8 @@ def test_an_error_marks_the_span(deployment: ScriptedDeployment, address: str) -
     (ask,) = recorded.named(names.SPAN_ASK)
     assert ask.attributes is not None
     assert ask.attributes[names.ATTR_ERROR_TYPE] == "InvalidArgument"
+    assert ask.attributes[names.ATTR_ATTEMPT] == 1
+    assert ask.attributes[names.ATTR_SERVER_ADDRESS] == "127.0.0.1"
     assert not ask.status.is_ok
 
 

@@ -18,6 +18,7 @@ from vscan.errors import (
 )
 from vscan.specs import ReductionMethod, ReductionSpec
 from vscan_client import (
+    Affinity,
     Event,
     Finished,
     FinishReason,
@@ -33,6 +34,7 @@ from vscan_client import (
     Usage,
     Video,
 )
+from vscan_client._balancer import Balancer, Route
 from vscan_client._core import AnswerBuilder, Core, Exchange
 from vscan_client.content import Visual
 
@@ -60,7 +62,20 @@ def make_core(clock: Clock | None = None, *, remembered_images: int = 10, **retr
 
 
 def begin(core: Core, *visuals: Visual, reduction: ReductionSpec | None = None, timeout: float | None = None) -> Exchange:
-    return core.exchange(visuals, reduction, timeout)
+    route = Route(Balancer(["here"], Affinity(), clock=core.clock), None)
+    return core.exchange(route, visuals, reduction, timeout)
+
+
+def begin_among(core: Core, *visuals: Visual) -> Exchange:
+    balancer = Balancer(["a", "b", "c"], Affinity(), clock=core.clock)
+    return core.exchange(Route(balancer, "key"), visuals, None, None)
+
+
+def send(exchange: Exchange) -> str:
+    """One try; where it went."""
+    with exchange.route.endpoint() as endpoint:
+        exchange.sending(1)
+    return endpoint
 
 
 def sends(exchange: Exchange, visual: Visual) -> str:
@@ -209,6 +224,65 @@ def test_retries_of_all_calls_share_a_budget() -> None:
     for _ in range(11):  # one more than ten: binary fractions
         begin(core).accepted()
     begin(core).failed(Unavailable("away"))
+
+
+def test_a_try_asks_all_endpoints_before_it_waits() -> None:
+    clock = Clock()
+    exchange = begin_among(make_core(clock, attempts=2, budget=1), CAT)
+    asked, waits = [], []
+    for delay_ms in (2000, 500, 900):
+        asked.append(send(exchange))
+        waits.append(exchange.failed(ResourceExhausted("full", retry_delay_ms=delay_ms)))
+    assert sorted(asked) == ["a", "b", "c"]
+    assert waits == pytest.approx([0, 0, 0.5])  # until the first of them may be free
+    clock.seconds += 0.5
+    assert send(exchange) == asked[1]
+    with pytest.raises(ResourceExhausted):  # the others are known to be busy: they are not asked again
+        exchange.failed(ResourceExhausted("full", retry_delay_ms=500))
+    assert exchange.attempts == 4
+
+
+def test_the_next_try_asks_all_that_may_be_free_by_then() -> None:
+    clock = Clock()
+    exchange = begin_among(make_core(clock), CAT)
+    asked, waits = [], []
+    for delay_ms in (500, 500, 100, 900, 900, 900):
+        asked.append(send(exchange))
+        waits.append(exchange.failed(ResourceExhausted("full", retry_delay_ms=delay_ms)))
+        clock.seconds += 5 * waits[-1]
+    assert waits == pytest.approx([0, 0, 0.1, 0, 0, 0.9])
+    assert asked[:3] == asked[3:]
+
+
+def test_going_on_to_another_endpoint_spends_nothing() -> None:
+    core = make_core(attempts=1, budget=0)
+    exchange = begin_among(core, CAT)
+    for _ in range(2):
+        send(exchange)
+        assert exchange.failed(Unavailable("away")) == 0
+    send(exchange)
+    exchange.accepted()
+    with pytest.raises(Unavailable):  # an answer has begun: nothing is sent again, anywhere
+        exchange.failed(Unavailable("away"))
+
+
+def test_the_bytes_of_a_missing_image_go_to_the_endpoint_that_lacks_it() -> None:
+    core = make_core()
+    begin_among(core, CAT).accepted()
+    exchange = begin_among(core, CAT)
+    busy = send(exchange)
+    exchange.failed(ResourceExhausted("full", retry_delay_ms=1))
+    lacking = send(exchange)
+    assert (lacking != busy, sends(exchange, CAT)) == (True, "sha256")
+    assert exchange.failed(MissingImages([CAT.sha256])) == 0
+    assert (send(exchange), sends(exchange, CAT)) == (lacking, "data")
+
+
+def test_what_cannot_succeed_is_asked_of_nobody_else() -> None:
+    exchange = begin_among(make_core(), CAT)
+    send(exchange)
+    with pytest.raises(InvalidArgument):
+        exchange.failed(InvalidArgument("x", "bad"))
 
 
 def finished() -> Finished:
