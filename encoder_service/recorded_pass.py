@@ -105,8 +105,9 @@ class RecordedPasses:
         except Exception:
             log.warning("passes cannot be recorded: they are launched kernel by kernel", exc_info=True)
             self._passes.clear()
-            if self._model.device.type == "cuda":
-                torch.cuda.synchronize(self._model.device)  # raises if it is gone
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize(self._model.device)  # raises if it is gone
+            torch.cuda.empty_cache()  # of what ran before it was recorded
 
     def of(self, images: Sequence[PreparedImage]) -> RecordedPass | None:
         """The one for all tiles of these images; None where there is none."""
