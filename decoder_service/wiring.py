@@ -35,6 +35,7 @@ from decoder_service.pairing import Fit
 from decoder_service.prompt import PromptWriter
 from decoder_service.pruning import default_prune
 from decoder_service.readiness import ENGINE_DEAD, Readiness
+from decoder_service.runner.attention import leave_attention_uncompiled
 from decoder_service.runner.runner import Runner
 from decoder_service.runner.varlen import block_rows
 from decoder_service.scheduler import Scheduler
@@ -43,7 +44,7 @@ from decoder_service.warm_up import warm_up, warm_up_pages
 from vscan.cache.settings import check_cache_settings
 from vscan.cache.tiers import TieredCache
 from vscan.checkpoint import Checkpoint
-from vscan.device import choose_device, choose_dtype
+from vscan.device import check_compiles, choose_device, choose_dtype
 from vscan.errors import InternalError, InvalidArgument, StartupError
 from vscan.rpc.channel import ClientTls, open_channel
 from vscan.rpc.server import RpcServer
@@ -138,9 +139,14 @@ def _load(settings: DecoderSettings) -> _Half:
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
     device = choose_device(settings.device)
+    if settings.compile:
+        check_compiles(device)
     directory = settings.model or Path(embedded_model.checkpoint_dir())
     checkpoint = Checkpoint.open(directory)
     language = load_language(checkpoint, dtype=choose_dtype(settings.dtype, device), device=device)
+    if settings.compile:
+        leave_attention_uncompiled()
+        language.compile()
     return _Half(
         checkpoint=checkpoint,
         name=settings.model_alias or (checkpoint.name if settings.model else EMBEDDED_NAME),

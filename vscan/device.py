@@ -30,3 +30,9 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" else "float32"
     return DTYPES[name]
+
+
+def check_compiles(device: torch.device) -> None:
+    """Raises StartupError where layers are not compiled."""
+    if device.type != "cuda":
+        raise StartupError("compile: on a GPU only; on a CPU linear layers are packed instead")

@@ -26,3 +26,8 @@ class ModelSettings(BaseModel):
     torch_threads: int | None = Field(
         default=None, ge=1, le=1024, description="Threads of one CPU operation. Unset: as many as there are cores."
     )
+    compile: bool = Field(
+        default=False,
+        description="Whether the model's layers are compiled (`torch.compile`) while the service starts, which takes some "
+        "minutes more. On a GPU only; on a CPU linear layers are packed for oneDNN instead.",
+    )

@@ -96,6 +96,14 @@ class LanguageModel:
         layers: Sequence[Any] = self._decoder.layers
         return layers
 
+    def compile(self, backend: str = "inductor") -> None:
+        """Has all layers but the last compiled (torch.compile) when they are first run, for any number of rows.
+
+        They are launched in far fewer pieces so: with few rows a GPU waits for Python. The last one runs in parts.
+        """
+        for layer in self.layers[:-1]:
+            layer.compile(dynamic=True, backend=backend)
+
     @property
     def kv_shape(self) -> KvShape:
         """What a row takes in one layer."""

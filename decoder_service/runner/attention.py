@@ -157,6 +157,11 @@ def register_attention() -> str:
     return NAME
 
 
+def leave_attention_uncompiled() -> None:
+    """For layers that are compiled: this is kernels and indices, and a plan that differs from step to step."""
+    ALL_ATTENTION_FUNCTIONS.register(NAME, torch.compiler.disable(_attention))  # type: ignore[no-untyped-call]
+
+
 def _attention(
     module: Any,
     query: torch.Tensor,
