@@ -50,17 +50,14 @@ async def build(settings: EncoderSettings, telemetry: Telemetry) -> EncoderServi
     check_free(parse_address(settings.bind))  # a port in use is told before a large model is read
     checkpoint = Checkpoint.open(settings.model or checkpoint_dir())
     model = _load(settings, checkpoint)
+    name, rounded_to = _name(settings, checkpoint), _rounded_to(settings)
+    identity = identify(checkpoint, model, name, max_video_frames=settings.max_video_frames, rounded_to=rounded_to)
+    model.pack()  # after its weights were read: unpacked again they would be there twice
     metrics = EncoderMetrics(telemetry.meter)
     pipeline = Pipeline(model, settings.media_limits, _bounds(settings), tracer=telemetry.tracer, metrics=metrics)
     cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
     encoder = ImageEncoder(
-        identify(
-            checkpoint,
-            model,
-            _name(settings, checkpoint),
-            max_video_frames=settings.max_video_frames,
-            rounded_to=_rounded_to(settings),
-        ),
+        identity,
         pipeline,
         cache,
         grid=model.grid,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
@@ -53,6 +52,7 @@ class ClipVision(VisionModel):
         self.device: torch.device = parts.tower.device
         self.grid = _grid(parts.tower.config)
         self.tile_pixels = (parts.tower.config.num_channels, *(parts.tower.config.image_size,) * 2)
+        self.layer_rows = 1 + self.grid.tokens
         self._tower = parts.tower
         self._projector = parts.projector
         self._processor = parts.processor
@@ -67,11 +67,9 @@ class ClipVision(VisionModel):
         tokens: torch.Tensor = self._projector(features)
         return tokens
 
-    def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Tower and projector, under transformers' names for the parts alone."""
-        tower = ((f"vision_tower.{name}", tensor) for name, tensor in self._tower.state_dict().items())
-        projector = ((f"multi_modal_projector.{name}", tensor) for name, tensor in self._projector.state_dict().items())
-        return chain(tower, projector)
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        """Tower and projector; within them the names are transformers' for the parts alone."""
+        return {"vision_tower": self._tower, "multi_modal_projector": self._projector}
 
     def configuration(self) -> Mapping[str, Any]:
         """What the shapes of the tensors do not say."""

@@ -124,9 +124,9 @@ class QwenVision(VisionModel):
         tokens: torch.Tensor = self._tower.merger(features.view(features.shape[0] * self._merge**2, -1))
         return tokens
 
-    def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def modules(self) -> Mapping[str, torch.nn.Module]:
         """Tower and merger, under transformers' names."""
-        return ((f"visual.{name}", tensor) for name, tensor in self._tower.state_dict().items())
+        return {"visual": self._tower}
 
     def configuration(self) -> Mapping[str, Any]:
         """What the shapes of the tensors do not say."""

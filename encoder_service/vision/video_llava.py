@@ -8,9 +8,9 @@ Of a frame the language model receives the [CLS] token too, as a tile of its own
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -70,10 +70,9 @@ class VideoLlavaVision(ClipVision):
         marked = [tile if grid != _CLASS_TOKEN else _as_class(tile) for grid, tile in zip(image.grids, tiles, strict=True)]
         return in_order(image.grids, marked, image.frames)
 
-    def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def modules(self) -> Mapping[str, torch.nn.Module]:
         """And the other tower."""
-        tower = ((f"video_tower.{name}", tensor) for name, tensor in self._video_tower.state_dict().items())
-        return chain(super().named_tensors(), tower)
+        return {**super().modules(), "video_tower": self._video_tower}
 
     def configuration(self) -> Mapping[str, Any]:
         """And what becomes of frames."""

@@ -2,16 +2,22 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from encoder_service import fingerprint as module
 from encoder_service.fingerprint import fingerprint
 from tests.support.encoder import LLAVA15
+from tests.support.llava_next import make_checkpoint
+from tests.support.qwen import make_qwen
+from tests.support.video_llava import write_video_llava
 from tests.support.vision import load, shared_model
+from vscan.packed_linear import PackedLinear
 
 
 def copied(folder: Path) -> Path:
@@ -19,9 +25,33 @@ def copied(folder: Path) -> Path:
     return folder
 
 
+CHECKPOINTS: dict[str, Callable[[Path], object]] = {
+    "llava": copied,
+    "llava_next": make_checkpoint,
+    "qwen2_5_vl": make_qwen,
+    "video_llava": write_video_llava,
+}
+
+
 def test_the_same_checkpoint_has_the_same_fingerprint() -> None:
     assert len(fingerprint(shared_model())) == 32
     assert fingerprint(load()) == fingerprint(shared_model())
+
+
+@pytest.mark.parametrize("family", CHECKPOINTS)
+def test_packing_changes_neither_the_fingerprint_nor_more_than_the_last_bits(family: str, tmp_path: Path) -> None:
+    CHECKPOINTS[family](tmp_path)
+    model = load(tmp_path, shallow_layer=None, window=None)
+    image = model.preprocess(Image.new("RGB", (80, 50), "teal"))
+    before = fingerprint(model)
+    with torch.inference_mode():
+        expected = model.project(model.look([image]).features)
+        model.pack()
+        assert fingerprint(model) == before
+        torch.testing.assert_close(model.project(model.look([image]).features), expected, rtol=1e-4, atol=1e-5)
+    layers = [layer for module in model.modules().values() for layer in module.modules()]
+    assert any(isinstance(layer, PackedLinear) for layer in layers) == torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    assert not any(type(layer) is torch.nn.Linear for layer in layers if torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(
