@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ _TOWER_CONFIGURATION = ("hidden_act", "image_size", "layer_norm_eps", "num_atten
 # The paper's choices: layer index 5 of 24; windows of 6 x 6 tokens.
 _SHALLOW_OF_LAYERS = 5 / 24
 _WINDOW = 6
+# Of what a pass holds of a layer's widest part, on a CPU. A tile of ViT-L/14-336 has 9 MiB in float32.
+_CPU_LAYER_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,9 +83,17 @@ class ClipVision(VisionModel):
     def _see(self, tower: Any, images: Sequence[PreparedImage], max_tiles: int | None) -> tuple[torch.Tensor, Scores]:
         """What a tower makes of all tiles: [tiles, 1 + N, vision hidden], the [CLS] token first, and [tiles, N]."""
         pixels = torch.cat([image.pixels for image in images])  # [tiles, channels, height, width]
-        passes = [self._pass(tower, part.to(self.device)) for part in torch.split(pixels, max_tiles or len(pixels))]
+        together = min(max_tiles or len(pixels), self._most_tiles(tower))
+        passes = [self._pass(tower, part.to(self.device)) for part in torch.split(pixels, together)]
         hidden, shallow, deep = (torch.cat(parts) for parts in zip(*passes, strict=True))
         return hidden, Scores(shallow, deep)
+
+    def _most_tiles(self, tower: Any) -> int:
+        """A CPU gains nothing from more tiles once one layer keeps it busy, and is slowed by what its cache cannot hold."""
+        if self.device.type != "cpu":
+            return sys.maxsize
+        tile_bytes: int = self.layer_rows * tower.config.intermediate_size * self.dtype.itemsize
+        return max(1, _CPU_LAYER_BYTES // tile_bytes)
 
     def _pass(self, tower: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         rows: dict[int, torch.Tensor] = {}

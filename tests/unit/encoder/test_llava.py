@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModel, LlavaForConditionalGeneration
 
 from encoder_service.fingerprint import fingerprint
+from encoder_service.vision import clip
 from encoder_service.vision.base import VisionModel
 from encoder_service.vision.registry import families
 from tests.support.encoder import LLAVA15, PARITY
@@ -88,6 +89,23 @@ def test_a_batch_is_its_tiles_alone() -> None:
         rows = slice(576 * tile, 576 * (tile + 1))
         torch.testing.assert_close(together.features[rows], alone.features, rtol=0, atol=1e-5)
         torch.testing.assert_close(together.scores.deep[rows], alone.scores.deep, rtol=1e-5, atol=1e-8)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("layer_tiles", "passes"), [(0.5, [1] * 5), (2.5, [2, 2, 1]), (9, [5])])
+def test_a_cpu_takes_as_many_tiles_at_a_time_as_its_cache_holds(
+    layer_tiles: float, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load()
+    taken = []
+    tower(model).encoder.layers[0].register_forward_pre_hook(lambda _, given: taken.append(len(given[0])))
+    monkeypatch.setattr(clip, "_CPU_LAYER_BYTES", int(layer_tiles * 577 * tower(model).config.intermediate_size * 4))
+    noise = pixels(model, 5)
+    expected = shared_model().look([prepared(model, noise)])
+    seen = model.look([prepared(model, noise)])
+    assert taken == passes
+    torch.testing.assert_close(seen.features, expected.features, rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen.scores.shallow, expected.scores.shallow, rtol=1e-5, atol=1e-8)
 
 
 def test_preprocessing_is_the_checkpoints_own() -> None:
