@@ -83,7 +83,7 @@ def _is_faster_packed(linear: nn.Linear, rows: int) -> bool:
     ways: list[Callable[[], Any]] = [lambda: functional.linear(given, weight), lambda: _apply(given, reordered, None)]
     times = [[_seconds(way) for way in ways] for _ in range(_TRIALS)]
     plain, of_packed = (min(some) for some in zip(*times, strict=True))
-    return of_packed < plain
+    return bool(of_packed < plain)
 
 
 def _apply(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

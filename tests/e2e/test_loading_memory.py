@@ -110,7 +110,7 @@ def test_no_more_than_its_half_is_taken(tmp_path: Path, family: str) -> None:
     assert len(grown) == 6
     for half, dtype, taken in grown:
         if half == "packing":
-            limit = largest * _BYTES[dtype] + _WORKSPACE_BYTES
+            limit = 1.0 * largest * _BYTES[dtype] + _WORKSPACE_BYTES
             assert limit < vision * _BYTES[dtype] or dtype == "float16", "weights that are there twice would be seen"
             assert taken <= limit, f"packing in {dtype}"
             continue
