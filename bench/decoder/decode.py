@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from bench.decoder.setup import REDUCED, Setup
-from bench.decoder.timing import alternate, timed
 from bench.harness import Check, Report
+from bench.timing import alternate, timed
 from decoder_service.engine import Engine
 
 _STEPS = 24

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from bench.decoder.setup import Setup
-from bench.decoder.timing import alternate, timed
 from bench.harness import Report
+from bench.timing import alternate, timed
 from vscan.packed_linear import packed
 
 _LAYERS = 12  # more than a processor's cache holds, as in a model

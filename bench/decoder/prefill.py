@@ -8,8 +8,9 @@ import time
 import torch
 
 from bench.decoder.setup import REDUCED, UNPRUNED, UNREDUCED, Setup
-from bench.decoder.timing import alternate, serve
+from bench.decoder.timing import serve
 from bench.harness import Check, Report
+from bench.timing import alternate
 from vscan.visual_tokens import VisualTokens
 
 _keys = itertools.count()

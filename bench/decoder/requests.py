@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.decoder.setup import REDUCED, Setup
-from bench.decoder.timing import alternate, serve
+from bench.decoder.timing import serve
 from bench.harness import Check, Report
+from bench.timing import alternate
 from decoder_service.engine import Engine
 
 _MOST_ROUNDS = 5  # they take long
