@@ -40,8 +40,8 @@ proto: $(STAMP)
 proto-check: $(STAMP)
 	$(BIN)/python -m scripts.proto check
 
-# Writes docs/api.md, docs/configuration.md, docs/errors.md, docs/evaluation.md and tables of docs/cache.md and README.md anew from the protos, the
-# settings, the errors and the kept runs.
+# Writes docs/api.md, docs/configuration.md, docs/errors.md, docs/evaluation.md and tables of docs/cache.md, docs/encoder.md and README.md anew
+# from the protos, the settings, the errors and the kept runs.
 docs: $(STAMP)
 	$(BIN)/python -m scripts.generate_docs
 

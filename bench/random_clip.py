@@ -28,8 +28,8 @@ class ClipShape:
     patch_side_pixels: int = 14
 
 
-def write_checkpoint(folder: Path, shape: ClipShape, seed: int = 0) -> Path:
-    """Writes the encoder's half, float32, into `folder`; there is no language model in it."""
+def write_checkpoint(folder: Path, shape: ClipShape, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
+    """Writes the encoder's half into `folder`; there is no language model in it."""
     torch.manual_seed(seed)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -49,7 +49,7 @@ def write_checkpoint(folder: Path, shape: ClipShape, seed: int = 0) -> Path:
     tensors = {_TOWER + name.removeprefix("vision_model."): tensor for name, tensor in tower.items()}
     tensors |= {_PROJECTOR + name: tensor for name, tensor in projector.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    save_file({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
     side = shape.image_side_pixels
     processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     stated = json.loads(processor.to_json_string()) | {"image_processor_type": "CLIPImageProcessor"}

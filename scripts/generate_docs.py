@@ -8,6 +8,7 @@ from collections.abc import Callable
 from scripts.pages.api import api_page
 from scripts.pages.cache import cache_page
 from scripts.pages.configuration import configuration_page
+from scripts.pages.encoder import encoder_page
 from scripts.pages.errors import errors_page
 from scripts.pages.evaluation import evaluation_page, readme_page
 from scripts.protos import ROOT
@@ -16,6 +17,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/api.md": api_page,
     "docs/cache.md": cache_page,
     "docs/configuration.md": configuration_page,
+    "docs/encoder.md": encoder_page,
     "docs/errors.md": errors_page,
     "docs/evaluation.md": evaluation_page,
     "README.md": readme_page,
