@@ -23,7 +23,7 @@ from encoder_service.vision.registry import load_vision
 from vscan.cache.settings import check_cache_settings
 from vscan.cache.tiers import TieredCache
 from vscan.checkpoint import Checkpoint
-from vscan.device import choose_device, choose_dtype
+from vscan.device import check_compiles, choose_device, choose_dtype
 from vscan.errors import InvalidArgument, StartupError
 from vscan.rpc.address import parse_address
 from vscan.rpc.listening import check_free
@@ -53,6 +53,8 @@ async def build(settings: EncoderSettings, telemetry: Telemetry) -> EncoderServi
     name, rounded_to = _name(settings, checkpoint), _rounded_to(settings)
     identity = identify(checkpoint, model, name, max_video_frames=settings.max_video_frames, rounded_to=rounded_to)
     model.pack()  # after its weights were read: unpacked again they would be there twice
+    if settings.compile:
+        model.compile()
     metrics = EncoderMetrics(telemetry.meter)
     pipeline = Pipeline(model, settings.media_limits, _bounds(settings), tracer=telemetry.tracer, metrics=metrics)
     cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
@@ -99,6 +101,8 @@ def main(overrides: Mapping[str, Any] | None = None) -> int:
 
 def _load(settings: EncoderSettings, checkpoint: Checkpoint) -> VisionModel:
     device = choose_device(settings.device)
+    if settings.compile:
+        check_compiles(device)
     dtype = choose_dtype(settings.dtype, device)
     return load_vision(
         checkpoint,

@@ -20,10 +20,12 @@ from bench.random_clip import ClipShape, write_checkpoint
 from bench.timing import timed
 from encoder_service.config import EncoderSettings
 from encoder_service.device_pass import DevicePass, TileJob
+from encoder_service.device_queue import device_queue
 from encoder_service.reduction.budget import ReductionPlan, plan_reduction
 from encoder_service.vision.base import PreparedImage, VisionModel
 from encoder_service.vision.registry import load_vision
 from vscan.checkpoint import Checkpoint
+from vscan.cuda_graphs import GraphRecorder
 from vscan.specs import DEFAULT_REDUCTION, ReductionMethod, ReductionSpec
 
 VIT_L = ClipShape(layers=24, hidden=1024, heads=16, language_hidden=4096)
@@ -58,7 +60,9 @@ class Setup:
     @property
     def device_pass(self) -> DevicePass:
         """As the pipeline has it by default."""
-        return DevicePass(self.model, EncoderSettings.model_fields["max_batch_tiles"].default)
+        run = DevicePass(self.model, EncoderSettings.model_fields["max_batch_tiles"].default)
+        run.prepare(self.reduced)
+        return run
 
     @property
     def reduced(self) -> ReductionPlan:
@@ -72,10 +76,12 @@ class Setup:
         return plan_reduction(none, self.model.grid, self.model.scan.window)
 
     def images(self, count: int) -> list[PreparedImage]:
-        """So many of noise, other ones with each call."""
+        """So many of noise, other ones with each call, as the pipeline's threads leave them: for a GPU in pinned memory."""
         side, grid = self.shape.image_side_pixels, (self.model.grid,)
         generator = torch.Generator().manual_seed(next(_seeds))
-        return [PreparedImage(torch.randn(1, 3, side, side, generator=generator), grid) for _ in range(count)]
+        queue = device_queue(self.model.device, self.model.dtype)
+        noise = (torch.randn(1, 3, side, side, generator=generator) for _ in range(count))
+        return [queue.staged(PreparedImage(pixels, grid)) for pixels in noise]
 
     def jobs(self, images: list[PreparedImage], plan: ReductionPlan) -> list[TileJob]:
         """A job for each image."""
@@ -84,9 +90,14 @@ class Setup:
     @torch.inference_mode()
     def plain_features(self, images: list[PreparedImage]) -> list[torch.Tensor]:
         """transformers' visual tokens of each image, [N, hidden], on the device."""
-        pixels = torch.cat([image.pixels for image in images]).to(self.model.device, self.model.dtype)
+        device, dtype = self.model.device, self.model.dtype
+        pixels = torch.cat([image.pixels.to(device, dtype, non_blocking=True) for image in images])
         found = self.plain.get_image_features(pixel_values=pixels)
         return list(getattr(found, "pooler_output", found))
+
+    def launched(self, work: Callable[[], Any]) -> Callable[[], Any]:
+        """As passes of the service are: on a GPU as one."""
+        return GraphRecorder(self.model.device).record(work) if self.model.device.type == "cuda" else work
 
     def timed(self, work: Callable[[], Any]) -> float:
         """Seconds until the device has done it."""

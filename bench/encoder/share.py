@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -33,16 +36,18 @@ def measure(setup: Setup, report: Report) -> None:
 @torch.inference_mode()
 def _times(setup: Setup, report: Report, count: int) -> dict[str, list[float]]:
     """The vision transformer's pass, the score rows in it, and what comes after the projector."""
-    images = setup.images(count)
+    device = setup.model.device
+    images = [replace(image, pixels=image.pixels.to(device)) for image in setup.images(count)]
     seen, watched = setup.model.look(images), _watched(setup, images)
     tokens = setup.model.project(seen.features).view(count, setup.model.grid.tokens, -1)
     scores = Scores(*(rows.view(count, -1) for rows in (seen.scores.shallow, seen.scores.deep)))
-    seeds = torch.zeros(count, dtype=torch.int64, device=tokens.device)
-    sides = {
-        _PASS: lambda: setup.timed(lambda: setup.model.look(images)),
-        _ROWS: lambda: setup.timed(lambda: [first_row_scores(*each) for each in watched]),
-        _REST: lambda: setup.timed(lambda: reduce_tiles(tokens, scores, setup.reduced, seeds)),
+    seeds = torch.zeros(count, dtype=torch.int64)
+    work: dict[str, Callable[[], Any]] = {
+        _PASS: lambda: setup.model.look(images),
+        _ROWS: lambda: [first_row_scores(*each) for each in watched],
+        _REST: lambda: reduce_tiles(tokens, scores, setup.reduced, seeds),
     }
+    sides = {name: partial(setup.timed, setup.launched(some)) for name, some in work.items()}
     return alternating(setup.rounds, sides, report, f"parts of a pass over {count}")
 
 

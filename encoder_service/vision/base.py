@@ -14,7 +14,7 @@ from PIL import Image
 
 from encoder_service.reduction.budget import Grid, WindowShare
 from encoder_service.reduction.reduce import ReducedTiles, Scores
-from vscan.errors import InvalidArgument
+from vscan.errors import InvalidArgument, StartupError
 from vscan.packed_linear import faster_packed, packed
 from vscan.specs import FrameCount, FrameSampling
 from vscan.visual_tokens import SampledFrames, Tile, VisualTokens
@@ -127,6 +127,15 @@ class VisionModel(ABC):
         worth = faster_packed(self.layer_rows)
         for module in self.modules().values():
             packed(module, worth)
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Has the transformer's layers compiled (torch.compile), for any number of tiles, and runs them once.
+
+        Raises StartupError: they cannot be.
+        """
+        raise StartupError(
+            f"compile: {self.family} is not compiled: its tiles, and how its layers attend, differ from pass to pass"
+        )
 
     @abstractmethod
     def configuration(self) -> Mapping[str, Any]:

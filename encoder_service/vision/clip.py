@@ -54,7 +54,7 @@ class ClipVision(VisionModel):
         self.dtype: torch.dtype = parts.tower.dtype
         self.device: torch.device = parts.tower.device
         self.grid = _grid(parts.tower.config)
-        self.tile_pixels = (parts.tower.config.num_channels, *(parts.tower.config.image_size,) * 2)
+        self.tile_pixels: tuple[int, ...] = (parts.tower.config.num_channels, *(parts.tower.config.image_size,) * 2)
         self.layer_rows = 1 + self.grid.tokens
         self._tower = parts.tower
         self._projector = parts.projector
@@ -74,11 +74,31 @@ class ClipVision(VisionModel):
         """Tower and projector; within them the names are transformers' for the parts alone."""
         return {"vision_tower": self._tower, "multi_modal_projector": self._projector}
 
+    @torch.inference_mode()
+    def compile(self, backend: str = "inductor") -> None:
+        """All layers but the two that are watched."""
+        try:
+            for tower in self._towers:
+                for layer in self._unwatched(tower):
+                    layer.compile(dynamic=True, backend=backend)
+                for tiles in (1, 2):  # one tile is compiled apart, two stand for more
+                    self._pass(tower, torch.zeros(tiles, *self.tile_pixels, dtype=self.dtype, device=self.device))
+        except RuntimeError as error:
+            raise StartupError(f"compile: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+
     def configuration(self) -> Mapping[str, Any]:
         """What the shapes of the tensors do not say."""
         tower = {name: getattr(self._tower.config, name) for name in _TOWER_CONFIGURATION}
         activation = type(self._projector.act).__name__
         return {"tower": tower, "projector": activation, "preprocessing": self._processor.to_dict()}
+
+    def _unwatched(self, tower: Any) -> list[Any]:
+        watched = (self.scan.shallow_layer, self.scan.deep_layer)
+        return [layer for index, layer in enumerate(tower.encoder.layers) if index not in watched]
+
+    @property
+    def _towers(self) -> Sequence[Any]:
+        return [self._tower]
 
     def _see(self, tower: Any, images: Sequence[PreparedImage], max_tiles: int | None) -> tuple[torch.Tensor, Scores]:
         """What a tower makes of all tiles: [tiles, 1 + N, vision hidden], the [CLS] token first, and [tiles, N]."""

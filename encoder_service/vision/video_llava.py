@@ -78,6 +78,10 @@ class VideoLlavaVision(ClipVision):
         """And what becomes of frames."""
         return {**super().configuration(), "video_preprocessing": self._frame_processor.to_dict()}
 
+    @property
+    def _towers(self) -> Sequence[Any]:
+        return [self._tower, self._video_tower]
+
     def _look_at_videos(self, videos: Sequence[PreparedImage], max_tiles: int | None) -> Seen:
         hidden, scores = self._see(self._video_tower, videos, max_tiles)
         shallow, deep = (pad(rows, (1, 0)).flatten() for rows in (scores.shallow, scores.deep))  # [CLS] is never compared
