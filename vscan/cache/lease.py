@@ -15,7 +15,7 @@ from enum import IntEnum
 
 from opentelemetry.trace import Span
 
-from vscan.cache.recorder import CacheRecorder, Outcome
+from vscan.cache.recorder import CacheRecorder
 from vscan.cache.redis_link import NoAnswer, Operation, RedisLink
 
 ENTRY_PREFIX = "vscan:vt:"
@@ -97,7 +97,7 @@ class RedisLeases:
             run = self._link.client.run
             standing = Standing(await self._link.ask(Operation.LEASE, lambda: run(_JOIN, lease.names, *arguments), span))
         except NoAnswer as silence:
-            lease.unsettled = silence.outcome is Outcome.ERROR
+            lease.unsettled = silence.may_have_run
             return Standing.AWAY
         lease.held, lease.unsettled = standing is Standing.LEADS, False
         return standing
