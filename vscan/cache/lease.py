@@ -92,10 +92,13 @@ class RedisLeases:
     async def join(self, lease: Lease, span: Span, *, over_entry: bool = False) -> Standing:
         """Asks for the turn. `over_entry`: also where an entry is, because it could not be read."""
         arguments = lease.token, self._lease_ms, int(over_entry)
+
+        async def ask() -> Standing:
+            return Standing(await self._link.client.run(_JOIN, lease.names, *arguments))
+
         lease.unsettled = True  # also where the wait for the answer is cancelled
         try:
-            run = self._link.client.run
-            standing = Standing(await self._link.ask(Operation.LEASE, lambda: run(_JOIN, lease.names, *arguments), span))
+            standing = await self._link.ask(Operation.LEASE, ask, span)
         except NoAnswer as silence:
             lease.unsettled = silence.may_have_run
             return Standing.AWAY
