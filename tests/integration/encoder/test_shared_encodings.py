@@ -6,6 +6,8 @@ No lease here expires while a test runs: who waits for one that was not given ba
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +24,8 @@ from tests.support.redis_server import RedisServer
 from tests.support.redis_stats import scripts_run, until_polled
 from tests.support.until import until
 from vscan.cache.place import Place
-from vscan.errors import InvalidArgument, ResourceExhausted, Unavailable
+from vscan.cache.recorder import LeaseOutcome
+from vscan.errors import InvalidArgument, MissingImages, ResourceExhausted, Unavailable
 from vscan.specs import ReductionSpec
 from vscan.telemetry import names
 from vscan.v1 import encoder_pb2
@@ -49,6 +52,12 @@ class Member:
         """Flights and places that somebody holds."""
         service = self.encoder.service
         return len(service.encoder._flights), len(service._pipeline._images.room)
+
+    @property
+    def turns(self) -> Counter[str]:
+        """How its turns came out, by its metrics."""
+        points = self.watched.metrics().get(names.METRIC_CACHE_LEASES.name, [])
+        return Counter({str(point.attributes[names.ATTR_LEASE_OUTCOME]): int(point.value) for point in points})
 
     @property
     def waiters(self) -> int:
@@ -107,6 +116,21 @@ async def test_a_leader_that_ends_lets_the_next_one_lead(fresh_redis: RedisServe
         replies = await asyncio.gather(*waiting)
         assert places(replies) == [Place.ENCODED] + [Place.SHARED] * 7
         assert [member.passes for member in (leader, one, other)] in ([0, 1, 0], [0, 0, 1])
+        assert leader.turns == {LeaseOutcome.LED: 1}
+        assert one.turns + other.turns == {LeaseOutcome.TAKEN_OVER: 1, LeaseOutcome.WAITED: 1}
+
+
+async def test_until_it_is_encoded_its_digest_is_unknown(fresh_redis: RedisServer) -> None:
+    """At the one that encodes it, too: whoever has the bytes may send them and share the encoding."""
+    request = encode_request(b"")
+    request.image.sha256 = hashlib.sha256(png(5010)).digest()
+    async with fleet(fresh_redis, HOLDS, {}) as members:
+        first = members[0].ask(png(5010))
+        await leased(fresh_redis)
+        for member in members:
+            error = await member.encoder.refusal(member.encoder.stub.Encode(request, timeout=60))
+            assert isinstance(error, MissingImages)
+        first.cancel()
 
 
 async def test_a_waiter_whose_time_is_up_hears_so_and_the_leader_goes_on(fresh_redis: RedisServer) -> None:
