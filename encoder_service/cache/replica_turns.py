@@ -95,6 +95,8 @@ class ReplicaTurns:
             if standing is Standing.AWAY:
                 return Turn(lease=lease), LeaseOutcome.ALONE
             if standing is Standing.LEADS:
+                if over_entry and (hit := await self._cache.get(lease.key)) is not None:
+                    return Turn(hit, waited), LeaseOutcome.WAITED if waited else None  # another one has made it anew meanwhile
                 return Turn(lease=lease), LeaseOutcome.TAKEN_OVER if waited else LeaseOutcome.LED
             if standing is Standing.WAITS:
                 waited, over_entry = True, False

@@ -21,6 +21,7 @@ from tests.support.until import until
 from tests.support.visual_values import key
 from vscan.cache.lease import entry_name, lease_name
 from vscan.cache.recorder import LeaseOutcome, Outcome, Tier
+from vscan.cache.tiers import CacheHit
 
 BAD = ValueError("a bad image")
 
@@ -77,6 +78,29 @@ async def test_a_lease_that_outlasts_every_holder_is_cut(fresh_redis: RedisServe
         await asyncio.gather(*(each.find_or_make(key("long")) for each in some))
         assert sum(each.made for each in some) == 1
         assert outcomes(some) == {LeaseOutcome.TAKEN_OVER: 1, LeaseOutcome.WAITED: 2}
+
+
+async def test_what_was_made_anew_meanwhile_is_not_made_again(
+    fresh_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sees what cannot be read, and gets the turn only after another one has made it anew."""
+    name, reads = key("overtaken"), 0
+    async with replicas(fresh_redis, 2, cache_memory_bytes=0) as (quick, late), raw_client(fresh_redis) as client:
+        await client.lpush(entry_name(name), "no entry")
+        read = late.cache.get
+
+        async def read_and_be_overtaken(content_key: bytes) -> CacheHit | None:
+            nonlocal reads
+            reads += 1
+            hit = await read(content_key)
+            if reads == 2:
+                await quick.find_or_make(name)
+            return hit
+
+        monkeypatch.setattr(late.cache, "get", read_and_be_overtaken)
+        assert (await late.find_or_make(name)).hit is not None
+        assert (quick.made, late.made) == (1, 0)
+        assert await client.exists(lease_name(name)) == 0
 
 
 async def test_waiting_makes_no_lease_shorter_or_longer(fresh_redis: RedisServer) -> None:
