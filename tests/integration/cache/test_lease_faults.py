@@ -133,8 +133,9 @@ async def test_a_leader_that_hangs_is_replaced_in_the_end(fresh_redis: RedisServ
 async def test_a_waiter_that_leaves_disturbs_nobody(fresh_redis: RedisServer) -> None:
     async with replicas(fresh_redis, 3) as (leader, leaving, staying), raw_client(fresh_redis) as client:
         leader.go.clear()
-        first, gone, last = (asyncio.create_task(each.find_or_make(key("l"))) for each in (leader, leaving, staying))
+        first = asyncio.create_task(leader.find_or_make(key("l")))
         await leader.making.wait()
+        gone, last = (asyncio.create_task(each.find_or_make(key("l"))) for each in (leaving, staying))
         await until_polled(fresh_redis)
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
