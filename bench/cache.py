@@ -7,6 +7,8 @@ are empty at the beginning; a short stream is mostly new images, and its through
 - `vit_passes_equals_distinct`: images that went through a vision transformer, less the distinct images of the stream.
 - `throughput_vs_cache_off`: queries a second, over those of encoders without Redis and memory tier on the first 200 queries.
 - `redis_hit_to_tensor_ms`: from a content key to its tensor through Redis, signed, 96 x 4096 bfloat16; median.
+- `tenant_probe_auc`: how well the time of a look-up tells another tenant's digest from an unknown one, a half for not at all;
+  the worst of `Lookup` and `Encode` by digest, with the tokens in memory and in Redis (`bench.tenant_probe`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import torch
 from bench.encoder_fleet import Asked, EncoderFleet, running
 from bench.harness import Check, Report, run
 from bench.random_clip import ClipShape, write_checkpoint
+from bench.tenant_probe import Probe, farthest, probe, standard_error
 from tests.support.encoder import png
 from tests.support.redis_server import RedisServer
 from tests.support.visual_values import body_of, key, make_tokens
@@ -41,6 +44,7 @@ _ENCODERS = 2
 _CLIENTS = 8
 _SIDE_PIXELS = 336
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+_MOST_TOLD = 0.05  # of an AUC beyond a half
 _HIT_TOKENS, _HIT_HIDDEN = 96, 4096
 
 
@@ -64,6 +68,7 @@ def main() -> int:
     parser.add_argument("--queries", type=int, default=2000, help="length of the stream")
     parser.add_argument("--images", type=int, default=200, help="images that it draws from")
     parser.add_argument("--off-queries", type=int, default=200, help="the first so many are asked again without caches")
+    parser.add_argument("--probe-pairs", type=int, default=2000, help="pairs of look-ups of each kind by another tenant")
     parser.add_argument("--seed", type=int, default=0, help="of the stream")
     parser.add_argument("--plot", type=Path, help="draw latencies here")
     return run("bench.cache", _measure, parser)
@@ -83,10 +88,11 @@ def _measure(arguments: argparse.Namespace) -> Report:
         folder = Path(name)
         settings: dict[str, Any] = {"model": write_checkpoint(folder / "model", _SHAPE), "shallow_layer": None, "window": None}
         hits_ms = asyncio.run(_redis_hits_ms(redis.url))
+        probes = asyncio.run(probe(images, arguments.probe_pairs, **settings, redis_url=redis.url))
         cached = _stream(folder / "on", images, stream, settings | {"redis_url": redis.url})
         off = settings | {"redis_url": "", "cache_memory_bytes": 0}
         uncached = _stream(folder / "off", images, stream[: arguments.off_queries], off)
-    report = _report(stream, cached, uncached, hits_ms)
+    report = _report(stream, cached, uncached, hits_ms, probes, arguments.probe_pairs)
     if arguments.plot:
         _plot(cached.asked, arguments.plot)
     return report
@@ -117,7 +123,14 @@ async def _redis_hits_ms(url: str, hits: int = 300) -> list[float]:
     return times
 
 
-def _report(stream: Sequence[int], cached: Measured, uncached: Measured, hits_ms: Sequence[float]) -> Report:
+def _report(
+    stream: Sequence[int],
+    cached: Measured,
+    uncached: Measured,
+    hits_ms: Sequence[float],
+    probes: Sequence[Probe],
+    pairs: int,
+) -> Report:
     ratio = cached.queries_per_second / uncached.queries_per_second
     by_place = _by_place(cached.asked)
     return Report(
@@ -125,6 +138,7 @@ def _report(stream: Sequence[int], cached: Measured, uncached: Measured, hits_ms
             Check("vit_passes_equals_distinct", cached.encoded - len(set(stream)), "==", 0),
             Check("throughput_vs_cache_off", ratio, ">=", 3),
             Check("redis_hit_to_tensor_ms", statistics.median(hits_ms), "<=", 5),
+            Check("tenant_probe_auc", farthest(probes), "<=", 0.5 + max(_MOST_TOLD, 4 * standard_error(pairs))),
         ],
         summary={
             "queries": len(stream),
@@ -137,8 +151,12 @@ def _report(stream: Sequence[int], cached: Measured, uncached: Measured, hits_ms
             "cache_off_vit_passes": {"queries": len(uncached.asked), "passes": uncached.encoded},
             "latency_ms_cache_off": _quantiles([each.latency_ms for each in uncached.asked]),
             "redis_hit_to_tensor_ms": _quantiles(hits_ms),
+            "probe_pairs": pairs,
+            "probe_standard_error": standard_error(pairs),
         },
-        raw=[_raw("cached", each) for each in cached.asked] + [_raw("cache_off", each) for each in uncached.asked],
+        raw=[{"kind": "tenant_probe", **asdict(one)} for one in probes]
+        + [_raw("cached", each) for each in cached.asked]
+        + [_raw("cache_off", each) for each in uncached.asked],
     )
 
 

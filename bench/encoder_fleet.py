@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -14,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.encoder import EncoderProcess, encode_request, encoder_channel, encoder_stub
+from tests.support.encoder_metrics import images_encoded
 from tests.support.redis_server import free_port
 from vscan.cache.place import Place
-
-_IMAGES_ENCODED = re.compile(r"^vscan_encoder_batch_images_sum(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ class EncoderFleet:
 
     def images_encoded(self) -> int:
         """Images that went through the vision transformers so far, as the encoders' metrics say."""
-        return sum(_images_encoded(port) for port in self._metrics_ports)
+        return sum(images_encoded(port) for port in self._metrics_ports)
 
     async def ask_all(self, images: Sequence[bytes], stream: Sequence[int], clients: int) -> list[Asked]:
         """Sends the stream's images, in order, by so many clients at a time, to the encoders in turn."""
@@ -85,11 +82,6 @@ async def _client(stubs: Sequence[Any], images: Sequence[bytes], queries: Iterat
         reply = await stubs[number % len(stubs)].Encode(encode_request(images[image]), timeout=600)
         asked.append(Asked(image, Place(reply.report.place), (time.perf_counter() - began) * 1000))
     return asked
-
-
-def _images_encoded(port: int) -> int:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as page:
-        return sum(int(float(value)) for value in _IMAGES_ENCODED.findall(page.read().decode()))
 
 
 def _made(folder: Path) -> Path:

@@ -65,21 +65,21 @@ class ReplicaTurns:
         if self._leases is None:
             yield Turn()
             return
-        turn = await self._await_turn(self._leases, key)
-        if turn.lease is None or not turn.lease.held:
-            yield turn
-            return
-        renewing = asyncio.create_task(self._renew(self._leases, turn.lease))
+        lease = Lease.of(key)
+        renewing: asyncio.Task[None] | None = None
         try:
+            turn = await self._await_turn(self._leases, lease)
+            if lease.held:
+                renewing = asyncio.create_task(self._renew(self._leases, lease))
             yield turn
         finally:
-            renewing.cancel()
-            await self._leases.release(turn.lease)
+            if renewing is not None:
+                renewing.cancel()
+            await self._leases.release(lease)
 
-    async def _await_turn(self, leases: RedisLeases, key: bytes) -> Turn:
+    async def _await_turn(self, leases: RedisLeases, lease: Lease) -> Turn:
         with self._tracer.start_as_current_span(names.SPAN_REDIS_LEASE) as span:
             span.set_attribute(names.ATTR_DB_SYSTEM, "redis")
-            lease = Lease.of(key)
             turn, outcome = await self._poll(leases, lease, span)
             if outcome is not None:
                 leases.recorder.leased(outcome)
@@ -95,6 +95,8 @@ class ReplicaTurns:
             if standing is Standing.AWAY:
                 return Turn(lease=lease), LeaseOutcome.ALONE
             if standing is Standing.LEADS:
+                if over_entry and (hit := await self._cache.get(lease.key)) is not None:
+                    return Turn(hit, waited), LeaseOutcome.WAITED if waited else None  # another one has made it anew meanwhile
                 return Turn(lease=lease), LeaseOutcome.TAKEN_OVER if waited else LeaseOutcome.LED
             if standing is Standing.WAITS:
                 waited, over_entry = True, False

@@ -17,9 +17,10 @@ class CacheWriteSettings(BaseModel):
     lease_seconds: float = Field(
         default=5.0,
         ge=0,
+        le=3600,
         allow_inf_nan=False,
         description="How long replicas wait for one that has died while it encoded an image that they want too, in seconds; "
-        "one that lives renews its lease. 0: replicas do not wait for each other.",
+        "one that lives renews its lease. The same for all replicas. 0: they do not wait for each other.",
     )
     cache_compression: Literal["none", "zstd"] = Field(
         default="none", description="Whether entries in Redis are compressed. Readers need no setting."

@@ -29,6 +29,7 @@ class SingleFlight(Generic[T]):
 
     def __init__(self) -> None:
         self._flights: dict[bytes, _Flight[T]] = {}
+        self._tasks: set[asyncio.Task[T]] = set()  # also of flights that were given up and have not ended yet
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -61,20 +62,24 @@ class SingleFlight(Generic[T]):
                 self._abandon(key, flight)
 
     async def aclose(self) -> None:
-        """Cancels all work and waits until it has ended; its waiters get Unavailable."""
-        tasks = [flight.task for flight in self._flights.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancels all work and waits until it has ended; its waiters get Unavailable.
+
+        What was given up before is waited for too: it may be giving a lease back.
+        """
+        for flight in self._flights.values():
+            flight.task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _start(self, key: bytes, make: Callable[[], Awaitable[T]]) -> _Flight[T]:
         flight = _Flight(asyncio.create_task(_awaited(make)))
         self._flights[key] = flight
+        self._tasks.add(flight.task)
         flight.task.add_done_callback(lambda task: self._landed(key, flight))
         return flight
 
     def _landed(self, key: bytes, flight: _Flight[T]) -> None:
         self._forget(key, flight)
+        self._tasks.discard(flight.task)
         if not flight.task.cancelled():
             flight.task.exception()  # seen: every waiter has it, or none was left to want it
 

@@ -59,7 +59,7 @@ def _codec_row(row: dict[str, Any]) -> list[str]:
 
 
 def _stream() -> str:
-    summary, _, report = _read(STREAM)
+    summary, raw, report = _read(STREAM)
     checks = {check["name"]: check for check in report["checks"]}
     rows = [
         [place, f"{share:.1%}", *(f"{ms:,.1f}" for ms in summary["latency_ms_by_place"][place].values())]
@@ -75,7 +75,21 @@ def _stream() -> str:
             f"({checks['throughput_vs_cache_off']['value']:.1f} times).",
             f"A read of a signed 96 x 4096 bfloat16 entry through Redis to its tensor: "
             f"{checks['redis_hit_to_tensor_ms']['value']:.2f} ms (median).",
+            *_probe(summary, raw),
             "",
             table(["found", "queries", "p50, ms", "p95, ms", "p99, ms"], rows),
         ]
     )
+
+
+def _probe(summary: dict[str, Any], raw: list[dict[str, Any]]) -> list[str]:
+    """What the time of look-ups told a tenant of another's images; nothing of a run from before that was measured."""
+    aucs = {(row["tenant"], row["verb"], row["tier"]): row["auc"] for row in raw if row["kind"] == "tenant_probe"}
+    if not aucs:
+        return []
+    others = ", ".join(f"{auc:.3f} ({verb}, {tier})" for (tenant, verb, tier), auc in aucs.items() if tenant == "prober")
+    own = max(abs(auc - 0.5) for (tenant, *_), auc in aucs.items() if tenant == "owner")
+    return [
+        f"Another tenant's digest took longer to look up than an unknown one with probability {others}, over {summary['probe_pairs']:,} pairs each "
+        f"(standard error {summary['probe_standard_error']:.3f}; 0.5: time tells nothing). One's own digest is told with up to {0.5 + own:.3f}."
+    ]

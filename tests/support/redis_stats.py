@@ -22,3 +22,12 @@ async def until_polled(server: RedisServer, more: int = 4) -> None:
         return await scripts_run(server) >= enough
 
     await until(polled, what="asked again")
+
+
+async def commands(server: RedisServer) -> dict[str, int]:
+    """What it has been asked since the last such question, by command."""
+    async with raw_client(server) as client:
+        stats = await client.info("commandstats")
+        await client.config_resetstat()
+    asides = ("cmdstat_info", "cmdstat_config|resetstat", "cmdstat_config", "cmdstat_client|setinfo", "cmdstat_client")
+    return {command: figures["calls"] for command, figures in stats.items() if command not in asides}

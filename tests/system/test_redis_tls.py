@@ -28,7 +28,7 @@ pytestmark = pytest.mark.system
 DEBIAN_REDIS = "/usr/bin/redis-server"
 PASSWORD = "only-for-this-test"
 # All that the services ask of Redis: docs and manifests can grant this and no more.
-COMMANDS = "+mget +exists +unlink +set +eval +get +del +pexpire"
+COMMANDS = "+mget +exists +unlink +set +eval +get +del +pexpire +pttl"
 CLUSTER_COMMANDS = f"{COMMANDS} +cluster|slots +command"
 VALUE = make_tokens(7)
 

@@ -21,10 +21,13 @@ from vscan.cache.redis_link import NoAnswer, Operation, RedisLink
 ENTRY_PREFIX = "vscan:vt:"
 _TOKEN_BYTES = 16
 
-# The holder that asks again (its first question's answer was lost on the way) holds it still.
+# The holder that asks again (its first question's answer was lost on the way) holds it still. A lease that would last longer
+# than one can, since the clock of Redis was put back or somebody else wrote there, is cut: its holder may be dead.
 _JOIN = """
 if ARGV[3] == '0' and redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[2]) == ARGV[1] then return 2 end
+local left = redis.call('PTTL', KEYS[2])
+if left < 0 or left > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
 return 3
 """
 # Without a lease of one's own an entry is written only if nobody else makes it or has made it: Redis was away at the beginning,
@@ -56,6 +59,7 @@ class Lease:
     key: bytes  # content key, 32
     token: str
     held: bool = False  # as far as is known here
+    unsettled: bool = False  # asked for, and no answer has come: Redis may have given it
 
     @classmethod
     def of(cls, key: bytes) -> Lease:
@@ -66,6 +70,10 @@ class Lease:
     def names(self) -> tuple[str, str]:
         """Redis' names of the entry and of the lease."""
         return entry_name(self.key), lease_name(self.key)
+
+    def over(self) -> None:
+        """There is nothing to give back any more."""
+        self.held = self.unsettled = False
 
 
 class RedisLeases:
@@ -84,12 +92,17 @@ class RedisLeases:
     async def join(self, lease: Lease, span: Span, *, over_entry: bool = False) -> Standing:
         """Asks for the turn. `over_entry`: also where an entry is, because it could not be read."""
         arguments = lease.token, self._lease_ms, int(over_entry)
+
+        async def ask() -> Standing:
+            return Standing(await self._link.client.run(_JOIN, lease.names, *arguments))
+
+        lease.unsettled = True  # also where the wait for the answer is cancelled
         try:
-            run = self._link.client.run
-            standing = Standing(await self._link.ask(Operation.LEASE, lambda: run(_JOIN, lease.names, *arguments), span))
-        except NoAnswer:
+            standing = await self._link.ask(Operation.LEASE, ask, span)
+        except NoAnswer as silence:
+            lease.unsettled = silence.may_have_run
             return Standing.AWAY
-        lease.held = standing is Standing.LEADS
+        lease.held, lease.unsettled = standing is Standing.LEADS, False
         return standing
 
     async def renew(self, lease: Lease) -> bool:
@@ -101,10 +114,10 @@ class RedisLeases:
             return True
 
     async def release(self, lease: Lease) -> None:
-        """Gives the turn to the next one, if it is still this one's. What Redis does not hear of expires."""
-        if not lease.held:
+        """Gives the turn to the next one, if it is, or may be, this one's. What Redis does not hear of expires."""
+        if not (lease.held or lease.unsettled):
             return
-        lease.held = False
+        lease.over()
         run, name = self._link.client.run, lease.names[1]
         try:
             await self._link.ask(Operation.RELEASE, lambda: run(_RELEASE, [name], lease.token))

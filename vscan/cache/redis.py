@@ -82,7 +82,7 @@ class RedisCache:
             if not written:
                 span.set_attribute(names.ATTR_CACHE_RESULT, Outcome.REFUSED)
         if lease is not None:
-            lease.held = False
+            lease.over()
         self._recorder.written(Tier.REDIS, Outcome.OK if written else Outcome.REFUSED)
         return written
 

@@ -11,7 +11,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from vscan.cache.redis_address import RedisAddress, Topology, parse_redis_url
 from vscan.cache.settings import CacheSettings, read_secret
@@ -33,11 +33,12 @@ class RedisClient:
 
     async def get_many(self, names: Sequence[str]) -> list[bytes | None]:
         """Values in the order of `names`, one round trip. What is no string counts as none."""
-        return list(await self.redis.mget(names))
+        return _strings(await self.redis.mget(names), len(names))
 
     async def exist(self, names: Sequence[str]) -> list[bool]:
         """Whether each name is there, one round trip."""
-        return [bool(found) for found in await self._for_each("EXISTS", names)]
+        found = await self._for_each("EXISTS", names)
+        return [bool(number) for number, _ in zip(found, names, strict=True)]
 
     async def unlink(self, names: Sequence[str]) -> None:
         """Removes names, one round trip."""
@@ -73,7 +74,7 @@ class ClusterClient(RedisClient):
 
     async def get_many(self, names: Sequence[str]) -> list[bytes | None]:
         """See RedisClient; what lies on a node that is away counts as none, unless that is all."""
-        return list(await self._for_each("GET", names))
+        return _strings(await self._for_each("GET", names), len(names))
 
     async def aclose(self) -> None:
         """Closes the connections, also those that the library forgets when it is closed after a fault."""
@@ -105,6 +106,15 @@ class ClusterClient(RedisClient):
             return list(await pipeline.execute(raise_on_error=False))
         except RedisError:
             return []
+
+
+def _strings(answers: object, count: int) -> list[bytes | None]:
+    """Raises InvalidResponse where it is not so many strings: what answers is no Redis, or answers somebody else."""
+    if not isinstance(answers, list) or len(answers) != count:
+        raise InvalidResponse(f"not a list of {count}")
+    if any(answer is not None and not isinstance(answer, bytes) for answer in answers):
+        raise InvalidResponse("not a list of strings")
+    return answers
 
 
 def _is_no_string(answer: object) -> bool:

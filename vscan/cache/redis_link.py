@@ -50,16 +50,19 @@ class Operation(StrEnum):
 class NoAnswer(Exception):
     """Redis failed, was too slow, or was not asked."""
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: Outcome, *, may_have_run: bool = False) -> None:
+        """`may_have_run`: the command, whose answer did not come."""
         super().__init__(outcome)
         self.outcome = outcome
+        self.may_have_run = may_have_run
 
 
 class RedisLink:
     """A Redis of any topology. Belongs to one event loop; shared by the cache and the leases.
 
     Reads and writes have a breaker each: a full Redis answers reads. An error that Redis itself answers is a fault of what was
-    asked for alone; a broken connection or a passed deadline is a fault of both.
+    asked for alone; a broken connection or a passed deadline is a fault of both, for the other one until the one that met it
+    succeeds: a decoder hardly writes, and would not find out.
     """
 
     def __init__(
@@ -124,10 +127,8 @@ class RedisLink:
             span.set_attribute(names.ATTR_CACHE_RESULT, Outcome.ERROR)
             span.set_attribute(names.ATTR_ERROR_TYPE, type(error).__name__)
             self._failed(operation, error)
-            raise NoAnswer(Outcome.ERROR) from error
-        if breaker.succeeded():
-            self.recorder.left_alone(operation.access, False)
-            log.info("Redis answers %ss again", operation.access)
+            raise NoAnswer(Outcome.ERROR, may_have_run=not isinstance(error, ResponseError)) from error
+        self._succeeded(operation)
         return answer
 
     async def aclose(self) -> None:
@@ -137,10 +138,17 @@ class RedisLink:
         except Exception as error:  # of a Redis that is broken as it is left
             log.debug("closing the connections to Redis: %s", type(error).__name__)
 
+    def _succeeded(self, operation: Operation) -> None:
+        for access, breaker in self._breakers.items():
+            closed = breaker.succeeded() if access is operation.access else breaker.forgive(operation.access)
+            if closed:
+                self.recorder.left_alone(access, False)
+                log.info("Redis is used again (%ss)", access)
+
     def _failed(self, operation: Operation, error: Exception) -> None:
         self.recorder.failed(operation, type(error).__name__)
         answered = isinstance(error, ResponseError)
         for access in (operation.access,) if answered else Access:
-            if self._breakers[access].failed():
+            if self._breakers[access].failed(operation.access):
                 self.recorder.left_alone(access, True)
                 log.warning("Redis is left alone for a while (%ss) after %s on %s", access, type(error).__name__, operation)

@@ -54,7 +54,7 @@ class CacheSettings(BaseModel):
         default=2000, gt=0, description="How long Redis is left alone before one request tries it again, in milliseconds."
     )
     cache_ttl_seconds: int = Field(
-        default=86_400, gt=0, description="How long Redis keeps an entry after it was written, in seconds."
+        default=86_400, gt=0, le=2**31 - 1, description="How long Redis keeps an entry after it was written, in seconds."
     )
     cache_memory_bytes: int = Field(
         default=256 * 2**20, ge=0, description="Bound of the cache in this process's memory, in bytes. 0: no memory tier."

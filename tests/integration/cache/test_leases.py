@@ -3,64 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import pytest
 from opentelemetry.trace import INVALID_SPAN
 
-from encoder_service.cache.replica_turns import ReplicaTurns, Turn
-from tests.support.caches import raw_client, redis_cache, tiered_cache
+from tests.support.caches import raw_client, redis_cache
 from tests.support.redis_server import RedisServer
 from tests.support.redis_stats import until_polled
+from tests.support.replicas import FOREVER_SECONDS, VALUE, outcomes, replicas
 from tests.support.until import until
 from tests.support.visual_values import body_of, key, make_tokens, same
 from vscan.cache.lease import Lease, RedisLeases, Standing, entry_name, lease_name
-from vscan.cache.recorder import CountingRecorder, LeaseOutcome, Outcome, Tier
-from vscan.cache.tiers import TieredCache
-
-FOREVER_SECONDS = 600.0  # no test waits for such a lease to expire
-VALUE = make_tokens(1)
-
-
-class Replica:
-    """A cache of its own over a shared Redis, and what stands for an encoder."""
-
-    def __init__(self, cache: TieredCache, counts: CountingRecorder, lease_seconds: float) -> None:
-        self.cache = cache
-        self.counts = counts
-        self.turns = ReplicaTurns.of(cache, lease_seconds=lease_seconds)
-        self.made = 0
-        self.making = asyncio.Event()
-        self.go = asyncio.Event()
-        self.go.set()
-
-    async def find_or_make(self, content_key: bytes) -> Turn:
-        """As an encoder does."""
-        if (hit := await self.cache.get(content_key)) is not None:
-            return Turn(hit)
-        async with self.turns.turn(content_key) as turn:
-            if turn.hit is None:
-                self.making.set()
-                await self.go.wait()
-                self.made += 1
-                await self.cache.put(content_key, VALUE, lease=turn.lease)
-            return turn
-
-
-@asynccontextmanager
-async def replicas(
-    server: RedisServer, count: int, lease_seconds: float = FOREVER_SECONDS, **changes: Any
-) -> AsyncIterator[list[Replica]]:
-    async with AsyncExitStack() as stack:
-        opened = [await stack.enter_async_context(tiered_cache(server, **changes)) for _ in range(count)]
-        yield [Replica(cache, counts, lease_seconds) for cache, counts in opened]
-
-
-def outcomes(some: list[Replica]) -> Counter[str]:
-    return sum((each.counts.leases for each in some), Counter())
+from vscan.cache.recorder import LeaseOutcome, Outcome, Tier
 
 
 async def test_of_many_replicas_one_makes_an_entry(fresh_redis: RedisServer) -> None:
@@ -104,15 +58,9 @@ async def test_who_waited_is_told_so_and_who_came_later_finds_it(fresh_redis: Re
 @pytest.mark.parametrize("how", ["fails", "is cancelled"])
 async def test_when_the_leader_gives_up_the_next_one_leads_at_once(fresh_redis: RedisServer, how: str) -> None:
     async with replicas(fresh_redis, 3) as (leader, *waiters):
-
-        async def give_up() -> None:
-            async with leader.turns.turn(key("g")):
-                leader.making.set()
-                await leader.go.wait()
-                raise ValueError("a bad image")
-
+        leader.error = ValueError("a bad image")
         leader.go.clear()
-        first = asyncio.create_task(give_up())
+        first = asyncio.create_task(leader.find_or_make(key("g")))
         await leader.making.wait()
         others = [asyncio.create_task(each.find_or_make(key("g"))) for each in waiters]
         await until_polled(fresh_redis)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry.trace import INVALID_SPAN
 
 from tests.support.caches import raw_client, redis_cache
 from tests.support.redis_server import RedisServer
+from tests.support.replicas import replicas
 from tests.support.until import until
 from tests.support.visual_values import body_of, key, make_tokens, same
+from vscan.cache.lease import Lease, RedisLeases, Standing, entry_name, lease_name
 from vscan.cache.recorder import Outcome, Tier
 
 BODY = body_of(make_tokens())
@@ -118,6 +122,31 @@ async def test_cancelled_requests_neither_leak_connections_nor_mix_answers(redis
         values = await asyncio.gather(*(cache.get(key(f"cancel {n}")) for n in range(10)))
     assert all(same(value, make_tokens(n)) for n, value in enumerate(values))
     assert counts.flaws == {}
+
+
+async def test_a_user_of_the_page_may_do_all_that_is_done(fresh_redis: RedisServer, tmp_path: Path) -> None:
+    """The line that docs/cache.md gives for a user who may do nothing else."""
+    page = (Path(__file__).parents[3] / "docs" / "cache.md").read_text()
+    (line,) = re.findall(r"^ACL SETUSER vscan .*$", page, re.MULTILINE)
+    async with raw_client(fresh_redis) as client:
+        await client.execute_command(*line.split())
+    (tmp_path / "password").write_text("PASSWORD")
+    url = f"redis://vscan@127.0.0.1:{fresh_redis.port}/0"
+    login = {"redis_url": url, "redis_password_file": tmp_path / "password"}
+    async with raw_client(fresh_redis) as client, replicas(fresh_redis, 3, lease_seconds=0.3, **login) as some:
+        await client.set(entry_name(key("junk")), b"junk")
+        await client.set(lease_name(key("held")), "another's")
+        for name in ("junk", "held", "new"):
+            await asyncio.gather(*(each.find_or_make(key(name)) for each in some))
+        some[0].error = ValueError("a bad image")
+        with pytest.raises(ValueError, match="a bad image"):
+            await some[0].find_or_make(key("given back"))
+        leases, lease = RedisLeases(some[0].cache.redis.link, lease_seconds=600), Lease.of(key("renewed"))  # type: ignore[union-attr]
+        assert await leases.join(lease, INVALID_SPAN) is Standing.LEADS
+        assert await leases.renew(lease)
+        assert await some[0].cache.locate(key("new")) is not None
+        assert await some[0].cache.locate(key("nowhere")) is None
+    assert [each.counts.errors for each in some] == [{}] * 3
 
 
 async def test_a_password_from_a_file_and_a_user_in_the_url(fresh_redis: RedisServer, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,18 @@ async def test_a_cluster_keeps_and_finds_entries_on_all_its_nodes(cluster: Redis
 
 
 async def test_a_cluster_is_asked_once_a_node(cluster: RedisClusterServers) -> None:
+    """Counted where no replica asks beside: each node hears of all its entries in one piece."""
+    async with open_cache(cluster.url, **UNSIGNED) as (cache, _), AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(Redis(port=node.port)) for node in cluster.nodes[1:3]]
+        for ask in (cache.get_many, cache.has_many):
+            await ask(MANY)  # connects
+            before = [(await node.info("stats"))["total_reads_processed"] for node in nodes]
+            await ask(MANY)
+            after = [(await node.info("stats"))["total_reads_processed"] for node in nodes]
+            assert [later - earlier for earlier, later in zip(before, after, strict=True)] == [2, 2]  # and the question itself
+
+
+async def test_many_ask_a_cluster_at_once(cluster: RedisClusterServers) -> None:
     async with open_cache(cluster.url, redis_connections=1, **UNSIGNED) as (cache, counts):
         values = await asyncio.gather(*(cache.get_many(MANY) for _ in range(8)))
         assert all(len(each) == len(MANY) for each in values)

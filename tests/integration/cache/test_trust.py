@@ -14,6 +14,7 @@ from encoder_service.media import ImageFile
 from tests.support.caches import raw_client, redis_cache, secret_file
 from tests.support.encoder import RunningEncoder, png, running_encoder
 from tests.support.redis_server import RedisServer
+from tests.support.redis_stats import commands
 from tests.support.visual_values import key, make_tokens
 from vscan.cache.body import BodyCodec, Encoding, EntryBody
 from vscan.cache.entry import EntrySeal, Flaw
@@ -22,7 +23,7 @@ from vscan.cache.place import Place
 from vscan.cache.recorder import Outcome, Tier
 from vscan.content_key import content_key
 from vscan.errors import MissingImages
-from vscan.specs import DEFAULT_REDUCTION, ReductionSpec, TokensPerTile
+from vscan.specs import DEFAULT_REDUCTION, FrameCount, FrameRate, ReductionSpec, TokensPerTile
 
 SECRET = b"0123456789abcdef"
 BAD = (Tier.REDIS, Outcome.BAD_ENTRY)
@@ -64,7 +65,7 @@ async def test_a_flipped_bit_anywhere_is_a_counted_miss_and_is_deleted(
 
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
 async def test_any_two_entries_swapped_are_two_counted_misses(redis_server: RedisServer, tmp_path: Path, signed: bool) -> None:
-    """They differ in one thing each: the image, the tenant, the reduction, the encoder, the element type."""
+    """They differ in one thing each: image, tenant, reduction, encoder, element type, codec, kind, or a video's frames."""
     usual: dict[str, Any] = {
         "codec_version": 1,
         "fingerprint": key("fingerprint"),
@@ -80,6 +81,10 @@ async def test_any_two_entries_swapped_are_two_counted_misses(redis_server: Redi
         {"reduction": ReductionSpec(budget=TokensPerTile(5)).filled_from(DEFAULT_REDUCTION)},
         {"fingerprint": key("another")},
         {"dtype": "float16"},
+        {"codec_version": 2},
+        {"sampling": FrameCount(4)},
+        {"sampling": FrameCount(8)},
+        {"sampling": FrameRate(4)},
     ]
     names = [content_key(**usual | other) for other in others]
     assert len(set(names)) == len(others)
@@ -133,15 +138,6 @@ async def test_what_was_spoilt_is_encoded_again(redis_server: RedisServer, tmp_p
             await client.set(entry_name(key("spoilt")), spoil(sealed(key("spoilt"), CODECS["plain"], signed=True)))
             assert await cache.get(key("spoilt")) is None
             assert counts.flaws.pop(flaw) == 1
-
-
-async def commands(server: RedisServer) -> dict[str, int]:
-    """What Redis has been asked, by command; this question aside."""
-    async with raw_client(server) as client:
-        stats = await client.info("commandstats")
-        await client.config_resetstat()
-    asides = ("cmdstat_info", "cmdstat_config|resetstat", "cmdstat_config", "cmdstat_client|setinfo", "cmdstat_client")
-    return {command: figures["calls"] for command, figures in stats.items() if command not in asides}
 
 
 async def as_other_tenant(encoder: RunningEncoder, digest: bytes) -> tuple[object, ...]:

@@ -65,6 +65,12 @@ async def test_what_the_encoder_found_in_redis_is_told_as_redis(redis_server: Re
     assert found.place is Place.REDIS
 
 
+async def test_a_decoder_writes_nothing_to_redis(fresh_redis: RedisServer) -> None:
+    async with small_encoder(None) as (_, address), resolver(fresh_redis, address) as one, raw_client(fresh_redis) as client:
+        await one.resolve(inputs(image_bytes("unwritten")), ANYTHING, "default")
+        assert await client.keys() == []
+
+
 async def test_two_decoders_at_once_share_one_encoding() -> None:
     image = image_bytes("at once")
     async with small_encoder(None) as (encoder, address), resolver(None, address) as one, resolver(None, address) as other:

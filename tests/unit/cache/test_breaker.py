@@ -79,6 +79,24 @@ def test_a_probe_that_never_reports_costs_one_pause() -> None:
     assert one.allows()
 
 
+def test_a_neighbours_faults_count_until_it_succeeds() -> None:
+    one = breaker(Clock())
+    assert [one.failed("neighbour") for _ in range(3)] == [False, False, True]
+    assert one.forgive("neighbour")
+    assert one.allows()
+    assert not one.is_open
+
+
+def test_a_neighbours_success_says_nothing_of_ones_own_faults() -> None:
+    one = breaker(Clock())
+    assert [one.failed(), one.failed("neighbour"), one.failed("neighbour"), one.failed()] == [False, False, True, False]
+    assert one.forgive("neighbour")
+    assert one.failed()
+    assert not one.forgive("neighbour")
+    assert one.is_open
+    assert one.succeeded()
+
+
 def test_closed_again_it_takes_as_many_faults_as_before() -> None:
     clock = Clock()
     one = opened(clock)

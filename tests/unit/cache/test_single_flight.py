@@ -197,3 +197,23 @@ async def test_nobody_joins_work_that_has_just_failed() -> None:
         await first
     assert await second == ("anew", False)
     assert len(flights) == 0
+
+
+async def test_closing_waits_for_work_that_was_given_up() -> None:
+    """It may have something to give back, over a connection that is closed next."""
+    flights, work, given_back = SingleFlight[str](), Work(), asyncio.Event()
+
+    async def give_back() -> str:
+        try:
+            return await work()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            given_back.set()
+
+    task = asyncio.create_task(flights.run(b"k", give_back))
+    await work.started.wait()
+    await cancel(task)
+    assert not given_back.is_set()
+    await flights.aclose()
+    assert given_back.is_set()

@@ -15,6 +15,8 @@ from vscan.errors import StartupError
     [
         ("LEASE_SECONDS", "-1"),
         ("LEASE_SECONDS", "inf"),
+        ("LEASE_SECONDS", "3601"),
+        ("CACHE_TTL_SECONDS", "2147483648"),
         ("CACHE_COMPRESSION", "gzip"),
         ("CACHE_COMPRESSION_LEVEL", "0"),
         ("CACHE_COMPRESSION_LEVEL", "20"),
