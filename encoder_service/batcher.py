@@ -45,7 +45,8 @@ class Batcher(Generic[J, R]):
     """Runs jobs in batches. Belongs to one event loop.
 
     Args:
-        begin: begins a batch; runs in the worker's thread. What it returns runs in a thread of its own, batch after batch.
+        begin: begins a batch; runs in the worker's thread. What it returns runs after it there, or in a thread of its own where
+            more than one batch is begun.
         max_size: largest sum of the jobs' sizes in a batch; a larger job goes alone.
         max_wait_ms: how long a job waits for company while the worker is idle.
         max_begun: batches that may be begun and have not ended.
@@ -66,6 +67,7 @@ class Batcher(Generic[J, R]):
         self._queue: deque[_Waiting[J, R]] = deque()
         self._changed = asyncio.Event()
         self._ended: VScanError | None = None  # why no job is taken any more
+        self._max_begun = max_begun
         self._may_begin = asyncio.Semaphore(max_begun)
         self._begun: set[asyncio.Task[None]] = set()
         self._beginning = ThreadPoolExecutor(1, thread_name_prefix="device")
@@ -178,6 +180,10 @@ class Batcher(Generic[J, R]):
 
     async def _passed(self, jobs: Sequence[J], begun: asyncio.Event) -> list[R] | BaseException:
         """The results of one pass, or what was raised."""
+        if self._max_begun == 1:  # the next batch waits for the end anyway
+            outcome = await self._outcome(self._beginning, lambda: _ended(self._begin(jobs), len(jobs)))
+            begun.set()
+            return outcome
         ending = await self._outcome(self._beginning, self._begin, jobs)
         begun.set()
         if isinstance(ending, BaseException):

@@ -145,7 +145,11 @@ class EncoderSettings(ModelSettings, CacheSettings, CacheWriteSettings, RpcSetti
         default=16, ge=1, description="Most tiles of one device pass. A tile of many tokens counts as one for each 576 of them."
     )
     batch_wait_ms: float = Field(
-        default=3.0, ge=0, allow_inf_nan=False, description="Longest that an image or video waits for company in a device pass."
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long an image or video waits for company in a device pass while the device is idle. While it is busy "
+        "they gather by themselves.",
     )
     image_workers: int | None = Field(
         default=None,

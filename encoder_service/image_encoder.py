@@ -233,9 +233,16 @@ class ImageEncoder:
         began = time.perf_counter()
         with self._tracer.start_as_current_span(names.SPAN_CACHE_PUT) as span:
             span.set_attribute(names.ATTR_CACHE_BYTES, value.nbytes)
-            settled, body = await off_loop_if_large(value.nbytes, lambda: self._body_codec.settle(value))
-            await self._cache.put(key, settled, body, lease=turn.lease)
+            settled = await self._write(key, value, turn)
         return settled, _since_ms(began)
+
+    async def _write(self, key: bytes, value: VisualTokens, turn: Turn) -> VisualTokens:
+        if self._cache.redis is None and self._body_codec.is_lossless:
+            self._cache.remember(key, value)
+            return value
+        settled, body = await off_loop_if_large(value.nbytes, lambda: self._body_codec.settle(value))
+        await self._cache.put(key, settled, body, lease=turn.lease)
+        return settled
 
     def _key(self, sha256: bytes, filled: ReductionSpec, tenant: str, sampling: FrameSampling | None) -> bytes:
         return content_key(

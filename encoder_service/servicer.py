@@ -12,7 +12,7 @@ from encoder_service.reply_size import too_large_to_send
 from vscan.cache.place import Place
 from vscan.content_key import DIGEST_BYTES
 from vscan.errors import InvalidArgument
-from vscan.offload import off_loop_if_large
+from vscan.offload import COPIES, off_loop_if_large
 from vscan.rpc.tenant import current_tenant
 from vscan.specs import FrameSampling, ReductionSpec
 from vscan.tensors import dtype_to_proto
@@ -22,6 +22,7 @@ from vscan.visual_tokens import CODEC_VERSION
 from vscan.wire import frame_sampling_from_proto, frame_sampling_to_proto, reduction_from_proto, reduction_to_proto
 
 _PLACES: dict[Place, visual_tokens_pb2.Place] = {place: getattr(visual_tokens_pb2, f"PLACE_{place.name}") for place in Place}
+_MOST_BESIDE_TENSORS = 2**20  # of a reply, bytes: tiles, frames, the report; numbers are shorter than those of the tensors
 _FORMS = (pb.REPLY_FORM_UNSPECIFIED, pb.REPLY_FORM_INLINE, pb.REPLY_FORM_REFERENCE)
 
 
@@ -101,11 +102,9 @@ class EncoderServicer(encoder_pb2_grpc.VisionEncoderServicer):
 
     async def _response(self, encoding: Encoding, max_bytes: int | None) -> pb.EncodeResponse:
         """With the tokens, where they are to be sent, in at most `max_bytes`."""
-        value, tokens = encoding.value, None
-        if max_bytes is not None:
-            if value.tokens.nbytes > max_bytes:
-                raise too_large_to_send(value.tokens.nbytes, max_bytes)
-            tokens = await off_loop_if_large(value.nbytes, value.to_proto)
+        value = encoding.value
+        if max_bytes is not None and value.tokens.nbytes > max_bytes:
+            raise too_large_to_send(value.tokens.nbytes, max_bytes)
         response = pb.EncodeResponse(
             report=visual_tokens_pb2.ImageReport(
                 sha256=encoding.sha256,
@@ -114,13 +113,15 @@ class EncoderServicer(encoder_pb2_grpc.VisionEncoderServicer):
                 place=_PLACES[encoding.place],
                 frames=None if value.frames is None else value.frames.to_proto(),
             ),
-            visual_tokens=tokens,
             content_key=encoding.content_key,
             fingerprint=self._encoder.identity.fingerprint,
             timings=pb.EncodeTimings(**asdict(encoding.timings)),
         )
-        if max_bytes is not None and response.ByteSize() > max_bytes:
-            raise too_large_to_send(response.ByteSize(), max_bytes)
+        if max_bytes is not None:
+            await off_loop_if_large(value.nbytes // COPIES, lambda: value.write_to(response.visual_tokens))
+            # A message's size is known once all of it has been written.
+            if value.nbytes + _MOST_BESIDE_TENSORS > max_bytes and (size_bytes := response.ByteSize()) > max_bytes:
+                raise too_large_to_send(size_bytes, max_bytes)
         return response
 
 

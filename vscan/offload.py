@@ -9,6 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 # Hashing, sealing and parsing of this much take about a millisecond; more would delay other requests' tokens.
 OFF_LOOP_BYTES = 2**20
+COPIES = 4  # so many bytes are copied in the time in which one is hashed or parsed
 
 
 async def off_loop_if_large(size_bytes: int, work: Callable[[], T]) -> T:

@@ -35,8 +35,17 @@ def dtype_from_proto(wire: tensor_pb2.DType, field: str = "dtype") -> torch.dtyp
 
 def tensor_to_proto(tensor: torch.Tensor) -> tensor_pb2.Tensor:
     """A dense tensor on any device, as row-major little-endian bytes."""
+    message = tensor_pb2.Tensor()
+    write_tensor(tensor, message)
+    return message
+
+
+def write_tensor(tensor: torch.Tensor, message: tensor_pb2.Tensor) -> None:
+    """The same into a message that is part of another: what is put together of parts is copied once more for each."""
     flat = tensor.detach().to("cpu").reshape(-1).contiguous().view(torch.uint8)
-    return tensor_pb2.Tensor(dtype=dtype_to_proto(tensor.dtype), shape=list(tensor.shape), data=flat.numpy().tobytes())
+    message.dtype = dtype_to_proto(tensor.dtype)
+    message.shape[:] = list(tensor.shape)
+    message.data = flat.numpy().tobytes()
 
 
 def tensor_from_proto(message: tensor_pb2.Tensor, field: str = "tensor") -> torch.Tensor:

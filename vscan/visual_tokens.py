@@ -11,7 +11,7 @@ import torch
 from google.protobuf.message import DecodeError
 
 from vscan.errors import InvalidArgument
-from vscan.tensors import tensor_from_proto, tensor_to_proto
+from vscan.tensors import tensor_from_proto, write_tensor
 from vscan.v1 import visual_tokens_pb2 as pb
 
 # Raise it when the meaning of the bytes changes: it is part of the content key.
@@ -108,15 +108,22 @@ class VisualTokens:
 
     def to_proto(self, *, with_tokens: bool = True) -> pb.VisualTokens:
         """The wire's form; without the tokens themselves it is a report of places."""
-        return pb.VisualTokens(
-            tokens=tensor_to_proto(self.tokens) if with_tokens else None,
-            kept_indices=self.kept_indices.tolist(),
-            picked_by=self.picked_by.tolist(),
-            merged_into=[] if self.merged_into is None else self.merged_into.tolist(),
-            tiles=[pb.Tile(rows=t.rows, columns=t.columns, kept_count=t.kept_count) for t in self.tiles],
-            unreduced_count=self.unreduced_count,
-            frames=None if self.frames is None else self.frames.to_proto(),
-        )
+        message = pb.VisualTokens()
+        self.write_to(message, with_tokens=with_tokens)
+        return message
+
+    def write_to(self, message: pb.VisualTokens, *, with_tokens: bool = True) -> None:
+        """The same into an empty message that may be part of another."""
+        if with_tokens:
+            write_tensor(self.tokens, message.tokens)
+        message.kept_indices[:] = self.kept_indices.tolist()
+        message.picked_by[:] = self.picked_by.tolist()
+        if self.merged_into is not None:
+            message.merged_into[:] = self.merged_into.tolist()
+        message.tiles.extend(pb.Tile(rows=t.rows, columns=t.columns, kept_count=t.kept_count) for t in self.tiles)
+        message.unreduced_count = self.unreduced_count
+        if self.frames is not None:
+            message.frames.CopyFrom(self.frames.to_proto())
 
     @classmethod
     def from_proto(cls, message: pb.VisualTokens, field: str = "visual_tokens") -> VisualTokens:

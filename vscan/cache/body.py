@@ -56,6 +56,11 @@ class BodyCodec:
     zstd_level: int | None = None  # None: not compressed
     float8: bool = False
 
+    @property
+    def is_lossless(self) -> bool:
+        """Whether readers see the value that was given."""
+        return not self.float8
+
     def settle(self, value: VisualTokens) -> tuple[VisualTokens, EntryBody]:
         """The value as every reader will see it, and its body.
 

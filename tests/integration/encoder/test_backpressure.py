@@ -35,16 +35,16 @@ class Device:
 
     def __init__(self, encoder: RunningEncoder, patch: pytest.MonkeyPatch) -> None:
         batcher: Any = encoder.service._pipeline._batcher
-        run: Callable[[Sequence[Any]], list[Any]] = batcher._run
+        begin: Callable[[Sequence[Any]], Any] = batcher._begin
         self.go = Event()
         self.in_first_pass = 0
 
-        def held(jobs: Sequence[Any]) -> list[Any]:
+        def held(jobs: Sequence[Any]) -> Any:
             self.in_first_pass = self.in_first_pass or len(jobs)
             self.go.wait()
-            return run(jobs)
+            return begin(jobs)
 
-        patch.setattr(batcher, "_run", held)
+        patch.setattr(batcher, "_begin", held)
 
 
 async def attempt(encoder: RunningEncoder, data: bytes) -> Reply | VScanError:
