@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -204,15 +205,56 @@ async def test_closing_lets_the_running_batch_end_and_fails_the_rest() -> None:
         await worker.held()
         (second,) = await queue_up(batcher, [2])
         closing = asyncio.create_task(batcher.aclose())
-        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await second
         worker.gate.set()
         await closing
         assert await first == 2
         with pytest.raises(Unavailable):
-            await second
-        with pytest.raises(Unavailable):
             await ask(batcher, 3)
     assert reasons == []
+
+
+async def test_closing_at_once_fails_those_who_wait() -> None:
+    batcher = Batching(lambda jobs: lambda: list(jobs), max_size=4, max_wait_ms=0)
+    batcher.room = WaitingRoom("numbers", max_places=100, max_bytes=1)
+    asked = asyncio.create_task(ask(batcher, 1))
+    await asyncio.sleep(0)
+    batcher.start()
+    await batcher.aclose()  # before the worker took its first step
+    with pytest.raises(Unavailable):
+        await asked
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_closing_ends_whatever_comes_at_that_moment(steps: int) -> None:
+    async with batching(Worker(), max_wait_ms=3_600_000) as batcher, asyncio.timeout(30):
+        (first,) = await queue_up(batcher, [1])
+        await asyncio.sleep(0)
+        second = asyncio.create_task(ask(batcher, 2))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await batcher.aclose()
+        outcomes = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_job_that_goes_when_its_wait_ends_leaves_no_batch_of_nobody(steps: int) -> None:
+    worker, loop = Worker(), asyncio.get_running_loop()
+    async with batching(worker, max_wait_ms=20) as batcher:
+        (gone,) = await queue_up(batcher, [1])
+        over = time.monotonic() + 0.02
+
+        def cancel(after: int) -> None:
+            while time.monotonic() < over:  # so that the wait has ended when the event loop looks again
+                pass
+            loop.call_soon(cancel, after - 1) if after else gone.cancel()
+
+        loop.call_soon(cancel, steps)
+        await asyncio.gather(gone, return_exceptions=True)
+        assert await ask(batcher, 2) == 4
+        assert [] not in worker.batches
 
 
 class Halves:
