@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import Any, Generic, TypeGuard, TypeVar
 
 from encoder_service.waiting_room import Place
@@ -166,6 +167,8 @@ class Batcher(Generic[J, R]):
         if len(batch) > 1 and isinstance(outcome, Exception) and not isinstance(outcome, VScanError):
             log.warning("a pass of %d jobs failed: each of them runs again alone", len(batch), exc_info=outcome)
             for waiting in batch:
+                if waiting.result.done():
+                    continue
                 if not _is_fatal(outcome):
                     outcome = await self._passed([waiting.job], begun)
                 _finish([waiting], outcome)
@@ -217,6 +220,7 @@ def _attempt(work: Callable[..., T], *arguments: Any) -> T | BaseException:
     try:
         return work(*arguments)
     except BaseException as error:
+        clear_frames(error.__traceback__)  # a pass that failed for want of memory would keep its tensors from the next one
         return error
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -318,6 +319,39 @@ async def test_a_fault_stays_with_the_job_that_has_it() -> None:
         assert halves.begun == [[1, 2], [1], [2]]
         assert outcomes[0] == 2
         assert isinstance(outcomes[1], InternalError)
+
+
+async def test_what_a_failed_pass_held_is_free_when_its_jobs_run_again() -> None:
+    class Tensors:
+        """Something that can be watched."""
+
+    held: list[weakref.ref[Tensors]] = []
+    alive: list[bool] = []
+
+    def begin(jobs: Sequence[int]) -> list[int]:
+        alive.append(any(each() is not None for each in held))
+        tensors = Tensors()
+        held.append(weakref.ref(tensors))
+        if len(jobs) > 1:
+            raise MemoryError
+        return [2 * job for job in jobs]
+
+    async with batching(begin, max_size=2, max_wait_ms=3_600_000) as batcher:
+        assert await asyncio.gather(*(ask(batcher, job) for job in (1, 2))) == [2, 4]
+    assert alive == [False, False, False]
+
+
+async def test_nobody_is_run_again_whose_caller_is_gone() -> None:
+    halves = Halves()
+    halves.failures[2] = RuntimeError("out of memory")
+    async with halving(halves, max_wait_ms=3_600_000) as batcher:
+        stays, gone = (asyncio.create_task(ask(batcher, job)) for job in (1, 2))
+        await until(lambda: len(halves.begun) == 1)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        halves.open(1, 2, 3)
+        assert await stays == 2
+    assert halves.begun == [[1, 2], [1]]
 
 
 async def test_what_kills_the_worker_at_the_end_of_a_batch_fails_everybody_once() -> None:
