@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import Any, Generic, TypeGuard, TypeVar
 
 from encoder_service.waiting_room import Place
@@ -72,7 +73,6 @@ class Batcher(Generic[J, R]):
         self._begun: set[asyncio.Task[None]] = set()
         self._beginning = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._ending = ThreadPoolExecutor(1, thread_name_prefix="results")
-        self._fatal: BaseException | None = None  # what has killed the worker
         self._task: asyncio.Task[None] | None = None
 
     def start(self, on_death: Callable[[str], None] = lambda why: None) -> None:
@@ -110,6 +110,7 @@ class Batcher(Generic[J, R]):
 
     async def aclose(self) -> None:
         """Begins nothing more: who waits gets Unavailable, batches that were begun are waited for."""
+        self._end(Unavailable("the service is stopping"))
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -117,7 +118,6 @@ class Batcher(Generic[J, R]):
             await asyncio.to_thread(thread.shutdown)
 
     async def _work(self) -> None:
-        end: VScanError = Unavailable("the service is stopping")
         try:
             while True:
                 await self._may_begin.acquire()
@@ -128,29 +128,30 @@ class Batcher(Generic[J, R]):
                 task.add_done_callback(self._begun.discard)
                 await begun.wait()
         except Exception:
-            end = InternalError("the device worker has died")
             log.critical("the batcher has failed", exc_info=True)
+            self._end(_death())
         finally:
             await self._all_ended()
-            if self._fatal is not None:
-                end = InternalError("the device worker has died")
-                log.critical("the device worker has died", exc_info=self._fatal)
-            self._end(end)
 
     async def _next_batch(self) -> list[_Waiting[J, R]]:
         """The oldest jobs that fit together, once they are enough or the oldest has waited long enough."""
         while True:
             self._changed.clear()
-            if not self._queue:
-                await self._changed.wait()
-                continue
-            left = self._queue[0].since + self._max_wait_seconds - time.monotonic()
-            if left <= 0 or sum(waiting.size for waiting in self._queue) >= self._max_size:
+            left = self._left_seconds()
+            if left is not None and left <= 0:
                 return self._take()
-            try:
-                await asyncio.wait_for(self._changed.wait(), left)
-            except TimeoutError:
-                return self._take()
+            # Not wait_for: Python 3.11's forgets that it was cancelled where what it waits for comes at the same moment.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
+
+    def _left_seconds(self) -> float | None:
+        """For how long the oldest is to wait for company; None: nobody waits."""
+        if not self._queue:
+            return None
+        if sum(waiting.size for waiting in self._queue) >= self._max_size:
+            return 0.0
+        return self._queue[0].since + self._max_wait_seconds - time.monotonic()
 
     def _take(self) -> list[_Waiting[J, R]]:
         batch: list[_Waiting[J, R]] = []
@@ -168,6 +169,8 @@ class Batcher(Generic[J, R]):
         if len(batch) > 1 and isinstance(outcome, Exception) and not isinstance(outcome, VScanError):
             log.warning("a pass of %d jobs failed: each of them runs again alone", len(batch), exc_info=outcome)
             for waiting in batch:
+                if waiting.result.done():
+                    continue
                 if not _is_fatal(outcome):
                     outcome = await self._passed([waiting.job], begun)
                 _finish([waiting], outcome)
@@ -175,7 +178,8 @@ class Batcher(Generic[J, R]):
             _finish(batch, outcome)
         self._may_begin.release()
         if _is_fatal(outcome) and self._task is not None:
-            self._fatal = outcome
+            log.critical("the device worker has died", exc_info=outcome)
+            self._end(_death())
             self._task.cancel()
 
     async def _passed(self, jobs: Sequence[J], begun: asyncio.Event) -> list[R] | BaseException:
@@ -200,6 +204,9 @@ class Batcher(Generic[J, R]):
         return await asyncio.get_running_loop().run_in_executor(thread, _attempt, work, *arguments)
 
     def _end(self, error: VScanError) -> None:
+        """Takes no more jobs, and fails those that wait. A second time does nothing."""
+        if self._ended is not None:
+            return
         self._ended = error
         while self._queue:
             waiting = self._queue.popleft()
@@ -219,7 +226,12 @@ def _attempt(work: Callable[..., T], *arguments: Any) -> T | BaseException:
     try:
         return work(*arguments)
     except BaseException as error:
+        clear_frames(error.__traceback__)  # a pass that failed for want of memory would keep its tensors from the next one
         return error
+
+
+def _death() -> VScanError:
+    return InternalError("the device worker has died")
 
 
 def _is_fatal(outcome: object) -> TypeGuard[BaseException]:

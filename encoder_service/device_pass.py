@@ -103,7 +103,10 @@ class DevicePass:
 
     def staged(self, image: PreparedImage) -> PreparedImage:
         """The image as it is best uploaded. Safe to call from several threads."""
-        return self._queue.staged(image)
+        try:
+            return self._queue.staged(image)
+        except torch.AcceleratorError:
+            return image  # no memory to be pinned, or a lost device: that is for a pass to find, which tells everybody
 
     def __call__(self, jobs: Sequence[TileJob]) -> list[PassResult]:
         """The result of each job, in order."""

@@ -7,7 +7,7 @@ A GPU has the work of two batches at a time: while one is computed, pixels of th
 
 Videos take long to decode: they have threads and a waiting room apart from those of images. A request takes its place before it
 is decoded and keeps it until its batch starts. Behind the core there is no more than the calls that the server admits at once.
-Decoding ends when nobody waits for it.
+Whose caller goes while it is decoded keeps its place until its thread is free: at once, or after the picture it is at.
 """
 
 from __future__ import annotations
@@ -159,18 +159,21 @@ class Pipeline:
         """Encodes nothing more; who waits gets Unavailable."""
         await self._batcher.aclose()
         for lane in (self._images, self._videos):
-            await asyncio.to_thread(lane.threads.shutdown, cancel_futures=True)
+            await asyncio.to_thread(lane.threads.shutdown)
 
     async def _decoded(self, media: Media, lane: _Lane, place: Place) -> tuple[PreparedImage, Interval]:
         stop = Event()
         context = copy_context()  # so that the span of the thread's work lies below the request's
         async with lane.turns:
             await lane.room.may_decode()
+            self._batcher.refuse_if_ended()
             work = asyncio.get_running_loop().run_in_executor(lane.threads, context.run, self._prepare, media, stop)
             try:
-                prepared, when = await work
-            finally:
-                stop.set()  # a cancelled wait leaves its thread behind
+                prepared, when = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                stop.set()
+                await asyncio.gather(work, return_exceptions=True)  # until then its thread is taken, and its memory
+                raise
             place.prepared(prepared.pixels.nbytes)
         return prepared, when
 

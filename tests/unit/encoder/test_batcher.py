@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -204,15 +206,56 @@ async def test_closing_lets_the_running_batch_end_and_fails_the_rest() -> None:
         await worker.held()
         (second,) = await queue_up(batcher, [2])
         closing = asyncio.create_task(batcher.aclose())
-        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await second
         worker.gate.set()
         await closing
         assert await first == 2
         with pytest.raises(Unavailable):
-            await second
-        with pytest.raises(Unavailable):
             await ask(batcher, 3)
     assert reasons == []
+
+
+async def test_closing_at_once_fails_those_who_wait() -> None:
+    batcher = Batching(lambda jobs: lambda: list(jobs), max_size=4, max_wait_ms=0)
+    batcher.room = WaitingRoom("numbers", max_places=100, max_bytes=1)
+    asked = asyncio.create_task(ask(batcher, 1))
+    await asyncio.sleep(0)
+    batcher.start()
+    await batcher.aclose()  # before the worker took its first step
+    with pytest.raises(Unavailable):
+        await asked
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_closing_ends_whatever_comes_at_that_moment(steps: int) -> None:
+    async with batching(Worker(), max_wait_ms=3_600_000) as batcher, asyncio.timeout(30):
+        (first,) = await queue_up(batcher, [1])
+        await asyncio.sleep(0)
+        second = asyncio.create_task(ask(batcher, 2))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await batcher.aclose()
+        outcomes = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_job_that_goes_when_its_wait_ends_leaves_no_batch_of_nobody(steps: int) -> None:
+    worker, loop = Worker(), asyncio.get_running_loop()
+    async with batching(worker, max_wait_ms=20) as batcher:
+        (gone,) = await queue_up(batcher, [1])
+        over = time.monotonic() + 0.02
+
+        def cancel(after: int) -> None:
+            while time.monotonic() < over:  # so that the wait has ended when the event loop looks again
+                pass
+            loop.call_soon(cancel, after - 1) if after else gone.cancel()
+
+        loop.call_soon(cancel, steps)
+        await asyncio.gather(gone, return_exceptions=True)
+        assert await ask(batcher, 2) == 4
+        assert [] not in worker.batches
 
 
 class Halves:
@@ -276,6 +319,39 @@ async def test_a_fault_stays_with_the_job_that_has_it() -> None:
         assert halves.begun == [[1, 2], [1], [2]]
         assert outcomes[0] == 2
         assert isinstance(outcomes[1], InternalError)
+
+
+async def test_what_a_failed_pass_held_is_free_when_its_jobs_run_again() -> None:
+    class Tensors:
+        """Something that can be watched."""
+
+    held: list[weakref.ref[Tensors]] = []
+    alive: list[bool] = []
+
+    def begin(jobs: Sequence[int]) -> list[int]:
+        alive.append(any(each() is not None for each in held))
+        tensors = Tensors()
+        held.append(weakref.ref(tensors))
+        if len(jobs) > 1:
+            raise MemoryError
+        return [2 * job for job in jobs]
+
+    async with batching(begin, max_size=2, max_wait_ms=3_600_000) as batcher:
+        assert await asyncio.gather(*(ask(batcher, job) for job in (1, 2))) == [2, 4]
+    assert alive == [False, False, False]
+
+
+async def test_nobody_is_run_again_whose_caller_is_gone() -> None:
+    halves = Halves()
+    halves.failures[2] = RuntimeError("out of memory")
+    async with halving(halves, max_wait_ms=3_600_000) as batcher:
+        stays, gone = (asyncio.create_task(ask(batcher, job)) for job in (1, 2))
+        await until(lambda: len(halves.begun) == 1)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        halves.open(1, 2, 3)
+        assert await stays == 2
+    assert halves.begun == [[1, 2], [1]]
 
 
 async def test_what_kills_the_worker_at_the_end_of_a_batch_fails_everybody_once() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
 
@@ -121,3 +122,15 @@ def test_padding_is_left_out_unless_the_deployment_says_otherwise() -> None:
     assert int(skipped.value.kept_indices[:5].max()) < 18 <= int(plain.value.kept_indices[:5].max())
     assert torch.equal(skipped.value.tokens[5:], plain.value.tokens[5:]), "the other tile has no padding"
     assert torch.equal(released.value.tokens, plain.value.tokens)
+
+
+def test_an_image_that_cannot_be_staged_goes_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = shared_model()
+    run = DevicePass(model)
+
+    def refuse(image: PreparedImage) -> PreparedImage:
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    monkeypatch.setattr(run._queue, "staged", refuse)
+    image = prepared(model, pixels(model, 1))
+    assert run.staged(image) is image
