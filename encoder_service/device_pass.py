@@ -98,7 +98,7 @@ class DevicePass:
 
         Raises DeviceLost.
         """
-        with _lost_if_broken():
+        with self._lost_if_gone():
             self._recorded.prepare(plan, self._max_tiles or 1, record)
 
     def staged(self, image: PreparedImage) -> PreparedImage:
@@ -118,7 +118,7 @@ class DevicePass:
 
         Raises DeviceLost, as what is returned does.
         """
-        with _lost_if_broken():
+        with self._lost_if_gone():
             images = self._queue.uploaded([job.image for job in jobs])
             recorded = self._recorded.of(images)
             begun = self._queue.mark()
@@ -131,7 +131,7 @@ class DevicePass:
 
     @torch.inference_mode()
     def _results(self, jobs: Sequence[TileJob], groups: Sequence[TileGroup], marks: Sequence[Mark]) -> list[PassResult]:
-        with _lost_if_broken():
+        with self._lost_if_gone():
             begun, between, copied = self._queue.times_ns(marks)
         tiles = iter(apart(groups))
         values = [self._model.assemble(job.image, [next(tiles) for _ in job.plans]) for job in jobs]
@@ -146,11 +146,12 @@ class DevicePass:
     def _tasks(self, jobs: Sequence[TileJob]) -> list[TileTask]:
         return [task for job in jobs for task in job.tasks(skip_padding=self._model.scan.skip_padding)]
 
-
-@contextmanager
-def _lost_if_broken() -> Iterator[None]:
-    """torch has one type for what a device does not recover from; a lack of memory is not of it."""
-    try:
-        yield
-    except torch.AcceleratorError as error:
-        raise DeviceLost(str(error)) from error
+    @contextmanager
+    def _lost_if_gone(self) -> Iterator[None]:
+        """torch has one type for faults of a device, of which it survives few."""
+        try:
+            yield
+        except torch.AcceleratorError as error:
+            if not self._queue.is_gone():
+                raise
+            raise DeviceLost(str(error)) from error

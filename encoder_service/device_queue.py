@@ -45,6 +45,10 @@ class DeviceQueue(ABC):
         """The tiles on the CPU, and the moment from which they are there."""
 
     @abstractmethod
+    def is_gone(self) -> bool:
+        """Whether the device does not come back, asked after a fault of it."""
+
+    @abstractmethod
     def times_ns(self, marks: Sequence[Mark]) -> list[int]:
         """Waits for the last one, and says when they were, in nanoseconds of the wall clock."""
 
@@ -67,6 +71,10 @@ class CpuQueue(DeviceQueue):
     def downloaded(self, tiles: Sequence[ReducedTiles]) -> tuple[list[ReducedTiles], Mark]:
         """As they are, now."""
         return list(tiles), self.mark()
+
+    def is_gone(self) -> bool:
+        """It has no faults of that kind."""
+        return True
 
     def times_ns(self, marks: Sequence[Mark]) -> list[int]:
         """They are times."""
@@ -108,6 +116,14 @@ class CudaQueue(DeviceQueue):
         for some in tiles:
             some.record_stream(self._downloads)
         return moved, self._event(self._downloads)
+
+    def is_gone(self) -> bool:
+        """It then fails whatever it is asked; where memory could not be pinned it does not."""
+        try:
+            torch.cuda.synchronize(self._device)
+        except RuntimeError:
+            return True
+        return False
 
     def times_ns(self, marks: Sequence[Mark]) -> list[int]:
         """From how long before the last one they were."""

@@ -21,6 +21,7 @@ from vscan.errors import InvalidArgument
 _FIELD = "image"
 _MEBIBYTE = 2**20
 _MEGAPIXEL = 10**6
+_BAND_PIXELS = 2**18
 # Told apart by their first bytes, never by a name. Pillow's own Image.open() would try every plugin it knows.
 _PLUGINS: tuple[tuple[bytes, str, type[ImageFile.ImageFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", "PNG", PngImageFile),
@@ -101,7 +102,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image.alpha_composite(rgba)
+        for box in _bands(rgba.size):  # one call would keep the event loop waiting: it does not release the interpreter
+            image.alpha_composite(rgba, box[:2], box)
     return image.convert("RGB")
 
 
@@ -158,6 +160,13 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     if chunk == b"VP8 ":
         return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
     return None
+
+
+def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of whole rows, of about _BAND_PIXELS each."""
+    width, height = size
+    rows = max(1, _BAND_PIXELS // width)
+    return ((0, top, width, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def _upright(image: Image.Image) -> Image.Image:

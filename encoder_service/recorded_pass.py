@@ -18,6 +18,7 @@ import torch
 
 from encoder_service.reduction.budget import ReductionPlan
 from encoder_service.reduction.reduce import ReducedTiles, Scores, reduce_tiles
+from encoder_service.reduction.scan import windows_of
 from encoder_service.tile_groups import TileGroup, TileTask
 from encoder_service.vision.base import PreparedImage, Seen, VisionModel
 from vscan.cuda_graphs import GraphRecorder
@@ -52,6 +53,8 @@ class RecordedPass:
         self._model = model
         self._plan = plan
         self._tensors = tensors
+        # A recording reads tensors where they lay: these must not be laid out anew elsewhere.
+        self._windows = windows_of(model.grid, plan.window, model.device)
         self._look = record(self._looked)
         # A draw differs from image to image.
         self._reduce = record(self._reduced) if plan.method is not ReductionMethod.RANDOM else None

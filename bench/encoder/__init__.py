@@ -11,5 +11,6 @@ counts. Every ratio is the median of the ratios of its rounds.
   it: without reduction all tokens go through it just so. The largest of the batch sizes.
 - `grpc_overhead_ms`: one client, one new image after the other, over loopback to an encoder process: the client's latency less
   decoding and resizing the image, vision transformer and reduction as the reply tells them; median. What is left is hashing,
-  the wait for company (`batch_wait_ms`, as by default), the caches, serialisation, transport.
+  the queue (`batch_wait_ms` as by default), the caches, serialisation, transport. Beside it stands what a bare gRPC call with
+  messages of these sizes takes on the machine.
 """

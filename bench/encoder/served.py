@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from bench.encoder.bare import bare_calls_ms
 from bench.encoder.setup import Setup
 from bench.harness import Check, Report
 from encoder_service.config import EncoderSettings
@@ -32,6 +33,8 @@ class Answered:
 
     latency_ms: float
     timings: dict[str, float]
+    request_bytes: int
+    reply_bytes: int
 
     @property
     def overhead_ms(self) -> float:
@@ -56,12 +59,14 @@ async def _measured(setup: Setup, address: str, report: Report) -> None:
             speeds[clients] = round(len(answered) / seconds, 3)
     report.checks.append(Check("grpc_overhead_ms", statistics.median(one.overhead_ms for one in alone), "<=", 5))
     report.summary["images a second, through gRPC, by clients at once"] = speeds
+    bare = await bare_calls_ms(alone[0].reply_bytes, bytes(alone[0].request_bytes), len(alone))
     report.summary["parts of grpc_overhead_ms, medians"] = _parts(alone)
+    report.summary["a bare gRPC call with messages of these sizes, ms"] = round(statistics.median(bare), 3)
     report.raw += [{"kind": "through gRPC", "latency_ms": one.latency_ms, **one.timings} for one in alone]
 
 
 def _parts(alone: list[Answered]) -> dict[str, float]:
-    """`queue_ms` holds `batch_wait_ms`, for which an image that is alone waits in vain; the rest is hashing and the wire."""
+    """`queue_ms` holds `batch_wait_ms`, if any; the rest is hashing, putting the value together, and the wire."""
     parts = {name: [one.timings[name] for one in alone] for name in _PARTS}
     parts["rest"] = [one.overhead_ms - sum(one.timings[name] for name in _PARTS) for one in alone]
     medians = {name: round(statistics.median(some), 3) for name, some in parts.items()}
@@ -83,7 +88,8 @@ async def _client(stub: Any, files: list[bytes]) -> list[Answered]:
         began = time.perf_counter()
         reply = await stub.Encode(encode_request(file), timeout=600)
         latency_ms = (time.perf_counter() - began) * 1000
-        answered.append(Answered(latency_ms, {name: getattr(reply.timings, name) for name in (*_WORK, *_PARTS)}))
+        timings = {name: getattr(reply.timings, name) for name in (*_WORK, *_PARTS)}
+        answered.append(Answered(latency_ms, timings, len(file), reply.ByteSize()))
     return answered
 
 

@@ -6,9 +6,11 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from encoder_service import images
 from encoder_service.images import FORMATS, ImageLimits, check_bytes, check_size, decode_image
 from tests.support.bad_images import png_bomb, saved
 from vscan.errors import InvalidArgument
@@ -78,6 +80,15 @@ def test_png_modes_become_rgb(mode: str) -> None:
 def test_cmyk_jpeg_becomes_rgb() -> None:
     red = colour(decode_image(saved(picture("CMYK"), "JPEG", quality=95), LIMITS), 5, 15)
     assert red[0] > 230 > 20 > red[2]
+
+
+@pytest.mark.parametrize("size", [(40, 30), (700, 901), (3, 2000), (2000, 3)])
+def test_transparency_lies_on_white_everywhere(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_BAND_PIXELS", 5_000)  # in bands, of which the last may be a narrow one
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
+    image = Image.fromarray(pixels, "RGBA")
+    whole = Image.alpha_composite(Image.new("RGBA", size, (255, 255, 255, 255)), image).convert("RGB")
+    assert np.array_equal(np.asarray(images.to_rgb(image)), np.asarray(whole))
 
 
 def test_transparency_lies_on_white() -> None:
