@@ -13,6 +13,7 @@ from scripts.protos import ROOT
 KEPT = ROOT / "bench" / "results" / "encoder-cpu-2-cores.json"
 _BEGIN, _END = "<!-- bench: written by make docs -->", "<!-- end of bench -->"
 _IN_PROCESS, _SERVED = "images a second, in process", "images a second, through gRPC, by clients at once"
+_BARE = "a bare gRPC call with messages of these sizes, ms"
 _PARTS = "parts of grpc_overhead_ms, medians"
 
 
@@ -39,6 +40,8 @@ def _measured(report: dict[str, Any]) -> str:
         lines += ["", speeds]
     if parts := summary.get(_PARTS):
         lines += ["", f"Of `grpc_overhead_ms`, medians: {', '.join(f'{name} {ms:.2f}' for name, ms in parts.items())}."]
+    if bare := summary.get(_BARE):
+        lines += [f"A bare gRPC call with messages of the same sizes took {bare:.2f} ms on the machine."]
     return "\n".join(lines)
 
 
