@@ -28,6 +28,6 @@ class ModelSettings(BaseModel):
     )
     compile: bool = Field(
         default=False,
-        description="Whether the model's layers are compiled (`torch.compile`) while the service starts, which takes some "
-        "minutes more. On a GPU only; on a CPU linear layers are packed for oneDNN instead.",
+        description="Whether the model's layers are compiled (`torch.compile`) while the service starts, which takes "
+        "seconds to minutes more. On a GPU only; on a CPU linear layers are packed for oneDNN instead.",
     )

@@ -23,9 +23,6 @@ class Scores:
     shallow: torch.Tensor
     deep: torch.Tensor
 
-    def __getitem__(self, tiles: torch.Tensor) -> Scores:
-        return Scores(self.shallow[tiles], self.deep[tiles])
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReducedTiles:

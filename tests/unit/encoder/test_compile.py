@@ -19,6 +19,7 @@ from vscan.telemetry.providers import Telemetry
 @pytest.fixture
 def fresh_tracer() -> Iterator[None]:
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
 

@@ -142,7 +142,7 @@ def test_a_batch_equals_its_tiles_alone(method: ReductionMethod) -> None:
     together = reduce_tiles(tokens, scores, plan, seeds)
     for tile in range(4):
         one = torch.tensor([tile])
-        alone = reduce_tiles(tokens[one], scores[one], plan, seeds[one])
+        alone = reduce_tiles(tokens[one], Scores(scores.shallow[one], scores.deep[one]), plan, seeds[one])
         assert torch.equal(together.kept[one], alone.kept)
         assert torch.equal(together.picked_by[one], alone.picked_by)
         torch.testing.assert_close(together.tokens[one], alone.tokens)
