@@ -1,11 +1,13 @@
 # Targets for users: venv, demo, test. For developers: lint, types, proto, docs, test-system, clean.
-# Variables: SEED (the demo's album), PYTHON (the Python of the new .venv), TORCH_INDEX_URL (see scripts/make_venv.sh).
+# Variables: SEED (the demo's album), WORKERS (processes that share the tests: one for each core, at most 4), PYTHON (the Python of
+# the new .venv), TORCH_INDEX_URL (see scripts/make_venv.sh).
 
 BIN := .venv/bin
 STAMP := .venv/.installed
 SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests demo bench $(dir $(wildcard studies/__init__.py))
 SEED ?= 0
 export SEED
+WORKERS ?= auto
 
 .PHONY: venv demo test test-system lint types proto proto-check docs clean
 
@@ -19,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/python -m demo
 
 test: $(STAMP) lint types proto-check
-	$(BIN)/python -m pytest -m "not system and not gpu"
+	$(BIN)/python -m pytest -m "not system and not gpu" -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 # Needs root and the packages that .ci/run installs.
 test-system: $(STAMP)

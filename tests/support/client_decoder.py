@@ -202,9 +202,10 @@ def serving(
     try:
         yield f"{host}:{bound}"
     finally:
+        stopped = server.stop(0)  # before those that are held go on: they would still answer
         deployment.hold_before.set()
         deployment.hold_after_first_text.set()
-        server.stop(0).wait()
+        stopped.wait()
 
 
 def abort(context: Any, error: VScanError) -> None:

@@ -27,14 +27,16 @@ BAD = ValueError("a bad image")
 
 
 @asynccontextmanager
-async def behind_slow_answers(server: RedisServer, timeout_ms: int) -> AsyncIterator[tuple[Replica, FaultProxy]]:
+async def behind_slow_answers(
+    server: RedisServer, timeout_ms: int, delay_ms: float = 300
+) -> AsyncIterator[tuple[Replica, FaultProxy]]:
     """One replica, connected, whose answers from Redis come late from now on."""
     async with (
         FaultProxy(server.port) as proxy,
         replicas(server, 1, redis_url=proxy.url, redis_timeout_ms=timeout_ms) as (one,),
     ):
         await until(one.cache.redis.link.client.redis.ping, what="connected")  # type: ignore[union-attr]
-        proxy.inject(Fault.SLOW, delay_ms=300)
+        proxy.inject(Fault.SLOW, delay_ms=delay_ms)
         yield one, proxy
 
 
@@ -56,7 +58,8 @@ async def test_who_is_cancelled_while_it_asks_leaves_no_lease(fresh_redis: Redis
 
 async def test_who_did_not_hear_of_its_lease_and_fails_gives_it_back(fresh_redis: RedisServer) -> None:
     name = lease_name(key("unheard"))
-    async with raw_client(fresh_redis) as client, behind_slow_answers(fresh_redis, timeout_ms=100) as (one, proxy):
+    slow = behind_slow_answers(fresh_redis, timeout_ms=1_000, delay_ms=60_000)
+    async with raw_client(fresh_redis) as client, slow as (one, proxy):
 
         async def fail() -> None:
             async with one.turns.turn(key("unheard")):

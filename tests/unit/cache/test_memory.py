@@ -124,7 +124,7 @@ def test_threads_may_share_one() -> None:
 
     def use(start: int) -> int:
         wrong = 0
-        for step in range(300):
+        for step in range(100):
             name = "abcdefgh"[(start + step * 3) % 8]
             cache.put(key(name), values[name])
             found = cache.get(key("abcdefgh"[(start + step) % 8]))
