@@ -22,6 +22,7 @@ from types import TracebackType
 from decoder_service.engine import Engine, EngineFigures, Outcome
 from decoder_service.request import Delta, EngineRequest, Event, Failure, Result
 from vscan.errors import InternalError, InvalidArgument, Unavailable, VScanError
+from vscan.heartbeat import Heartbeat
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,8 @@ class EngineLoop:
         self._dead = False
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
+        self.heart = Heartbeat("the engine", threads=self._thread.name)  # beats from step to step
+
     @property
     def alive(self) -> bool:
         """Whether requests are being served."""
@@ -135,13 +138,17 @@ class EngineLoop:
         """Starts the thread."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Ends what is unfinished with Unavailable after the step under way, and waits for the thread. May be called twice."""
+    def stop(self, timeout_seconds: float | None = None) -> bool:
+        """Ends what is unfinished with Unavailable after the step under way, and waits for the thread. May be called twice.
+
+        Returns whether the thread has ended: one that is wedged outlives any time.
+        """
         with self._wake:
             self._stopping = True
             self._wake.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
 
     async def submit(self, request: EngineRequest) -> Submission:
         """Accepts a request.
@@ -190,6 +197,7 @@ class EngineLoop:
             self._engine.prepare()
             while self._take_messages():
                 self._deliver(self._engine.step())
+                self.heart.rest()
             self._close(Unavailable("the service is stopping"))
         except BaseException:
             logger.exception("the engine's thread has died")
@@ -202,6 +210,7 @@ class EngineLoop:
                 self._wake.wait()
             if self._stopping:
                 return False
+            self.heart.begin()
             ended: list[Outcome] = []
             while self._inbox:
                 ended += self._hand_over(self._inbox.popleft())

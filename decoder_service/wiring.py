@@ -34,7 +34,7 @@ from decoder_service.observation import Observer
 from decoder_service.pairing import Fit
 from decoder_service.prompt import PromptWriter
 from decoder_service.pruning import default_prune
-from decoder_service.readiness import ENGINE_DEAD, Readiness
+from decoder_service.readiness import ENGINE_DEAD, ENGINE_WEDGED, Readiness
 from decoder_service.runner.attention import leave_attention_uncompiled
 from decoder_service.runner.runner import Runner
 from decoder_service.runner.varlen import block_rows
@@ -54,6 +54,8 @@ from vscan.telemetry.providers import Telemetry
 from vscan.v1 import decoder_pb2_grpc
 
 EMBEDDED_NAME = "embedded"
+OnStopping = Callable[[float], None]
+_ENGINE_STOP_SECONDS = 5.0  # for the step under way
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +69,23 @@ class RunningDecoder:
     resolver: ImageResolver
 
 
-async def serve(settings: DecoderSettings, telemetry: Telemetry) -> None:
+async def serve(settings: DecoderSettings, telemetry: Telemetry, on_stopping: OnStopping = lambda seconds: None) -> None:
     """Runs a decoder until it is told to stop.
 
     Raises:
         StartupError: it cannot start.
         InternalError: its engine died; it needs a restart.
     """
-    async with running_decoder(settings, telemetry) as decoder:
+    async with running_decoder(settings, telemetry, on_stopping) as decoder:
         await decoder.server.wait_for_termination()
         if decoder.readiness.problem("engine"):
             raise InternalError(ENGINE_DEAD)
 
 
 @asynccontextmanager
-async def running_decoder(settings: DecoderSettings, telemetry: Telemetry) -> AsyncIterator[RunningDecoder]:
+async def running_decoder(
+    settings: DecoderSettings, telemetry: Telemetry, on_stopping: OnStopping = lambda seconds: None
+) -> AsyncIterator[RunningDecoder]:
     """Opens the port, loads and warms the model, starts to look for the encoder; on leaving drains and stops everything.
 
     Raises:
@@ -90,7 +94,7 @@ async def running_decoder(settings: DecoderSettings, telemetry: Telemetry) -> As
     check_cache_settings(settings)
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(_encoder_channel(settings, telemetry))
-        server = RpcServer(settings, services=[SERVICE], telemetry=telemetry)
+        server = RpcServer(settings, services=[SERVICE], telemetry=telemetry, on_stopping=on_stopping)
         servicer = DecoderServicer()
         decoder_pb2_grpc.add_DecoderServicer_to_server(servicer, server.server)  # type: ignore[no-untyped-call]
         readiness = Readiness(lambda ready, why: server.set_ready(SERVICE, ready, why))
@@ -101,8 +105,9 @@ async def running_decoder(settings: DecoderSettings, telemetry: Telemetry) -> As
         half = await asyncio.to_thread(_load, settings)
         engine = _engine(settings, telemetry, half, partial(_on_death, server, readiness))
         engine.start()
-        stack.push_async_callback(asyncio.to_thread, engine.stop)
+        stack.push_async_callback(_stop_engine, engine)
         await warm_up(engine, half.language, half.prune_layers)
+        server.watch_over(engine.heart)  # not before: first steps may compile for minutes
 
         cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
         stack.push_async_callback(cache.aclose)
@@ -239,6 +244,12 @@ async def _on_death(server: RpcServer, readiness: Readiness) -> None:
     """Without its engine this process is of no use: it says so and ends, so that whoever started it starts another."""
     await readiness.set("engine", ENGINE_DEAD)
     server.ask_to_stop()
+
+
+async def _stop_engine(engine: EngineLoop) -> None:
+    """Raises InternalError where a step does not end: whoever waits for this process must see that something was wrong."""
+    if not await asyncio.to_thread(engine.stop, _ENGINE_STOP_SECONDS):
+        raise InternalError(ENGINE_WEDGED)
 
 
 def _resolver(

@@ -34,6 +34,7 @@ class EncoderService:
         """
         await self._pipeline.start(self.encoder.defaults, self._worker_died)
         address = await self._rpc.start()
+        self._rpc.watch_over(*self._pipeline.hearts)  # not before: first passes may compile for minutes
         await self._rpc.set_ready(SERVICE, True)
         return address
 

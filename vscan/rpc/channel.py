@@ -95,6 +95,7 @@ def channel_options(
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),  # else new replicas are not looked for within 30 s
         ("grpc.min_reconnect_backoff_ms", int(connect_seconds * 1000)),  # how long one attempt to connect may last
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ]
