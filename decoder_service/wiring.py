@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 import torch
 
@@ -47,6 +48,7 @@ from vscan.checkpoint import Checkpoint
 from vscan.device import check_compiles, choose_device, choose_dtype
 from vscan.errors import InternalError, InvalidArgument, StartupError
 from vscan.rpc.channel import ClientTls, open_channel
+from vscan.rpc.renewed_channel import RenewedChannel
 from vscan.rpc.server import RpcServer
 from vscan.specs import PruneSpec
 from vscan.telemetry.metrics import CacheMetrics, DecoderMetrics
@@ -179,27 +181,33 @@ def _max_context_tokens(settings: DecoderSettings, positions: int) -> int:
 
 
 @asynccontextmanager
-async def _encoder_channel(settings: DecoderSettings, telemetry: Telemetry) -> AsyncIterator[grpc.aio.Channel]:
-    tls = ClientTls(
+async def _encoder_channel(settings: DecoderSettings, telemetry: Telemetry) -> AsyncIterator[RenewedChannel]:
+    files = ClientTls(
         ca_file=settings.encoder_tls_ca_file,
         cert_file=settings.encoder_tls_cert_file,
         key_file=settings.encoder_tls_key_file,
     )
-    try:
-        channel = open_channel(
+
+    def connect(credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+        return open_channel(
             settings.encoder_address,
-            tls=tls if settings.encoder_tls else None,
+            tls=credentials,
             insecure=settings.encoder_insecure,
             max_message_bytes=settings.max_message_bytes,
             tracer_provider=telemetry.tracer_provider,
         )
+
+    try:
+        channel = RenewedChannel(connect, files if settings.encoder_tls else None)
     except InvalidArgument as error:
         if error.field == "target":
             reason = "is beyond this machine: set `encoder_tls`, or allow plaintext with `encoder_insecure`"
             raise StartupError(f"encoder_address: {settings.encoder_address} {reason}") from error
         raise StartupError(f"encoder_{error.field.replace('.', '_')}: {error.problem}") from error
-    async with channel:
+    try:
         yield channel
+    finally:
+        await channel.aclose()
 
 
 def _engine(
@@ -257,7 +265,7 @@ def _resolver(
     telemetry: Telemetry,
     half: _Half,
     readiness: Readiness,
-    channel: grpc.aio.Channel,
+    channel: RenewedChannel,
     cache: TieredCache,
 ) -> ImageResolver:
     link = EncoderLink(

@@ -34,7 +34,7 @@ class Counted(ToyDecoder):
 async def test_a_client_finds_a_new_replica_when_its_connection_is_old() -> None:
     """One channel to a name, which first has one address and then a second; no call fails meanwhile."""
     first, second = Counted(), Counted()
-    aging = {"max_connection_age_seconds": SHORT_SECONDS, "drain_seconds": 5.0}
+    aging: dict[str, Any] = {"max_connection_age_seconds": SHORT_SECONDS, "drain_seconds": 5.0}
     async with serving_decoder(first, RpcSettings(bind="127.0.0.1:0", **aging)) as (_, address):
         port = address.rpartition(":")[2]
         with NameServer({"decoder.test": ["127.0.0.1"]}) as names:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ async def check(address: str, service: str = "") -> tuple[int, dict[str, Any]]:
     """The status and the trailing metadata."""
     async with open_channel(address) as channel:
         call: Any = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=20)
-        return (await call).status, dict(await call.trailing_metadata() or ())
+        return int((await call).status), dict(await call.trailing_metadata() or ())
 
 
 async def status(address: str, service: str = "") -> int:
@@ -111,7 +112,7 @@ async def test_its_connections_are_bounded_and_free_again() -> None:
 
         async def answers() -> bool:
             try:
-                return await status(health) == SERVING
+                return await _is(health, "", SERVING)
             except grpc.aio.AioRpcError:
                 return False
 
@@ -145,7 +146,7 @@ async def test_watches_are_bounded_and_places_are_free_again() -> None:
         async def watched() -> bool:
             watch = health_pb2_grpc.HealthStub(other).Watch(health_pb2.HealthCheckRequest())
             try:
-                return (await watch.read()).status == SERVING
+                return bool((await watch.read()).status == SERVING)
             except grpc.aio.AioRpcError:
                 return False
             finally:
@@ -160,7 +161,7 @@ async def test_who_leaves_takes_nothing_from_the_other_watchers() -> None:
         assert (await stays.read()).status == SERVING
         leaves = health_pb2_grpc.HealthStub(other).Watch(health_pb2.HealthCheckRequest(service=DECODER))
         assert (await leaves.read()).status == SERVING
-        await other.close()
+        await other.close(None)
         await server.set_ready(DECODER, False)
         assert (await stays.read()).status == NOT_SERVING
         stays.cancel()
@@ -183,7 +184,7 @@ async def test_a_wedged_worker_is_noticed_named_and_forgiven(caplog: pytest.LogC
         heart.begin()
         for port in (address, health):
             for name in (LIVENESS, DECODER, ""):
-                await until(lambda p=port, n=name: _is(p, n, NOT_SERVING), what=f"{name} not to be served")
+                await until(partial(_is, port, name, NOT_SERVING), what=f"{name} not to be served")
         assert server.not_ready_reason() == "the toy gets nowhere"
         told = [record.getMessage() for record in caplog.records if "the toy has finished nothing" in record.getMessage()]
         assert len(told) == 1
@@ -191,11 +192,11 @@ async def test_a_wedged_worker_is_noticed_named_and_forgiven(caplog: pytest.LogC
         assert "liveness.py" in told[0]  # where that thread is as it looks
         heart.rest()
         for name in (LIVENESS, DECODER, ""):
-            await until(lambda n=name: _is(health, n, SERVING), what=f"{name} to be served again")
+            await until(partial(_is, health, name, SERVING), what=f"{name} to be served again")
 
 
 async def _is(address: str, service: str, wanted: int) -> bool:
-    return await status(address, service) == wanted
+    return bool(await status(address, service) == wanted)
 
 
 async def test_a_worker_that_is_slow_but_gets_on_is_not_wedged() -> None:

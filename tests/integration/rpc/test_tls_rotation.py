@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.support.certificates import Authority, Certificate
+from tests.support.certificates import Authority, Certificate, Mounted
 from tests.support.toy_services import ToyDecoder, serving_decoder
 from vscan.rpc.channel import ClientTls, open_channel
 from vscan.rpc.settings import RpcSettings
@@ -24,25 +24,8 @@ HOST = "127.0.0.1"
 LOG = "vscan.rpc.tls_files"
 
 
-class Mounted:
-    """The files that a server was told, and what is in them."""
-
-    def __init__(self, folder: Path, certificate: Certificate, client_ca: Path | None = None) -> None:
-        self.cert, self.key, self.ca = folder / "tls.crt", folder / "tls.key", folder / "ca.crt"
-        self.write(cert=certificate.cert_file, key=certificate.key_file)
-        if client_ca is not None:
-            self.write(ca=client_ca)
-
-    def write(self, **contents: Path) -> None:
-        """Each file is replaced as a whole, one after the other."""
-        for name, source in contents.items():
-            path: Path = getattr(self, name)
-            partial = path.with_suffix(".new")
-            partial.write_bytes(source.read_bytes())
-            partial.replace(path)
-
-    def settings(self, **more: Any) -> RpcSettings:
-        return RpcSettings(tls_cert_file=self.cert, tls_key_file=self.key, drain_seconds=5, **more)
+def settings(mounted: Mounted, **more: Any) -> RpcSettings:
+    return RpcSettings(tls_cert_file=mounted.cert, tls_key_file=mounted.key, drain_seconds=5, **more)
 
 
 async def answers(address: str, trusted: Authority, own: Certificate | None = None) -> bool:
@@ -67,7 +50,7 @@ async def serving(settings: RpcSettings) -> AsyncIterator[str]:
 async def test_a_new_certificate_is_shown_to_who_connects_next(tmp_path: Path) -> None:
     old, new = Authority(tmp_path), Authority(tmp_path)
     mounted = Mounted(tmp_path, old.issue(HOST))
-    async with serving(mounted.settings()) as address:
+    async with serving(settings(mounted)) as address:
         assert await answers(address, old)
         certificate = new.issue(HOST)
         mounted.write(cert=certificate.cert_file, key=certificate.key_file)
@@ -79,7 +62,7 @@ async def test_a_connection_outlives_the_certificate_it_was_made_with(tmp_path: 
     old, new = Authority(tmp_path), Authority(tmp_path)
     mounted = Mounted(tmp_path, old.issue(HOST))
     async with (
-        serving(mounted.settings()) as address,
+        serving(settings(mounted)) as address,
         open_channel(address, tls=ClientTls(ca_file=old.ca_file)) as channel,
     ):
         stub: Any = decoder_pb2_grpc.DecoderStub(channel)  # type: ignore[no-untyped-call]
@@ -94,7 +77,7 @@ async def test_half_a_rotation_is_waited_for_and_told_once(tmp_path: Path, caplo
     old, new = Authority(tmp_path), Authority(tmp_path)
     mounted = Mounted(tmp_path, old.issue(HOST))
     certificate = new.issue(HOST)
-    async with serving(mounted.settings()) as address:
+    async with serving(settings(mounted)) as address:
         with caplog.at_level(logging.WARNING, logger=LOG):
             mounted.write(cert=certificate.cert_file)
             assert await answers(address, old)
@@ -109,7 +92,7 @@ async def test_half_a_rotation_is_waited_for_and_told_once(tmp_path: Path, caplo
 async def test_a_bad_file_leaves_the_certificate_before(tmp_path: Path, content: bytes | None) -> None:
     authority = Authority(tmp_path)
     mounted = Mounted(tmp_path, authority.issue(HOST))
-    async with serving(mounted.settings()) as address:
+    async with serving(settings(mounted)) as address:
         mounted.cert.unlink()
         if content is not None:
             mounted.cert.write_bytes(content)
@@ -129,8 +112,8 @@ async def test_a_folder_that_is_swapped_by_its_link_as_kubernetes_does(tmp_path:
     data.symlink_to(folders[0])
     for name in ("tls.crt", "tls.key"):
         (tmp_path / name).symlink_to(data / name)
-    settings = RpcSettings(tls_cert_file=tmp_path / "tls.crt", tls_key_file=tmp_path / "tls.key", drain_seconds=5)
-    async with serving(settings) as address:
+    linked = RpcSettings(tls_cert_file=tmp_path / "tls.crt", tls_key_file=tmp_path / "tls.key", drain_seconds=5)
+    async with serving(linked) as address:
         assert await answers(address, old)
         swapped = tmp_path / "..tmp"
         swapped.symlink_to(folders[1])
@@ -141,9 +124,9 @@ async def test_a_folder_that_is_swapped_by_its_link_as_kubernetes_does(tmp_path:
 
 async def test_a_new_ca_of_the_clients_lets_in_new_ones_and_no_others(tmp_path: Path) -> None:
     authority, old, new = Authority(tmp_path), Authority(tmp_path), Authority(tmp_path)
-    mounted = Mounted(tmp_path, authority.issue(HOST), client_ca=old.ca_file)
+    mounted = Mounted(tmp_path, authority.issue(HOST), ca=old.ca_file)
     of_old, of_new = old.issue("decoder@example.org"), new.issue("decoder@example.org")
-    async with serving(mounted.settings(tls_client_ca_file=mounted.ca)) as address:
+    async with serving(settings(mounted, tls_client_ca_file=mounted.ca)) as address:
         assert await answers(address, authority, of_old)
         assert not await answers(address, authority, of_new)
         mounted.write(ca=new.ca_file)
@@ -175,6 +158,6 @@ def handshake(address: str, version: ssl.TLSVersion) -> str | None:
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 async def test_tls_is_1_2_at_least(tmp_path: Path) -> None:
     mounted = Mounted(tmp_path, Authority(tmp_path).issue(HOST))
-    async with serving(mounted.settings()) as address:
+    async with serving(settings(mounted)) as address:
         agreed = [await asyncio.to_thread(handshake, address, version) for version in list(ssl.TLSVersion)[2:6]]
     assert agreed == [None, None, "TLSv1.2", "TLSv1.3"]
