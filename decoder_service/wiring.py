@@ -245,7 +245,7 @@ def _engine(
     def tell() -> None:  # on the engine's thread
         asyncio.run_coroutine_threadsafe(on_death(), loop)
 
-    return EngineLoop(engine, on_death=tell)
+    return EngineLoop(engine, on_death=tell, max_unread_events=settings.max_unread_events)
 
 
 async def _on_death(server: RpcServer, readiness: Readiness) -> None:
