@@ -124,7 +124,7 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
     max_unread_events: int = Field(
         default=1024,
         ge=1,
-        description="Most events of one answer that its caller has not taken, beside what gRPC holds; with more the answer ends in "
+        description="Most events of one answer that its caller has not taken, beside what gRPC holds; with more it ends in "
         "RESOURCE_EXHAUSTED.",
     )
     max_step_rows: int = Field(

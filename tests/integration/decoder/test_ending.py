@@ -107,6 +107,11 @@ async def test_a_full_queue_says_when_to_come_back(stack: Stack, stub: Stub) -> 
 NARROW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024), ("grpc.use_local_subchannel_pool", 1)]
 
 
+async def read_all(call: Any) -> None:
+    while await call.read():
+        pass
+
+
 async def test_a_client_that_does_not_read_does_not_keep_the_engine() -> None:
     """gRPC holds what fits its window, then the decoder, up to a bound; the engine goes on with others."""
     async with (
@@ -121,24 +126,25 @@ async def test_a_client_that_does_not_read_does_not_keep_the_engine() -> None:
         await unread.read()
         assert len((await ask(other, chat("w1"))).ids) == 6  # which waited until the engine was free
         with pytest.raises(grpc.aio.AioRpcError) as ended:
-            while await unread.read() is not grpc.aio.EOF:
-                pass
+            await read_all(unread)
         assert isinstance(error := error_from_rpc(ended.value), ResourceExhausted)
         assert error.message == "the answer is not read: 20 events wait"
         await nothing_is_held(stack.decoder)
 
 
 async def test_stopping_does_not_wait_for_a_client_that_does_not_read() -> None:
-    async with in_process_stack(decoder={"drain_seconds": 0.2, "max_unread_events": 20}) as stack:
-        async with grpc.aio.insecure_channel(stack.decoder_address, options=NARROW) as channel:
-            stub: Any = Stub(channel)  # type: ignore[no-untyped-call]
-            question = chat(PICTURE, "w1", max_new_tokens=LONG)
-            question.sampling.logprobs = 20
-            unread = stub.Generate(question)
-            await unread.read()
-            await nothing_is_held(stack.decoder)
-            async with asyncio.timeout(60):
-                await stack.decoder.server.stop()
+    async with (
+        in_process_stack(decoder={"drain_seconds": 0.2, "max_unread_events": 20}) as stack,
+        grpc.aio.insecure_channel(stack.decoder_address, options=NARROW) as channel,
+    ):
+        stub: Any = Stub(channel)  # type: ignore[no-untyped-call]
+        question = chat(PICTURE, "w1", max_new_tokens=LONG)
+        question.sampling.logprobs = 20
+        unread = stub.Generate(question)
+        await unread.read()
+        await nothing_is_held(stack.decoder)
+        async with asyncio.timeout(60):
+            await stack.decoder.server.stop()
 
 
 async def test_stopping_ends_what_does_not_end_by_itself() -> None:
