@@ -113,6 +113,7 @@ async def running_decoder(
 
         cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
         stack.push_async_callback(cache.aclose)
+        await cache.decide()
         resolver = _resolver(settings, telemetry, half, readiness, channel, cache)
         stack.push_async_callback(resolver.aclose)
         grammars = _grammars(settings, half)

@@ -112,6 +112,10 @@ class RedisLink:
             tracer=tracer,
         )
 
+    def left_alone(self, access: Access) -> bool:
+        """Whether Redis counts as away for reads or for writes."""
+        return self._breakers[access].is_open
+
     @property
     def client(self) -> RedisClient:
         """The client for the next command. The library reads the files of a connection once, so new files mean a new client."""

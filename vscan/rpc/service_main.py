@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from vscan.config import ServiceSettings, load_settings, spell_out
 from vscan.errors import VScanError
 from vscan.rpc.hard_limit import HardLimit
+from vscan.rpc.settings import RpcSettings
 from vscan.telemetry.logs import configure_logging
 from vscan.telemetry.providers import Telemetry
 from vscan.telemetry.settings import TelemetrySettings
@@ -32,7 +33,7 @@ def run_service(
 
     Args:
         service_name: for traces, metrics and that line: `vscan-decoder`.
-        settings_class: a `ServiceSettings` that is also a `TelemetrySettings`.
+        settings_class: a `ServiceSettings` that is also a `TelemetrySettings` and an `RpcSettings`.
         serve: starts everything, waits for termination, stops everything. Its last argument is to be told once that begins to
             stop, for how many seconds at most it may go on (`RpcServer`'s `on_stopping`): the process does not outlive them.
         overrides: settings given on the command line.
@@ -42,7 +43,8 @@ def run_service(
         settings = load_settings(settings_class, overrides)
         assert isinstance(settings, TelemetrySettings)
         configure_logging(log_format=settings.log_format, log_level=settings.log_level)
-        telemetry = setup_telemetry(service_name, settings)
+        assert isinstance(settings, RpcSettings)
+        telemetry = setup_telemetry(service_name, settings, tls=settings.server_tls, insecure=settings.insecure)
         try:
             asyncio.run(serve(settings, telemetry, HardLimit().start))
         finally:
