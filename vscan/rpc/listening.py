@@ -54,11 +54,20 @@ def server_credentials(settings: RpcSettings) -> grpc.ServerCredentials | None:
     if tls is None:
         return None
     certificates = Rotating("the server's certificate", tls.paths, partial(_certificates, tls))
-    return grpc.dynamic_ssl_server_credentials(
-        certificates.current(),
-        certificates.current,  # gRPC calls it from a thread of its own
-        require_client_authentication=tls.client_ca_file is not None,
-    )
+    told = certificates.current()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        """Called at each handshake, by a thread of gRPC's; None: as before, and gRPC need not read it again."""
+        nonlocal told
+        newest = certificates.current()
+        if newest is told:
+            return None
+        told = newest
+        return newest
+
+    wants_certificates = tls.client_ca_file is not None
+    # The stubs do not know that None is allowed.
+    return grpc.dynamic_ssl_server_credentials(told, changed, wants_certificates)  # type: ignore[arg-type]
 
 
 def _certificates(tls: ServerTls) -> grpc.ServerCertificateConfiguration:

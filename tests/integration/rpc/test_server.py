@@ -188,6 +188,13 @@ async def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
     assert str(other.key_file) in message
 
 
+async def test_a_file_without_a_ca_is_refused(tmp_path: Path) -> None:
+    own = Authority(tmp_path).issue("127.0.0.1")
+    (tmp_path / "ca.pem").write_text("no certificate")
+    settings = RpcSettings(tls_cert_file=own.cert_file, tls_key_file=own.key_file, tls_client_ca_file=tmp_path / "ca.pem")
+    assert await refusal(settings) == f"{tmp_path / 'ca.pem'} holds no certificate of a CA"
+
+
 async def test_a_client_names_the_tls_file_that_it_cannot_read(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument) as caught:
         open_channel("127.0.0.1:1", tls=ClientTls(ca_file=tmp_path / "missing.pem"))
