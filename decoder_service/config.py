@@ -121,6 +121,12 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
         ge=1,
         description="Most requests that wait for the engine, shared by tenants; one more gets RESOURCE_EXHAUSTED.",
     )
+    max_unread_events: int = Field(
+        default=1024,
+        ge=1,
+        description="Most events of one answer that its caller has not taken, beside what gRPC holds; with more it ends in "
+        "RESOURCE_EXHAUSTED.",
+    )
     max_step_rows: int = Field(
         default=2048,
         ge=1,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import grpc
 
@@ -24,6 +26,7 @@ from vscan.errors import (
 )
 from vscan.rpc.deadlines import Deadline
 from vscan.rpc.error_details import error_from_rpc
+from vscan.rpc.renewed_channel import RenewedChannel
 from vscan.specs import ReductionSpec
 from vscan.v1 import encoder_pb2, encoder_pb2_grpc
 from vscan.wire import reduction_to_proto
@@ -41,7 +44,7 @@ class EncoderLink:
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
+        channel: RenewedChannel,
         fit: Fit,
         *,
         on_pairing: Callable[[str | None], Awaitable[None]] | None = None,
@@ -58,7 +61,7 @@ class EncoderLink:
             describe_seconds: longest wait for one look.
             encode_seconds: longest wait for one image, where its request has no earlier deadline.
         """
-        self._stub = encoder_pb2_grpc.VisionEncoderStub(channel)  # type: ignore[no-untyped-call]
+        self._channel = channel
         self._fit = fit
         self._on_pairing = on_pairing
         self._refresh_seconds = refresh_seconds
@@ -100,7 +103,8 @@ class EncoderLink:
         """Asks Describe once, now; a failure leaves the last description."""
         async with self._learning:
             try:
-                message = await self._stub.Describe(encoder_pb2.DescribeEncoderRequest(), timeout=self._describe_seconds)
+                with self._stub() as stub:
+                    message = await stub.Describe(encoder_pb2.DescribeEncoderRequest(), timeout=self._describe_seconds)
                 await self._learned(EncoderDescription.from_proto(message))
             except grpc.aio.AioRpcError as error:
                 await self._not_reached(error)
@@ -141,12 +145,19 @@ class EncoderLink:
     async def _ask(self, request: encoder_pb2.EncodeRequest, field: str, deadline: Deadline) -> encoder_pb2.EncodeResponse:
         left = deadline.left_seconds()
         try:
-            response: encoder_pb2.EncodeResponse = await self._stub.Encode(
-                request, timeout=self._encode_seconds if left is None else min(left, self._encode_seconds)
-            )
+            with self._stub() as stub:
+                response: encoder_pb2.EncodeResponse = await stub.Encode(
+                    request, timeout=self._encode_seconds if left is None else min(left, self._encode_seconds)
+                )
             return response
         except grpc.aio.AioRpcError as error:
             raise _for_the_caller(error_from_rpc(error), field, deadline) from error
+
+    @contextmanager
+    def _stub(self) -> Iterator[Any]:
+        """Around one call: a stub whose certificates are the newest."""
+        with self._channel.use() as channel:
+            yield encoder_pb2_grpc.VisionEncoderStub(channel)  # type: ignore[no-untyped-call]
 
     async def _keep_up(self) -> None:
         while True:

@@ -123,6 +123,14 @@ class Engine:
         self._refresh_figures()
         return [outcome]
 
+    def fail(self, request_id: str, error: VScanError) -> list[Outcome]:
+        """Ends a request between steps with `error`; one that has ended already is left alone."""
+        if request_id not in self._requests:
+            return []
+        outcome = self._end(request_id, State.FAILED, Failure(error))
+        self._refresh_figures()
+        return [outcome]
+
     def step(self) -> list[Outcome]:
         """One step. What fails in it ends the requests that it fails for, and no others.
 

@@ -21,12 +21,14 @@ from types import TracebackType
 
 from decoder_service.engine import Engine, EngineFigures, Outcome
 from decoder_service.request import Delta, EngineRequest, Event, Failure, Result
-from vscan.errors import InternalError, InvalidArgument, Unavailable, VScanError
+from vscan.errors import InternalError, InvalidArgument, ResourceExhausted, Unavailable, VScanError
+from vscan.heartbeat import Heartbeat
 
 logger = logging.getLogger(__name__)
 
 # Looking at the numbers of so many visual tokens takes a fifth of a millisecond; more would delay other requests' tokens.
 _OFF_LOOP_ROWS = 512
+_RETRY_DELAY_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,28 @@ class _Mailbox:
     """Where one request's events arrive, on the event loop that submitted it."""
 
     def __init__(self) -> None:
-        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
+        # Each written by one thread alone.
+        self._delivered = 0
+        self._taken = 0
+
+    @property
+    def unread(self) -> int:
+        """Events that nobody has taken yet. From any thread."""
+        return self._delivered - self._taken
 
     def deliver(self, event: Event) -> None:
         """From any thread. A loop that has closed has nobody left who waits."""
+        self._delivered += 1
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    async def take(self) -> Event:
+        """The next event, once there is one."""
+        event = await self._events.get()
+        self._taken += 1
+        return event
 
 
 class Submission(AsyncIterator[Delta | Result]):
@@ -60,9 +77,9 @@ class Submission(AsyncIterator[Delta | Result]):
     `async with`, or dropping the last reference.
     """
 
-    def __init__(self, request_id: str, events: asyncio.Queue[Event], cancel: Callable[[str], None]) -> None:
+    def __init__(self, request_id: str, mailbox: _Mailbox, cancel: Callable[[str], None]) -> None:
         self.request_id = request_id
-        self._events = events
+        self._mailbox = mailbox
         self._cancel = cancel
         self._ended = False
 
@@ -70,7 +87,7 @@ class Submission(AsyncIterator[Delta | Result]):
         if self._ended:
             raise StopAsyncIteration
         try:
-            event = await self._events.get()
+            event = await self._mailbox.take()
         except asyncio.CancelledError:
             self.close()
             raise
@@ -107,10 +124,12 @@ class EngineLoop:
     Args:
         engine: nobody else may use it once `start` was called.
         on_death: called on the engine's thread if that thread dies; the service should say that it is not ready.
+        max_unread_events: of one request, for which nobody has asked yet. With more it ends: its caller does not read.
     """
 
-    def __init__(self, engine: Engine, *, on_death: Callable[[], None] | None = None) -> None:
+    def __init__(self, engine: Engine, *, on_death: Callable[[], None] | None = None, max_unread_events: int = 1024) -> None:
         self._engine = engine
+        self._max_unread_events = max_unread_events
         self._on_death = on_death
         self._wake = threading.Condition()  # guards the four below
         self._inbox: deque[_Submit | _Cancel] = deque()
@@ -118,6 +137,8 @@ class EngineLoop:
         self._stopping = False
         self._dead = False
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
+
+        self.heart = Heartbeat("the engine", threads=self._thread.name)  # beats from step to step
 
     @property
     def alive(self) -> bool:
@@ -135,13 +156,17 @@ class EngineLoop:
         """Starts the thread."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Ends what is unfinished with Unavailable after the step under way, and waits for the thread. May be called twice."""
+    def stop(self, timeout_seconds: float | None = None) -> bool:
+        """Ends what is unfinished with Unavailable after the step under way, and waits for the thread. May be called twice.
+
+        Returns whether the thread has ended: one that is wedged outlives any time.
+        """
         with self._wake:
             self._stopping = True
             self._wake.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
 
     async def submit(self, request: EngineRequest) -> Submission:
         """Accepts a request.
@@ -163,7 +188,7 @@ class EngineLoop:
             self._mailboxes[request.request_id] = mailbox
             self._inbox.append(_Submit(request, time.perf_counter()))
             self._wake.notify()
-        return Submission(request.request_id, mailbox.events, self.cancel)
+        return Submission(request.request_id, mailbox, self.cancel)
 
     def cancel(self, request_id: str) -> None:
         """Asks that a request end before the next step; one that has ended is left alone. From any thread."""
@@ -190,6 +215,7 @@ class EngineLoop:
             self._engine.prepare()
             while self._take_messages():
                 self._deliver(self._engine.step())
+                self.heart.rest()
             self._close(Unavailable("the service is stopping"))
         except BaseException:
             logger.exception("the engine's thread has died")
@@ -202,6 +228,7 @@ class EngineLoop:
                 self._wake.wait()
             if self._stopping:
                 return False
+            self.heart.begin()
             ended: list[Outcome] = []
             while self._inbox:
                 ended += self._hand_over(self._inbox.popleft())
@@ -214,11 +241,16 @@ class EngineLoop:
         return self._engine.add(message.request, accepted_s=message.accepted_s)
 
     def _deliver(self, outcomes: Iterable[Outcome]) -> None:
+        unread = set()
         for request_id, event in outcomes:
             with self._wake:
                 final = not isinstance(event, Delta)
                 mailbox = self._mailboxes.pop(request_id) if final else self._mailboxes[request_id]
             mailbox.deliver(event)
+            if not final and mailbox.unread > self._max_unread_events:
+                unread.add(request_id)
+        for request_id in unread:
+            self._deliver(self._engine.fail(request_id, _unread_error(self._max_unread_events)))
 
     def _close(self, error: VScanError) -> None:
         """The engine ends what it holds; then whoever is left, still in the inbox, is told the same."""
@@ -239,3 +271,7 @@ class EngineLoop:
             self._inbox.clear()
         for mailbox in left:
             mailbox.deliver(Failure(error.copy()))  # each collects a traceback of its own
+
+
+def _unread_error(events: int) -> VScanError:
+    return ResourceExhausted(f"the answer is not read: {events} events wait", retry_delay_ms=_RETRY_DELAY_MS)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 LOADING = "the model is being loaded"
 ENGINE_DEAD = "the engine has failed and needs a restart"
+ENGINE_WEDGED = "the engine's step does not end"
 
 
 class Readiness:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 import torch
 
@@ -34,7 +35,7 @@ from decoder_service.observation import Observer
 from decoder_service.pairing import Fit
 from decoder_service.prompt import PromptWriter
 from decoder_service.pruning import default_prune
-from decoder_service.readiness import ENGINE_DEAD, Readiness
+from decoder_service.readiness import ENGINE_DEAD, ENGINE_WEDGED, Readiness
 from decoder_service.runner.attention import leave_attention_uncompiled
 from decoder_service.runner.runner import Runner
 from decoder_service.runner.varlen import block_rows
@@ -47,6 +48,7 @@ from vscan.checkpoint import Checkpoint
 from vscan.device import check_compiles, choose_device, choose_dtype
 from vscan.errors import InternalError, InvalidArgument, StartupError
 from vscan.rpc.channel import ClientTls, open_channel
+from vscan.rpc.renewed_channel import RenewedChannel
 from vscan.rpc.server import RpcServer
 from vscan.specs import PruneSpec
 from vscan.telemetry.metrics import CacheMetrics, DecoderMetrics
@@ -54,6 +56,8 @@ from vscan.telemetry.providers import Telemetry
 from vscan.v1 import decoder_pb2_grpc
 
 EMBEDDED_NAME = "embedded"
+OnStopping = Callable[[float], None]
+_ENGINE_STOP_SECONDS = 5.0  # for the step under way
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +71,23 @@ class RunningDecoder:
     resolver: ImageResolver
 
 
-async def serve(settings: DecoderSettings, telemetry: Telemetry) -> None:
+async def serve(settings: DecoderSettings, telemetry: Telemetry, on_stopping: OnStopping = lambda seconds: None) -> None:
     """Runs a decoder until it is told to stop.
 
     Raises:
         StartupError: it cannot start.
         InternalError: its engine died; it needs a restart.
     """
-    async with running_decoder(settings, telemetry) as decoder:
+    async with running_decoder(settings, telemetry, on_stopping) as decoder:
         await decoder.server.wait_for_termination()
         if decoder.readiness.problem("engine"):
             raise InternalError(ENGINE_DEAD)
 
 
 @asynccontextmanager
-async def running_decoder(settings: DecoderSettings, telemetry: Telemetry) -> AsyncIterator[RunningDecoder]:
+async def running_decoder(
+    settings: DecoderSettings, telemetry: Telemetry, on_stopping: OnStopping = lambda seconds: None
+) -> AsyncIterator[RunningDecoder]:
     """Opens the port, loads and warms the model, starts to look for the encoder; on leaving drains and stops everything.
 
     Raises:
@@ -90,7 +96,7 @@ async def running_decoder(settings: DecoderSettings, telemetry: Telemetry) -> As
     check_cache_settings(settings)
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(_encoder_channel(settings, telemetry))
-        server = RpcServer(settings, services=[SERVICE], telemetry=telemetry)
+        server = RpcServer(settings, services=[SERVICE], telemetry=telemetry, on_stopping=on_stopping)
         servicer = DecoderServicer()
         decoder_pb2_grpc.add_DecoderServicer_to_server(servicer, server.server)  # type: ignore[no-untyped-call]
         readiness = Readiness(lambda ready, why: server.set_ready(SERVICE, ready, why))
@@ -101,11 +107,13 @@ async def running_decoder(settings: DecoderSettings, telemetry: Telemetry) -> As
         half = await asyncio.to_thread(_load, settings)
         engine = _engine(settings, telemetry, half, partial(_on_death, server, readiness))
         engine.start()
-        stack.push_async_callback(asyncio.to_thread, engine.stop)
+        stack.push_async_callback(_stop_engine, engine)
         await warm_up(engine, half.language, half.prune_layers)
+        server.watch_over(engine.heart)  # not before: first steps may compile for minutes
 
         cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
         stack.push_async_callback(cache.aclose)
+        await cache.decide()
         resolver = _resolver(settings, telemetry, half, readiness, channel, cache)
         stack.push_async_callback(resolver.aclose)
         grammars = _grammars(settings, half)
@@ -174,27 +182,33 @@ def _max_context_tokens(settings: DecoderSettings, positions: int) -> int:
 
 
 @asynccontextmanager
-async def _encoder_channel(settings: DecoderSettings, telemetry: Telemetry) -> AsyncIterator[grpc.aio.Channel]:
-    tls = ClientTls(
+async def _encoder_channel(settings: DecoderSettings, telemetry: Telemetry) -> AsyncIterator[RenewedChannel]:
+    files = ClientTls(
         ca_file=settings.encoder_tls_ca_file,
         cert_file=settings.encoder_tls_cert_file,
         key_file=settings.encoder_tls_key_file,
     )
-    try:
-        channel = open_channel(
+
+    def connect(credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+        return open_channel(
             settings.encoder_address,
-            tls=tls if settings.encoder_tls else None,
+            tls=credentials,
             insecure=settings.encoder_insecure,
             max_message_bytes=settings.max_message_bytes,
             tracer_provider=telemetry.tracer_provider,
         )
+
+    try:
+        channel = RenewedChannel(connect, files if settings.encoder_tls else None)
     except InvalidArgument as error:
         if error.field == "target":
             reason = "is beyond this machine: set `encoder_tls`, or allow plaintext with `encoder_insecure`"
             raise StartupError(f"encoder_address: {settings.encoder_address} {reason}") from error
         raise StartupError(f"encoder_{error.field.replace('.', '_')}: {error.problem}") from error
-    async with channel:
+    try:
         yield channel
+    finally:
+        await channel.aclose()
 
 
 def _engine(
@@ -232,7 +246,7 @@ def _engine(
     def tell() -> None:  # on the engine's thread
         asyncio.run_coroutine_threadsafe(on_death(), loop)
 
-    return EngineLoop(engine, on_death=tell)
+    return EngineLoop(engine, on_death=tell, max_unread_events=settings.max_unread_events)
 
 
 async def _on_death(server: RpcServer, readiness: Readiness) -> None:
@@ -241,12 +255,18 @@ async def _on_death(server: RpcServer, readiness: Readiness) -> None:
     server.ask_to_stop()
 
 
+async def _stop_engine(engine: EngineLoop) -> None:
+    """Raises InternalError where a step does not end: whoever waits for this process must see that something was wrong."""
+    if not await asyncio.to_thread(engine.stop, _ENGINE_STOP_SECONDS):
+        raise InternalError(ENGINE_WEDGED)
+
+
 def _resolver(
     settings: DecoderSettings,
     telemetry: Telemetry,
     half: _Half,
     readiness: Readiness,
-    channel: grpc.aio.Channel,
+    channel: RenewedChannel,
     cache: TieredCache,
 ) -> ImageResolver:
     link = EncoderLink(

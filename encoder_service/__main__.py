@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -36,17 +36,20 @@ from vscan.v1 import encoder_pb2_grpc
 
 SERVICE_NAME = "vscan-encoder"
 _EMBEDDED_NAME = "embedded"
+OnStopping = Callable[[float], None]
 _MOST_DEFAULT_IMAGE_WORKERS = 4
 
 
-async def build(settings: EncoderSettings, telemetry: Telemetry) -> EncoderService:
+async def build(
+    settings: EncoderSettings, telemetry: Telemetry, on_stopping: OnStopping = lambda seconds: None
+) -> EncoderService:
     """A loaded encoder, not yet started. To be called inside a running event loop, which waits while the model is loaded.
 
     Raises:
         StartupError: whatever keeps it from starting, in one line.
     """
     check_cache_settings(settings)
-    rpc = RpcServer(settings, services=[SERVICE], telemetry=telemetry)
+    rpc = RpcServer(settings, services=[SERVICE], telemetry=telemetry, on_stopping=on_stopping)
     check_free(parse_address(settings.bind))  # a port in use is told before a large model is read
     checkpoint = Checkpoint.open(settings.model or checkpoint_dir())
     model = _load(settings, checkpoint)
@@ -82,11 +85,11 @@ async def build(settings: EncoderSettings, telemetry: Telemetry) -> EncoderServi
     return EncoderService(rpc, encoder, pipeline, cache)
 
 
-async def serve(settings: EncoderSettings, telemetry: Telemetry) -> None:
+async def serve(settings: EncoderSettings, telemetry: Telemetry, on_stopping: OnStopping = lambda seconds: None) -> None:
     """Builds, starts, waits for the end, stops."""
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
-    service = await build(settings, telemetry)
+    service = await build(settings, telemetry, on_stopping)
     try:
         await service.start()
         await service.wait()

@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeGuard, TypeVar
 
 from encoder_service.waiting_room import Place
 from vscan.errors import InternalError, Unavailable, VScanError
+from vscan.heartbeat import Heartbeat
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -40,6 +41,14 @@ class _Waiting(Generic[J, R]):
     since: float  # monotonic seconds
     place: Place
     result: asyncio.Future[R]
+
+
+class _Worker:
+    """A thread, and whether it gets anywhere."""
+
+    def __init__(self, name: str, thread_name: str) -> None:
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix=thread_name)
+        self.heart = Heartbeat(name, threads=thread_name)
 
 
 class Batcher(Generic[J, R]):
@@ -71,14 +80,19 @@ class Batcher(Generic[J, R]):
         self._max_begun = max_begun
         self._may_begin = asyncio.Semaphore(max_begun)
         self._begun: set[asyncio.Task[None]] = set()
-        self._beginning = ThreadPoolExecutor(1, thread_name_prefix="device")
-        self._ending = ThreadPoolExecutor(1, thread_name_prefix="results")
+        self._beginning = _Worker("the device worker", "device")
+        self._ending = _Worker("the worker that waits for results", "results")
         self._task: asyncio.Task[None] | None = None
 
     def start(self, on_death: Callable[[str], None] = lambda why: None) -> None:
         """Starts the worker, inside a running event loop. `on_death` is told, once, why it will run nothing more."""
         self._on_death = on_death
         self._task = asyncio.create_task(self._work())
+
+    @property
+    def hearts(self) -> Sequence[Heartbeat]:
+        """Of the threads that batches run in."""
+        return self._beginning.heart, self._ending.heart
 
     def refuse_if_ended(self) -> None:
         """Raises Unavailable: the worker has ended."""
@@ -87,7 +101,7 @@ class Batcher(Generic[J, R]):
 
     async def run(self, work: Callable[[], T]) -> T:
         """Runs something else in the worker's thread, between batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._beginning, work)
+        return await asyncio.get_running_loop().run_in_executor(self._beginning.thread, work)
 
     async def submit(self, job: J, size: int, place: Place) -> R:
         """Queues a job, which gives up its place when its batch starts, and waits for its result.
@@ -114,8 +128,8 @@ class Batcher(Generic[J, R]):
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for thread in (self._beginning, self._ending):
-            await asyncio.to_thread(thread.shutdown)
+        for worker in (self._beginning, self._ending):
+            await asyncio.to_thread(worker.thread.shutdown)
 
     async def _work(self) -> None:
         try:
@@ -200,8 +214,8 @@ class Batcher(Generic[J, R]):
             with suppress(asyncio.CancelledError):
                 await asyncio.wait(self._begun)
 
-    async def _outcome(self, thread: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any) -> T | BaseException:
-        return await asyncio.get_running_loop().run_in_executor(thread, _attempt, work, *arguments)
+    async def _outcome(self, worker: _Worker, work: Callable[..., T], *arguments: Any) -> T | BaseException:
+        return await asyncio.get_running_loop().run_in_executor(worker.thread, _attempt, worker.heart, work, *arguments)
 
     def _end(self, error: VScanError) -> None:
         """Takes no more jobs, and fails those that wait. A second time does nothing."""
@@ -221,13 +235,16 @@ class Batcher(Generic[J, R]):
             self._changed.set()
 
 
-def _attempt(work: Callable[..., T], *arguments: Any) -> T | BaseException:
+def _attempt(heart: Heartbeat, work: Callable[..., T], *arguments: Any) -> T | BaseException:
     """What comes of it or what was raised, as a value: not every exception may pass through a future."""
+    heart.begin()
     try:
         return work(*arguments)
     except BaseException as error:
         clear_frames(error.__traceback__)  # a pass that failed for want of memory would keep its tensors from the next one
         return error
+    finally:
+        heart.rest()
 
 
 def _death() -> VScanError:

@@ -35,6 +35,7 @@ from encoder_service.reply_size import TooLargeToSend
 from encoder_service.vision.base import PreparedImage, VisionModel
 from encoder_service.waiting_room import Place, WaitingRoom
 from vscan.errors import InternalError, InvalidArgument
+from vscan.heartbeat import Heartbeat
 from vscan.specs import ReductionSpec
 from vscan.telemetry import names
 from vscan.telemetry.metrics import EncoderMetrics
@@ -154,6 +155,11 @@ class Pipeline:
             vit_ms=result.vit.ms,
             reduce_ms=result.reduce.ms,
         )
+
+    @property
+    def hearts(self) -> Sequence[Heartbeat]:
+        """Of what must never stand still. Decoding is not among them: a video may take as long as it likes."""
+        return self._batcher.hearts
 
     async def aclose(self) -> None:
         """Encodes nothing more; who waits gets Unavailable."""

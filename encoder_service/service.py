@@ -26,14 +26,16 @@ class EncoderService:
         self._dying: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
-        """Warms up, then opens the port and is ready. Returns the bound `host:port`.
+        """Warms up, finds out about Redis, then opens the port and is ready. Returns the bound `host:port`.
 
         Raises:
             StartupError: the port cannot be opened.
             InternalError: the model cannot encode.
         """
         await self._pipeline.start(self.encoder.defaults, self._worker_died)
+        await self._cache.decide()
         address = await self._rpc.start()
+        self._rpc.watch_over(*self._pipeline.hearts)  # not before: first passes may compile for minutes
         await self._rpc.set_ready(SERVICE, True)
         return address
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import grpc.aio
 
 from vscan.errors import Cancelled, Unavailable
+from vscan.rpc.renewed_channel import RenewedChannel
 from vscan_client import _resolving
 from vscan_client._affinity import affinity_key
 from vscan_client._balancer import Balancer, Route
@@ -24,7 +25,7 @@ _LEAST_REFRESH_S = 1.0
 
 @dataclass(slots=True)
 class _Connection:
-    channel: grpc.aio.Channel
+    channel: RenewedChannel
     calls: int = 0
 
 
@@ -47,7 +48,7 @@ class Replicas:
         servers: Servers,
         affinity: Affinity,
         *,
-        connect: Callable[[Endpoint], grpc.aio.Channel],
+        connect: Callable[[Endpoint], RenewedChannel],
         check: Callable[[str], None],
         look_up_s: float,
         clock: Callable[[], float] = time.monotonic,
@@ -80,7 +81,9 @@ class Replicas:
             return
         wait_s = self._look_up_s if left_s is None else min(self._look_up_s, max(left_s, 0.0))
         try:
-            await asyncio.wait_for(asyncio.shield(looking), wait_s)
+            # Not wait_for: Python 3.11's forgets that it was cancelled where what it waits for comes at the same moment.
+            async with asyncio.timeout(wait_s):
+                await asyncio.shield(looking)
         except asyncio.CancelledError:
             raise_if_closed(self._closed)
             raise
@@ -97,7 +100,8 @@ class Replicas:
             connection = self._connection(target)
             connection.calls += 1
             try:
-                yield connection.channel
+                with connection.channel.use() as channel:
+                    yield channel
             except Unavailable:
                 self._look_again(_LEAST_REFRESH_S)
                 raise
@@ -111,7 +115,7 @@ class Replicas:
         if self._looking is not None:
             self._looking.cancel()
         for connection in self._connections.values():
-            await connection.channel.close(None)
+            await connection.channel.aclose()
         self._connections.clear()
         await asyncio.gather(*self._closing)
 
@@ -126,7 +130,7 @@ class Replicas:
         for target, connection in list(self._connections.items()):
             if target not in self._endpoints and connection.calls == 0:
                 del self._connections[target]
-                closing = asyncio.ensure_future(connection.channel.close(None))
+                closing = asyncio.ensure_future(connection.channel.aclose())
                 self._closing.add(closing)
                 closing.add_done_callback(self._closing.discard)
 

@@ -16,6 +16,7 @@ from opentelemetry import trace
 from vscan.errors import InvalidArgument, VScanError
 from vscan.rpc.channel import refuse_open_plaintext
 from vscan.rpc.error_details import error_from_rpc
+from vscan.rpc.renewed_channel import RenewedChannel
 from vscan.specs import ReductionSpec
 from vscan.telemetry.names import TRACER
 from vscan.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
@@ -241,7 +242,7 @@ class AsyncClient:
             look_up_s=self._timeout.connect,
         )
 
-    def _open_channel(self, endpoint: Endpoint) -> grpc.aio.Channel:
+    def _open_channel(self, endpoint: Endpoint) -> RenewedChannel:
         return open_sdk_channel(
             endpoint,
             tls=self._tls,

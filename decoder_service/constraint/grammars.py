@@ -48,7 +48,8 @@ class Grammars:
             return self._made[key]
         making = self._being_made.get(key) or self._begin(key)
         try:
-            return await asyncio.wait_for(asyncio.shield(making), self._max_compile_ms / 1e3)
+            async with asyncio.timeout(self._max_compile_ms / 1e3):
+                return await asyncio.shield(making)
         except TimeoutError:
             reason = f"{field_of(constraint)}: not compiled within {self._max_compile_ms} ms"
             raise ResourceExhausted(reason, retry_delay_ms=_RETRY_MS) from None

@@ -35,3 +35,21 @@ class Authority:
         certificate.cert_file.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
         certificate.key_file.write_bytes(issued.private_key_pem.bytes())
         return certificate
+
+
+class Mounted:
+    """Files that a server or a client was told, whose contents change."""
+
+    def __init__(self, folder: Path, certificate: Certificate, ca: Path | None = None) -> None:
+        self.cert, self.key, self.ca = folder / "tls.crt", folder / "tls.key", folder / "ca.crt"
+        self.write(cert=certificate.cert_file, key=certificate.key_file)
+        if ca is not None:
+            self.write(ca=ca)
+
+    def write(self, **contents: Path) -> None:
+        """Each file is replaced as a whole, one after the other."""
+        for name, source in contents.items():
+            path: Path = getattr(self, name)
+            partial = path.with_suffix(".new")
+            partial.write_bytes(source.read_bytes())
+            partial.replace(path)

@@ -82,19 +82,23 @@ class Node:
 class OtlpCollector:
     """The server. `spans` and `metric_names` are what has arrived so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, credentials: grpc.ServerCredentials | None = None) -> None:
+        self._scheme = "http" if credentials is None else "https"
         self._arrived = threading.Condition()
         self._spans: list[CollectedSpan] = []
         self._metric_names: set[str] = set()
         self._server = grpc.server(ThreadPoolExecutor(max_workers=2), options=[("grpc.so_reuseport", 0)])
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), self._server)
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), self._server)
-        self._port = self._server.add_insecure_port("127.0.0.1:0")
+        if credentials is None:
+            self._port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            self._port = self._server.add_secure_port("127.0.0.1:0", credentials)
 
     @property
     def endpoint(self) -> str:
         """For `otlp_endpoint`."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"{self._scheme}://127.0.0.1:{self._port}"
 
     @property
     def spans(self) -> list[CollectedSpan]:

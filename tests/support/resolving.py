@@ -17,6 +17,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.small_encoder import SmallEncoder, serving
 from tests.support.until import until
 from vscan.rpc.channel import open_channel
+from vscan.rpc.renewed_channel import RenewedChannel
 from vscan.specs import ReductionSpec
 
 FIT = Fit(pair_fingerprint=b"p" * 32, hidden_size=8)
@@ -51,7 +52,7 @@ async def resolver(
     changes = {"tracer": tracer} if tracer else {}
     channel = open_channel(address, tracer_provider=tracer_provider)
     async with channel, tiered_cache(redis, **changes) as (cache, _):
-        one = ImageResolver(EncoderLink(channel, fit, **{**TIMES, **times}), cache, tracer=tracer)
+        one = ImageResolver(EncoderLink(RenewedChannel(lambda _: channel), fit, **{**TIMES, **times}), cache, tracer=tracer)
         await one.start()
         try:
             if paired:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -23,16 +25,23 @@ class ToySettings(RpcSettings, TelemetrySettings, ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="VSCAN_TOY_")
 
-    fault: str = Field(default="", description="What goes wrong once the port is open: checkpoint, bug.")
+    fault: str = Field(
+        default="", description="What goes wrong once the port is open: checkpoint, bug, slow; or at the end: hang."
+    )
 
 
-async def serve(settings: ToySettings, telemetry: Telemetry) -> None:
+async def serve(settings: ToySettings, telemetry: Telemetry, on_stopping: Callable[[float], None]) -> None:
     """As a service's `__main__` does it."""
-    server = RpcServer(settings, services=[DECODER], telemetry=telemetry)
+    if settings.fault == "hang":
+        threading.Thread(target=threading.Event().wait, name="wedged").start()  # for which the interpreter waits as it ends
+        patience, on_stopping = on_stopping, lambda seconds: patience(min(seconds, 0.5))
+    server = RpcServer(settings, services=[DECODER], telemetry=telemetry, on_stopping=on_stopping)
     decoder_pb2_grpc.add_DecoderServicer_to_server(ToyDecoder(), server.server)  # type: ignore[no-untyped-call]
     await server.start()
     if settings.fault == "checkpoint":
         raise CheckpointError("`bind` has nothing to do with it:\nthe checkpoint lacks a half")
+    if settings.fault == "slow":
+        threading.Event().wait()
     if settings.fault == "bug":
         raise ValueError("a bug of ours")
     await server.set_ready(DECODER, True)

@@ -187,3 +187,54 @@ async def test_plaintext_is_not_answered(tls_redis: TlsRedis) -> None:
     with pytest.raises(redis.exceptions.ConnectionError):
         await plain.execute_command("PING")
     await plain.aclose()
+
+
+async def test_rotated_certificates_and_passwords_are_followed(tmp_path: Path) -> None:
+    """Redis comes back with another CA for itself and for its clients, and with another password for them."""
+    old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
+    own = [authority.issue("vscan", addresses=["127.0.0.1"]) for authority in (old, new)]
+    ca, cert, client_key, password = (tmp_path / name for name in ("ca.pem", "tls.crt", "tls.key", "password"))
+
+    def mount(authority: Authority, certificate: Any, secret: str) -> None:
+        for path, content in (
+            (ca, authority.ca_file.read_text()),
+            (cert, certificate.cert_file.read_text()),
+            (password, secret),
+            (client_key, certificate.key_file.read_text()),
+        ):
+            path.with_suffix(".new").write_text(content)
+            path.with_suffix(".new").replace(path)
+
+    def options(authority: Authority, certificate: Any, secret: str) -> list[str]:
+        users = tmp_path / f"{secret}.acl"
+        users.write_text(f"user default on >{secret} ~* &* +@all\n")
+        return [
+            *("--tls-port", str(tls_port), "--tls-auth-clients", "yes", "--aclfile", str(users)),
+            *("--tls-cert-file", str(certificate.cert_file), "--tls-key-file", str(certificate.key_file)),
+            *("--tls-ca-cert-file", str(authority.ca_file)),
+        ]
+
+    tls_port = free_port()
+    server = RedisServer(options=options(old, own[0], "one"), program=DEBIAN_REDIS)
+    mount(old, own[0], "one")
+    settings: dict[str, Any] = {
+        "redis_url": f"rediss://127.0.0.1:{tls_port}/0",
+        "redis_password_file": password,
+        "redis_tls_ca_file": ca,
+        "redis_tls_cert_file": cert,
+        "redis_tls_key_file": client_key,
+        "redis_breaker_faults": 1000,
+    }
+    with server:
+        async with tiered_cache(server, **settings) as (cache, counts):
+            assert cache.redis is not None
+            assert await cache.redis.put(key("before"), body_of(VALUE))
+            server.kill()
+            server.options = options(new, own[1], "two")
+            server.start()
+            assert not await cache.redis.put(key("between"), body_of(VALUE))  # still with the old ones
+            errors = sum(counts.errors.values())
+            assert errors > 0
+            mount(new, own[1], "two")
+            assert await cache.redis.put(key("after"), body_of(VALUE))
+            assert sum(counts.errors.values()) == errors

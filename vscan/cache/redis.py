@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from opentelemetry.trace import Tracer
 
@@ -11,8 +12,9 @@ from vscan.cache.body import EntryBody, read_body
 from vscan.cache.entry import EntrySeal, Flaw
 from vscan.cache.lease import ENTRY_PREFIX, PUBLISH, Lease, entry_name
 from vscan.cache.recorder import CacheRecorder, Outcome, Tier
-from vscan.cache.redis_link import NoAnswer, Operation, RedisLink
+from vscan.cache.redis_link import Access, NoAnswer, Operation, RedisLink
 from vscan.cache.settings import CacheSettings, cache_secret
+from vscan.content_key import DIGEST_BYTES
 from vscan.errors import InvalidArgument
 from vscan.offload import off_loop_if_large
 from vscan.telemetry import names
@@ -97,6 +99,14 @@ class RedisCache:
                 return await self.link.ask(Operation.EXISTS, lambda: self.link.client.exist(entry_names), span)
             except NoAnswer:
                 return [False] * len(keys)
+
+    async def answers(self) -> bool:
+        """Asks until Redis has answered or its breaker leaves it alone."""
+        while not self.link.left_alone(Access.READ):
+            with suppress(NoAnswer):
+                await self.link.ask(Operation.EXISTS, lambda: self.link.client.exist([entry_name(bytes(DIGEST_BYTES))]))
+                return True
+        return False
 
     async def aclose(self) -> None:
         """Closes the connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from vscan.cache.redis import RedisCache
 from vscan.cache.settings import CacheSettings
 from vscan.offload import off_loop_if_large
 from vscan.visual_tokens import VisualTokens
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,12 @@ class TieredCache:
             for key, found in zip(lacking, await self.redis.has_many(lacking), strict=True):
                 places[key] = Place.REDIS if found else None
         return [places[key] for key in keys]
+
+    async def decide(self) -> None:
+        """Finds out whether Redis answers or is to be left alone, so that no request has to. Bounded by its settings."""
+        if self.redis is not None:
+            answers = await self.redis.answers()
+            _log.info("Redis %s", "answers" if answers else "does not answer: going on without it until it does")
 
     async def aclose(self) -> None:
         """Closes the connections to Redis."""

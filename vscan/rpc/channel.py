@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ import grpc
 import grpc.aio
 from opentelemetry.trace import TracerProvider
 
-from vscan.errors import InvalidArgument
+from vscan.errors import InvalidArgument, StartupError
 from vscan.rpc.address import is_loopback_target
+from vscan.rpc.tls_files import load_pair
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 DEFAULT_CONNECT_SECONDS = 5.0
@@ -29,23 +31,45 @@ class ClientTls:
     cert_file: Path | None = None
     key_file: Path | None = None
 
+    @property
+    def paths(self) -> tuple[Path | None, ...]:
+        """All files."""
+        return self.ca_file, self.cert_file, self.key_file
+
     def credentials(self) -> grpc.ChannelCredentials:
         """Reads the files.
 
         Raises:
-            InvalidArgument: a file cannot be read.
+            InvalidArgument: a file cannot be read, or certificate and key do not belong together.
         """
+        self._check()
         return grpc.ssl_channel_credentials(
             root_certificates=_read("tls.ca_file", self.ca_file),
             private_key=_read("tls.key_file", self.key_file),
             certificate_chain=_read("tls.cert_file", self.cert_file),
         )
 
+    def _check(self) -> None:
+        """Of what cannot be used gRPC would say nothing but that there is no connection."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca_file is not None and _read("tls.ca_file", self.ca_file) is not None:
+            try:
+                context.load_verify_locations(self.ca_file)
+            except ssl.SSLError as error:
+                raise InvalidArgument("tls.ca_file", f"{self.ca_file} holds no certificate of a CA") from error
+        if self.cert_file is not None and self.key_file is not None:
+            _read("tls.cert_file", self.cert_file)
+            _read("tls.key_file", self.key_file)
+            try:
+                load_pair(context, self.cert_file, self.key_file)
+            except StartupError as error:
+                raise InvalidArgument("tls.cert_file", error.message) from error
+
 
 def open_channel(
     target: str,
     *,
-    tls: ClientTls | None = None,
+    tls: ClientTls | grpc.ChannelCredentials | None = None,
     insecure: bool = False,
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     connect_seconds: float = DEFAULT_CONNECT_SECONDS,
@@ -57,7 +81,7 @@ def open_channel(
 
     Args:
         target: `host:port`, or any gRPC target.
-        tls: with what to protect it; None is plaintext.
+        tls: with what to protect it; None is plaintext. Files are read once: `RenewedChannel` follows those that change.
         insecure: allow plaintext beyond loopback.
         max_message_bytes: the largest message taken or sent.
         connect_seconds: how long one attempt to connect may last.
@@ -72,7 +96,8 @@ def open_channel(
         options.append(("grpc.default_authority", authority))
     around = [*_tracing(tracer_provider), *interceptors]
     if tls is not None:
-        return grpc.aio.secure_channel(target, tls.credentials(), options=options, interceptors=around)
+        credentials = tls.credentials() if isinstance(tls, ClientTls) else tls
+        return grpc.aio.secure_channel(target, credentials, options=options, interceptors=around)
     refuse_open_plaintext(target, insecure=insecure)
     return grpc.aio.insecure_channel(target, options=options, interceptors=around)
 
@@ -95,6 +120,7 @@ def channel_options(
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),  # else new replicas are not looked for within 30 s
         ("grpc.min_reconnect_backoff_ms", int(connect_seconds * 1000)),  # how long one attempt to connect may last
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ]

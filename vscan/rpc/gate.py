@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from vscan.errors import ResourceExhausted, Unavailable
 from vscan.rpc.handlers import AroundInterceptor, Call
@@ -48,18 +48,19 @@ class Gate(AroundInterceptor):
 
     async def wait_idle(self, timeout_seconds: float) -> bool:
         """Waits until no call runs; False if that took too long."""
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout_seconds)
-        except TimeoutError:
-            return False
-        return True
+        # Not wait_for: Python 3.11's forgets that it was cancelled where what it waits for comes at the same moment.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._idle.wait()
+        return not self._running
 
     def evict(self) -> int:
         """Cancels the calls that still run, and returns how many there were."""
-        for task in self._running - self._evicted:
+        still_running = self._running - self._evicted
+        for task in still_running:
             self._evicted.add(task)
             task.cancel()
-        return len(self._evicted)
+        return len(still_running)
 
     def _enter(self) -> asyncio.Task[object]:
         if self._closed:

@@ -62,6 +62,9 @@ _request_log = logging.getLogger("vscan.request")
 # The caller went away, or its deadline passed: cancelled while working, or while a reply was being written.
 _GONE = (asyncio.CancelledError, GeneratorExit)
 
+# A caller whose time is up cancels by its own clock, and gRPC sends deadlines rounded up: here some time may seem to be left.
+_DEADLINE_ROUNDING_SECONDS = 0.1
+
 
 def outer_interceptors(telemetry: Telemetry) -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
     """Those around the gate, outermost first."""
@@ -174,7 +177,8 @@ def status_of(context: Context) -> grpc.StatusCode:
 def gone_status(context: Context) -> grpc.StatusCode:
     """Why a caller is gone: its deadline passed, or it cancelled."""
     left = context.time_remaining()
-    return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
+    late = left is not None and left <= _DEADLINE_ROUNDING_SECONDS
+    return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
 def _parsed(parse: Any, request: bytes) -> Any:

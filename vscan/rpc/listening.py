@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import ssl
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -13,6 +13,7 @@ import grpc
 from vscan.errors import StartupError
 from vscan.rpc.address import Address
 from vscan.rpc.settings import RpcSettings
+from vscan.rpc.tls_files import Rotating, ServerTls, read_pem
 
 
 def check_free(address: Address) -> None:
@@ -44,41 +45,37 @@ def _refusal(family: int, sockaddr: tuple[object, ...]) -> OSError | None:
 
 
 def server_credentials(settings: RpcSettings) -> grpc.ServerCredentials | None:
-    """TLS as the settings say; None for plaintext.
+    """TLS as the settings say, for each handshake with the files as they then are; None for plaintext.
 
     Raises:
         StartupError: a file cannot be read, or certificate and key do not belong together.
     """
-    if settings.tls_cert_file is None or settings.tls_key_file is None:
+    tls = settings.server_tls
+    if tls is None:
         return None
-    _check_pair(settings.tls_cert_file, settings.tls_key_file)
-    client_ca = settings.tls_client_ca_file
-    return grpc.ssl_server_credentials(
-        [(read_pem(settings.tls_key_file), read_pem(settings.tls_cert_file))],
-        root_certificates=None if client_ca is None else read_pem(client_ca),
-        require_client_auth=client_ca is not None,
+    certificates = Rotating("the server's certificate", tls.paths, partial(_certificates, tls))
+    told = certificates.current()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        """Called at each handshake, by a thread of gRPC's; None: as before, and gRPC need not read it again."""
+        nonlocal told
+        newest = certificates.current()
+        if newest is told:
+            return None
+        told = newest
+        return newest
+
+    wants_certificates = tls.client_ca_file is not None
+    # The stubs do not know that None is allowed.
+    return grpc.dynamic_ssl_server_credentials(told, changed, wants_certificates)  # type: ignore[arg-type]
+
+
+def _certificates(tls: ServerTls) -> grpc.ServerCertificateConfiguration:
+    tls.check()
+    return grpc.ssl_server_certificate_configuration(
+        [(read_pem(tls.key_file), read_pem(tls.cert_file))],
+        root_certificates=None if tls.client_ca_file is None else read_pem(tls.client_ca_file),
     )
-
-
-def read_pem(path: Path) -> bytes:
-    """A PEM file's content.
-
-    Raises:
-        StartupError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StartupError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _check_pair(certificate: Path, key: Path) -> None:
-    for path in (certificate, key):
-        read_pem(path)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-    except (ssl.SSLError, OSError) as error:
-        raise StartupError(f"the TLS certificate {certificate} and key {key} do not fit: {error.strerror or error}") from error
 
 
 def write_ready_file(path: Path, text: str) -> None:

@@ -1,35 +1,34 @@
-"""The standard health service, with the reason why a service is not ready."""
+"""What a server says of its health: which services are ready, and why not; whether the process is of use at all."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
-from typing import Any
 
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 
-NOT_READY_KEY = "vscan-not-ready"  # trailing metadata of a Check that answers NOT_SERVING
+LIVENESS = "liveness"  # a service name of the health service: NOT_SERVING means that only a restart helps
 _STARTING = "starting"
 _STOPPING = "stopping"
 
 _log = logging.getLogger(__name__)
 
 
-class Readiness(health.aio.HealthServicer):  # type: ignore[misc,name-defined]
-    """`grpc.health.v1.Health` for each service, and for the server as a whole ("") when all of them are ready."""
+class Readiness:
+    """Each service's state, that of the server as a whole ("": all of them are ready), and `liveness`.
+
+    Belongs to one event loop. A server that stops is not ready, for good; it lives until it ends.
+    """
 
     def __init__(self, services: Iterable[str]) -> None:
-        super().__init__()
         self._reasons = dict.fromkeys(services, _STARTING)  # not ready, and why
         self._known = set(self._reasons)
+        self._wedged: dict[str, str] = {}
         self._stopping = False
+        self._changed = asyncio.Event()  # of the state as it is; the next one has another
 
-    async def begin(self) -> None:
-        """Nothing is ready yet. To be called once, before the port opens."""
-        for service in ("", *self._known):
-            await self.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
-
-    async def set_ready(self, service: str, ready: bool, why: str = "") -> None:
+    def set_ready(self, service: str, ready: bool, why: str = "") -> None:
         """A service is ready, or not and why."""
         if self._stopping:
             return
@@ -39,32 +38,43 @@ class Readiness(health.aio.HealthServicer):  # type: ignore[misc,name-defined]
         else:
             self._reasons[service] = why or "not ready"
         _log.info("%s is %s", service, "ready" if ready else f"not ready: {self._reasons[service]}")
-        await self.set(service, _serving(ready))
-        await self.set("", _serving(not self._reasons))
+        self._tell()
 
-    async def stop(self) -> None:
+    def set_wedged(self, worker: str, wedged: bool) -> None:
+        """A worker gets nowhere, or does again. Meanwhile nothing is ready."""
+        if wedged:
+            self._wedged[worker] = f"{worker} gets nowhere"
+        else:
+            self._wedged.pop(worker, None)
+        self._tell()
+
+    def stop(self) -> None:
         """Nothing is ready any more, for good; those who watch are told."""
         self._stopping = True
         self._reasons = dict.fromkeys(self._known, _STOPPING)
-        await self.enter_graceful_shutdown()
+        self._tell()
 
     def reason(self, service: str) -> str:
         """Why a service is not ready ("" for the whole server); empty if it is."""
+        wedged = "; ".join(self._wedged.values())
+        if service == LIVENESS:
+            return wedged
         if service:
-            return self._reasons.get(service, "")
-        return "; ".join(f"{name}: {why}" for name, why in sorted(self._reasons.items()))
+            return self._reasons.get(service, "") or wedged
+        return "; ".join(f"{name}: {why}" for name, why in sorted(self._reasons.items())) or wedged
 
-    async def Check(self, request: Any, context: Any) -> Any:
-        """Answers a probe."""
-        if why := self.reason(request.service):
-            context.set_trailing_metadata(((NOT_READY_KEY, _ascii(why)),))
-        return await super().Check(request, context)
+    def status(self, service: str) -> int | None:
+        """What the health service answers; None for a service that is not here."""
+        if service not in self._known and service not in ("", LIVENESS):
+            return None
+        reason = self.reason(service)
+        return int(health_pb2.HealthCheckResponse.NOT_SERVING if reason else health_pb2.HealthCheckResponse.SERVING)
 
+    @property
+    def change(self) -> asyncio.Event:
+        """Set once the state is no longer what it is now."""
+        return self._changed
 
-def _serving(ready: bool) -> Any:
-    return health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-def _ascii(text: str) -> str:
-    """What metadata may hold: printable ASCII."""
-    return "".join(c if " " <= c <= "~" else "?" for c in " ".join(text.split()))
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

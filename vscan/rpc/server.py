@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc.aio
@@ -13,16 +14,22 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from vscan.errors import StartupError
+from vscan.heartbeat import Heartbeat
 from vscan.rpc.address import Address, parse_address
 from vscan.rpc.gate import Gate
+from vscan.rpc.health import HealthPort, HealthServicer
 from vscan.rpc.interceptors import inner_interceptors, outer_interceptors
 from vscan.rpc.listening import check_free, server_credentials, write_ready_file
+from vscan.rpc.liveness import Liveness
 from vscan.rpc.readiness import Readiness
 from vscan.rpc.settings import RpcSettings
 from vscan.telemetry.providers import Telemetry
 
 _LAST_WORDS_SECONDS = 1.0  # for statuses on their way out once the last call has ended
+_END_SECONDS = 15.0  # for everything that ends once the calls have
 _INFRASTRUCTURE_CALLS = 64  # health and reflection are served beyond the services' own bound
+_REFUSED_AT_ONCE = 1000
+_NEVER_MS = 2**31 - 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger(__name__)
@@ -36,6 +43,7 @@ class RpcServer:
         services: full names of the services, for health and reflection: `vscan.v1.Decoder`.
         telemetry: where spans and metrics of the calls go.
         interceptors: more of them, innermost, right around the servicer.
+        on_stopping: told once it begins to stop, and again if hurried, for how many seconds at most the process may go on.
 
     To be made inside a running event loop.
     """
@@ -47,15 +55,21 @@ class RpcServer:
         services: Sequence[str],
         telemetry: Telemetry | None = None,
         interceptors: Iterable[Any] = (),
+        on_stopping: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._settings = settings
+        self._on_stopping = on_stopping
         self._address = parse_address(settings.bind)
         self._refuse_open_plaintext()
         self._gate = Gate(settings.max_concurrent_calls)
         self._readiness = Readiness(services)
+        self._liveness = Liveness(self._readiness, stall_seconds=settings.stall_seconds)
+        self._health_port = _health_port(settings, self._readiness)
         self._stop_asked = asyncio.Event()
+        self._signals = 0
+        self._hurried = asyncio.Event()
         self._stopped: asyncio.Task[None] | None = None
-        self._guard: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self.server: grpc.aio.Server = grpc.aio.server(
             interceptors=[*outer_interceptors(telemetry or Telemetry()), self._gate, *inner_interceptors(), *interceptors],
             options=_options(settings),
@@ -72,12 +86,16 @@ class RpcServer:
         try:
             return await self._start()
         except StartupError:
-            await self.server.stop(None)
+            await self._close(None)
             raise
 
     async def set_ready(self, service_name: str, ready: bool, why: str = "") -> None:
         """Tells the health service (and the log) that a service is ready, or not and why."""
-        await self._readiness.set_ready(service_name, ready, why)
+        self._readiness.set_ready(service_name, ready, why)
+
+    def watch_over(self, *hearts: Heartbeat) -> None:
+        """Whether these workers get anywhere decides from now on whether the process is alive and anything is ready."""
+        self._liveness.watch(hearts)
 
     def not_ready_reason(self, service_name: str = "") -> str:
         """Why a service, or the server as a whole, is not ready; empty if it is."""
@@ -93,7 +111,10 @@ class RpcServer:
         self._stop_asked.set()
 
     async def wait_for_termination(self) -> None:
-        """Serves until SIGTERM, SIGINT or `ask_to_stop`, then drains as `stop` does. A second signal ends the draining."""
+        """Serves until SIGTERM, SIGINT or `ask_to_stop`, then drains as `stop` does.
+
+        A second signal ends the draining at once. Once that is over, signals do what they do by default.
+        """
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
@@ -111,26 +132,41 @@ class RpcServer:
         await asyncio.shield(self._stopped)
 
     async def _start(self) -> str:
-        await self._readiness.begin()
         check_free(self._address)
         address = Address(self._address.host, self._open_port())
+        if self._health_port is not None:
+            _log.info("health is served on %s too", await self._health_port.start())
         await self.server.start()
-        self._guard = asyncio.create_task(self._stop_with_the_loop())
+        self._background = [asyncio.create_task(self._stop_with_the_loop()), asyncio.create_task(self._liveness.run())]
         _log.info("listening on %s", address)
         if self._settings.ready_file is not None:
             write_ready_file(self._settings.ready_file, str(address))
         return str(address)
 
     async def _stop(self) -> None:
-        await self._readiness.stop()
-        self._gate.close()
+        settings = self._settings
+        self._on_stopping(settings.drain_delay_seconds + settings.drain_seconds + _END_SECONDS)
+        self._readiness.stop()
         _log.info("stopping; %d calls are running", self._gate.running)
-        if not await self._gate.wait_idle(self._settings.drain_seconds):
+        if self._signals:  # where something has failed calls are better off elsewhere at once
+            await self._wait_unhurried(settings.drain_delay_seconds)
+        self._gate.close()
+        if not await self._gate.wait_idle(0.0 if self._hurried.is_set() else settings.drain_seconds):
             _log.warning("%d calls did not end in time and were cancelled", self._gate.evict())
             await self._gate.wait_idle(_LAST_WORDS_SECONDS)
-        await self.server.stop(_LAST_WORDS_SECONDS)
-        if self._guard is not None:
-            self._guard.cancel()
+        await self._close(_LAST_WORDS_SECONDS)
+
+    async def _close(self, grace_seconds: float | None) -> None:
+        await self.server.stop(grace_seconds)
+        if self._health_port is not None:
+            await self._health_port.stop()
+        for task in self._background:
+            task.cancel()
+
+    async def _wait_unhurried(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
 
     async def _stop_with_the_loop(self) -> None:
         """A service that fails between `start` and `stop` must end with its own error, not with gRPC's about a closed loop."""
@@ -138,15 +174,20 @@ class RpcServer:
             await asyncio.Event().wait()
         finally:
             await self.server.stop(None)
+            if self._health_port is not None:
+                await self._health_port.stop()
 
     def _on_signal(self, number: int) -> None:
-        if self._stop_asked.is_set():
-            self._gate.evict()
         _log.info("got %s", signal.Signals(number).name)
+        self._signals += 1
+        if self._stop_asked.is_set():
+            self._hurried.set()
+            self._gate.evict()
+            self._on_stopping(_END_SECONDS)
         self._stop_asked.set()
 
     def _add_infrastructure(self, services: Sequence[str]) -> None:
-        health_pb2_grpc.add_HealthServicer_to_server(self._readiness, self.server)
+        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(self._readiness, reasons=True), self.server)
         wanted = self._settings.reflection
         if wanted or (wanted is None and self._address.is_loopback):
             health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -170,12 +211,31 @@ class RpcServer:
             raise StartupError(f"cannot listen on {self._address}") from error
 
 
+def _health_port(settings: RpcSettings, readiness: Readiness) -> HealthPort | None:
+    return None if settings.health_bind is None else HealthPort(parse_address(settings.health_bind), readiness)
+
+
 def _options(settings: RpcSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # else a second server would share the port silently
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.max_metadata_size", 64 * 1024),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        # Of one connection. Far more than are served: the gate refuses with a delay, gRPC at this bound cuts some without.
+        ("grpc.max_concurrent_streams", settings.max_concurrent_calls * 4 + _REFUSED_AT_ONCE),
+        # Without `max_connection_age_grace_ms`: calls that run then are never cut.
+        ("grpc.max_connection_age_ms", _milliseconds(settings.max_connection_age_seconds)),
+        ("grpc.max_connection_idle_ms", _milliseconds(settings.max_connection_idle_seconds)),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.keepalive_time_ms", 60_000),  # finds a client that vanished without a word
+        ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # the channels of vscan.rpc.channel ping every 30 s
+        ("grpc.http2.max_ping_strikes", 2),  # who pings more often is cut off
     ]
+
+
+def _milliseconds(seconds: float) -> int:
+    """As gRPC takes it: its largest number means never."""
+    return int(min(seconds * 1000, _NEVER_MS))

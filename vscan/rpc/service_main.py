@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from vscan.config import ServiceSettings, load_settings, spell_out
 from vscan.errors import VScanError
+from vscan.rpc.hard_limit import HardLimit
+from vscan.rpc.settings import RpcSettings
 from vscan.telemetry.logs import configure_logging
 from vscan.telemetry.providers import Telemetry
 from vscan.telemetry.settings import TelemetrySettings
@@ -20,7 +24,7 @@ S = TypeVar("S", bound=ServiceSettings)
 def run_service(
     service_name: str,
     settings_class: type[S],
-    serve: Callable[[S, Telemetry], Coroutine[Any, Any, None]],
+    serve: Callable[[S, Telemetry, Callable[[float], None]], Coroutine[Any, Any, None]],
     overrides: Mapping[str, Any] | None = None,
 ) -> int:
     """Loads the settings, sets up logs and telemetry, runs `serve` to its end, and returns the exit code.
@@ -29,17 +33,20 @@ def run_service(
 
     Args:
         service_name: for traces, metrics and that line: `vscan-decoder`.
-        settings_class: a `ServiceSettings` that is also a `TelemetrySettings`.
-        serve: starts everything, waits for termination, stops everything.
+        settings_class: a `ServiceSettings` that is also a `TelemetrySettings` and an `RpcSettings`.
+        serve: starts everything, waits for termination, stops everything. Its last argument is to be told once that begins to
+            stop, for how many seconds at most it may go on (`RpcServer`'s `on_stopping`): the process does not outlive them.
         overrides: settings given on the command line.
     """
+    signal.signal(signal.SIGTERM, _end_at_once)  # until the server drains instead
     try:
         settings = load_settings(settings_class, overrides)
         assert isinstance(settings, TelemetrySettings)
         configure_logging(log_format=settings.log_format, log_level=settings.log_level)
-        telemetry = setup_telemetry(service_name, settings)
+        assert isinstance(settings, RpcSettings)
+        telemetry = setup_telemetry(service_name, settings, tls=settings.server_tls, insecure=settings.insecure)
         try:
-            asyncio.run(serve(settings, telemetry))
+            asyncio.run(serve(settings, telemetry, HardLimit().start))
         finally:
             telemetry.shutdown()
     except VScanError as error:
@@ -47,3 +54,8 @@ def run_service(
         print(f"{service_name}: {line}", file=sys.stderr)
         return 1
     return 0
+
+
+def _end_at_once(number: int, frame: object) -> None:
+    """Nobody is served yet. Without a handler the first process of a container would ignore the signal."""
+    os._exit(128 + number)

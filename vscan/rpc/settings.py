@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from vscan.rpc.address import parse_address
+from vscan.rpc.tls_files import ServerTls
 
 
 def _host_and_port(text: str) -> str:
@@ -47,6 +48,37 @@ class RpcSettings(BaseModel):
         allow_inf_nan=False,
         description="How long running calls may go on after SIGTERM before they are cancelled, in seconds.",
     )
+    drain_delay_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="After SIGTERM: how long calls are still taken while the service is no longer ready, so that those who "
+        "choose among replicas can see it, in seconds.",
+    )
+    health_bind: Annotated[str, AfterValidator(_host_and_port)] | None = Field(
+        default=None,
+        description="A second port for health checks alone, `host:port`, always plaintext: for probes that speak no TLS. "
+        "It tells whether a service serves, not why. Unset: not opened.",
+    )
+    stall_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="A worker that has finished nothing for so long, in seconds, is taken for wedged: the service is neither "
+        "ready nor alive. More than the longest step takes.",
+    )
+    max_connections: int = Field(
+        default=512, ge=1, description="Most connections to the port; one more is closed. Each takes a file descriptor."
+    )
+    max_connection_age_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        description="A connection gets no new calls after so long (10 % more or less), in seconds, so that clients find new "
+        "replicas; its running calls end in peace. `inf`: never.",
+    )
+    max_connection_idle_seconds: float = Field(
+        default=600.0, gt=0, description="A connection without a call for so long is closed, in seconds. `inf`: never."
+    )
     ready_file: Path | None = Field(
         default=None, description="File that gets the bound `host:port` once the port is open; useful with port 0."
     )
@@ -58,3 +90,10 @@ class RpcSettings(BaseModel):
         if self.tls_client_ca_file is not None and self.tls_cert_file is None:
             raise ValueError("`tls_client_ca_file` needs `tls_cert_file` and `tls_key_file`")
         return self
+
+    @property
+    def server_tls(self) -> ServerTls | None:
+        """The files of the server's TLS; None is plaintext."""
+        if self.tls_cert_file is None or self.tls_key_file is None:
+            return None
+        return ServerTls(cert_file=self.tls_cert_file, key_file=self.tls_key_file, client_ca_file=self.tls_client_ca_file)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from vscan.rpc.address import parse_address
 
@@ -28,6 +29,10 @@ class TelemetrySettings(BaseModel):
         default=None,
         description="OTLP/gRPC collector for traces and metrics, for instance `http://127.0.0.1:4317`. Unset: not sent.",
     )
+    otlp_ca_file: Path | None = Field(
+        default=None,
+        description="PEM file with the CA of the collector's certificate, for `https://`, read at start. Unset: the system's.",
+    )
     otlp_metrics: bool = Field(default=True, description="Send metrics to `otlp_endpoint` too.")
     trace_console: bool = Field(default=False, description="Print each span on stderr as it ends.")
     trace_sample_ratio: float = Field(
@@ -40,5 +45,13 @@ class TelemetrySettings(BaseModel):
     log_format: Literal["text", "json"] = Field(default="text", description="Log lines as text or as JSON, on stdout.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level that is logged.")
     metrics_bind: Annotated[str, AfterValidator(_host_and_port)] | None = Field(
-        default=None, description="Where to serve metrics for Prometheus, `host:port`. Unset: not served."
+        default=None,
+        description="Where to serve metrics for Prometheus, `host:port`: over TLS where `tls_cert_file` is set, for "
+        "clients of `tls_client_ca_file` alone if that is. Beyond loopback TLS or `insecure` is needed. Unset: not served.",
     )
+
+    @model_validator(mode="after")
+    def _ca_is_of_use(self) -> Self:
+        if self.otlp_ca_file is not None and not (self.otlp_endpoint or "").startswith("https://"):
+            raise ValueError("`otlp_ca_file` needs an `otlp_endpoint` that begins with https://")
+        return self

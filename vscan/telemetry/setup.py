@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
@@ -15,8 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
 import vscan
-from vscan.errors import StartupError
-from vscan.rpc.address import Address, parse_address
+from vscan.rpc.tls_files import ServerTls, read_pem
 from vscan.telemetry.console import ConsoleSpanExporter
 from vscan.telemetry.providers import Telemetry
 from vscan.telemetry.sampling import service_sampler
@@ -29,21 +29,31 @@ _EXPORT_TIMEOUT_SECONDS = 5  # bounds how long a collector that is away can hold
 _log = logging.getLogger(__name__)
 
 
-def setup_telemetry(service_name: str, settings: TelemetrySettings) -> Telemetry:
+def setup_telemetry(
+    service_name: str, settings: TelemetrySettings, *, tls: ServerTls | None = None, insecure: bool = False
+) -> Telemetry:
     """Traces and metrics of a service. Without any exporter spans are still made, so that logs and errors have trace ids.
 
+    Args:
+        tls: the service's own, which protects the metrics' port too.
+        insecure: allow plaintext beyond loopback where there is none.
+
     Raises:
-        StartupError: the address for Prometheus cannot be taken.
+        StartupError: the address for Prometheus cannot be taken or would be open, or a file cannot be read.
     """
     resource = _resource(service_name)
     stop_prometheus, readers = _nothing, []
     if settings.metrics_bind is not None:
-        reader, stop_prometheus = _serve_prometheus(settings.metrics_bind)
+        reader, stop_prometheus = _serve_prometheus(settings.metrics_bind, tls, insecure)
         readers.append(reader)
     if settings.otlp_endpoint is not None and settings.otlp_metrics:
-        readers.append(_otlp_metrics(settings.otlp_endpoint))
+        readers.append(_otlp_metrics(settings.otlp_endpoint, _trusted(settings)))
     tracers = _tracers(
-        resource, settings.otlp_endpoint, console=settings.trace_console, sample_ratio=settings.trace_sample_ratio
+        resource,
+        settings.otlp_endpoint,
+        _trusted(settings),
+        console=settings.trace_console,
+        sample_ratio=settings.trace_sample_ratio,
     )
     meters = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
     return Telemetry(tracers, meters, _shutdown_all(tracers.shutdown, meters.shutdown, stop_prometheus))
@@ -61,41 +71,48 @@ def _resource(service_name: str) -> Resource:
     return Resource.create({SERVICE_NAME: service_name, SERVICE_VERSION: vscan.__version__})
 
 
-def _tracers(resource: Resource, otlp_endpoint: str | None, *, console: bool, sample_ratio: float) -> TracerProvider:
+def _tracers(
+    resource: Resource,
+    otlp_endpoint: str | None,
+    trusted: grpc.ChannelCredentials | None = None,
+    *,
+    console: bool,
+    sample_ratio: float,
+) -> TracerProvider:
     provider = TracerProvider(resource=resource, sampler=service_sampler(sample_ratio), shutdown_on_exit=False)
     if otlp_endpoint is not None:
-        exporter = OTLPSpanExporter(endpoint=otlp_endpoint, timeout=_EXPORT_TIMEOUT_SECONDS)
+        exporter = OTLPSpanExporter(endpoint=otlp_endpoint, credentials=trusted, timeout=_EXPORT_TIMEOUT_SECONDS)
         provider.add_span_processor(BatchSpanProcessor(exporter))
     if console:
         provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
     return provider
 
 
-def _otlp_metrics(endpoint: str) -> MetricReader:
-    return PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=endpoint, timeout=_EXPORT_TIMEOUT_SECONDS))
+def _otlp_metrics(endpoint: str, trusted: grpc.ChannelCredentials | None) -> MetricReader:
+    return PeriodicExportingMetricReader(
+        OTLPMetricExporter(endpoint=endpoint, credentials=trusted, timeout=_EXPORT_TIMEOUT_SECONDS)
+    )
 
 
-def _serve_prometheus(bind: str) -> tuple[MetricReader, Callable[[], None]]:
+def _trusted(settings: TelemetrySettings) -> grpc.ChannelCredentials | None:
+    """Whom to take for the collector; None: the library's own choice, the system's CAs for https."""
+    if settings.otlp_ca_file is None:
+        return None
+    return grpc.ssl_channel_credentials(read_pem(settings.otlp_ca_file))
+
+
+def _serve_prometheus(bind: str, tls: ServerTls | None, insecure: bool) -> tuple[MetricReader, Callable[[], None]]:
     """A registry of this process' own, served over HTTP from a thread."""
     # Imported here: the `otel` extra of the SDK does without Prometheus.
     from opentelemetry.exporter.prometheus import PrometheusMetricReader
-    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client import CollectorRegistry
     from prometheus_client.process_collector import ProcessCollector
 
-    address = parse_address(bind)
+    from vscan.telemetry.prometheus import serve_metrics
+
     registry = CollectorRegistry()
-    try:
-        server, thread = start_http_server(address.port, address.host, registry=registry)
-    except OSError as error:
-        raise StartupError(f"cannot serve metrics on {bind}: {error.strerror or error}") from error
-    _log.info("metrics are served on http://%s/metrics", Address(address.host, server.server_port))
+    stop = serve_metrics(registry, bind, tls=tls, insecure=insecure)
     ProcessCollector(registry=registry)
-
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
     return PrometheusMetricReader(registry=registry), stop
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.caches import raw_client, tiered_cache
 from tests.support.redis_server import RedisServer
 from tests.support.visual_values import body_of, key, make_tokens, same
@@ -101,3 +103,25 @@ async def test_redis_dead_memory_goes_on(fresh_redis: RedisServer) -> None:
         await cache.put(key("after"), VALUE)
         hits = await cache.get_many([key("before"), key("after"), key("never")])
     assert [hit.place if hit else None for hit in hits] == [Place.MEMORY, Place.MEMORY, None]
+
+
+async def test_it_is_known_before_the_first_request_that_redis_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="vscan.cache"):
+        server = RedisServer()  # not started
+        async with tiered_cache(server, redis_breaker_pause_ms=600_000) as (cache, counts):
+            await cache.decide()
+            faults = sum(counts.errors.values())
+            assert faults == 3  # as many as the breaker takes
+            assert await cache.get(key("any")) is None
+            assert sum(counts.errors.values()) == faults  # nobody waits for it
+    assert "Redis does not answer: going on without it until it does" in caplog.messages
+
+
+async def test_it_is_known_before_the_first_request_that_redis_answers(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="vscan.cache"):
+        async with tiered_cache(redis_server) as (cache, counts):
+            await cache.decide()
+    assert "Redis answers" in caplog.messages
+    assert counts.errors == {}

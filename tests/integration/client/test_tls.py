@@ -5,7 +5,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, Mounted
 from tests.support.client_cli import vscan
 from tests.support.client_decoder import ScriptedDeployment, serving
 from vscan.errors import InvalidArgument, Unavailable
@@ -19,6 +19,12 @@ def credentials(authority: Authority, *, clients: Authority | None = None) -> gr
     pair = (own.key_file.read_bytes(), own.cert_file.read_bytes())
     trusted = clients.ca_file.read_bytes() if clients else None
     return grpc.ssl_server_credentials([pair], trusted, require_client_auth=clients is not None)
+
+
+def configuration(authority: Authority, *, clients: Authority) -> grpc.ServerCertificateConfiguration:
+    own = authority.issue("127.0.0.1")
+    pair = (own.key_file.read_bytes(), own.cert_file.read_bytes())
+    return grpc.ssl_server_certificate_configuration([pair], clients.ca_file.read_bytes())
 
 
 def test_a_server_whose_certificate_is_trusted(tmp_path: Path) -> None:
@@ -49,6 +55,25 @@ def test_a_server_that_wants_to_know_its_clients(tmp_path: Path) -> None:
             assert client.ask(b"cat", "what?").text == "1 image(s): what?"
         with Client(server=address, tls=Tls(ca_file=authority.ca_file), retry=ONCE) as client, pytest.raises(Unavailable):
             client.ask(b"cat", "what?")
+
+
+def test_rotated_certificates_are_followed_by_a_client_that_stays(tmp_path: Path) -> None:
+    """First the server's CA changes, then what the server wants of its clients."""
+    old, new = Authority(tmp_path), Authority(tmp_path)
+    mounted = Mounted(tmp_path, old.issue("client@example.org"), ca=old.ca_file)
+    server = [configuration(old, clients=old)]
+    rotating = grpc.dynamic_ssl_server_credentials(server[0], lambda: server[0], require_client_authentication=True)
+    tls = Tls(ca_file=mounted.ca, cert_file=mounted.cert, key_file=mounted.key)
+    with serving(ScriptedDeployment(), credentials=rotating) as address, Client(server=address, tls=tls) as client:
+        assert client.ask(b"cat", "what?").text == "1 image(s): what?"
+        server[0] = configuration(new, clients=new)
+        certificate = new.issue("client@example.org")
+        mounted.write(ca=new.ca_file, cert=certificate.cert_file)
+        assert client.ask(b"cat", "who?").text == "1 image(s): who?"  # half a rotation: the connection that there is
+        mounted.write(key=certificate.key_file)
+        assert client.ask(b"cat", "where?").text == "1 image(s): where?"
+        with Client(server=address, tls=Tls(ca_file=old.ca_file), retry=ONCE) as other, pytest.raises(Unavailable):
+            other.ask(b"cat", "what?")
 
 
 def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.support.decoder import decoder_settings
 from tests.support.stack import Stack, in_process_stack
 from tests.support.until import until
 from vscan.errors import DeadlineExceeded, InternalError, ResourceExhausted, Unavailable
+from vscan.rpc.error_details import error_from_rpc
 from vscan.telemetry.providers import Telemetry
 from vscan.v1 import decoder_pb2_grpc
 
@@ -100,6 +101,50 @@ async def test_a_full_queue_says_when_to_come_back(stack: Stack, stub: Stub) -> 
     events = [event async for event in waiting]
     assert events[-1].WhichOneof("event") == "finished"
     await nothing_is_held(stack.decoder)
+
+
+# A client that takes little in advance.
+NARROW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024), ("grpc.use_local_subchannel_pool", 1)]
+
+
+async def read_all(call: Any) -> None:
+    while await call.read():
+        pass
+
+
+async def test_a_client_that_does_not_read_does_not_keep_the_engine() -> None:
+    """gRPC holds what fits its window, then the decoder, up to a bound; the engine goes on with others."""
+    async with (
+        in_process_stack(decoder={"max_running": 1, "max_unread_events": 20}) as stack,
+        grpc.aio.insecure_channel(stack.decoder_address, options=NARROW) as channel,
+        decoder_stub(stack.decoder_address) as other,
+    ):
+        stub: Any = Stub(channel)  # type: ignore[no-untyped-call]
+        question = chat(PICTURE, "w1", max_new_tokens=LONG)
+        question.sampling.logprobs = 20  # more to send
+        unread = stub.Generate(question)
+        await unread.read()
+        assert len((await ask(other, chat("w1"))).ids) == 6  # which waited until the engine was free
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await read_all(unread)
+        assert isinstance(error := error_from_rpc(ended.value), ResourceExhausted)
+        assert error.message == "the answer is not read: 20 events wait"
+        await nothing_is_held(stack.decoder)
+
+
+async def test_stopping_does_not_wait_for_a_client_that_does_not_read() -> None:
+    async with (
+        in_process_stack(decoder={"drain_seconds": 0.2, "max_unread_events": 20}) as stack,
+        grpc.aio.insecure_channel(stack.decoder_address, options=NARROW) as channel,
+    ):
+        stub: Any = Stub(channel)  # type: ignore[no-untyped-call]
+        question = chat(PICTURE, "w1", max_new_tokens=LONG)
+        question.sampling.logprobs = 20
+        unread = stub.Generate(question)
+        await unread.read()
+        await nothing_is_held(stack.decoder)
+        async with asyncio.timeout(60):
+            await stack.decoder.server.stop()
 
 
 async def test_stopping_ends_what_does_not_end_by_itself() -> None:

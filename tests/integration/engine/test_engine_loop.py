@@ -64,10 +64,10 @@ def question(picture: int = 1, **fields: Any) -> EngineRequest:
 
 @asynccontextmanager
 async def running(
-    model: Any, *, on_death: Callable[[], None] | None = None, pages: int = PAGES, **limits: Any
+    model: Any, *, on_death: Callable[[], None] | None = None, pages: int = PAGES, max_unread_events: int = 1024, **limits: Any
 ) -> AsyncIterator[tuple[EngineLoop, Any]]:
     runner = make_runner(model, GatedRunner, pages=pages)
-    loop = EngineLoop(make_engine(model, runner=runner, **limits), on_death=on_death)
+    loop = EngineLoop(make_engine(model, runner=runner, **limits), on_death=on_death, max_unread_events=max_unread_events)
     loop.start()
     try:
         yield loop, runner
@@ -348,3 +348,17 @@ async def test_a_device_that_is_gone_before_the_first_step_is_told_of(model: Any
 
 def gone(**limits: int) -> None:
     raise RuntimeError("the device is gone")
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+async def test_an_answer_that_nobody_reads_ends_and_what_was_made_can_be_read(model: Any, samples: int) -> None:
+    async with running(model, max_unread_events=10, max_running=4) as (loop, _):
+        submission = await loop.submit(question(max_new_tokens=400, n=samples))
+        await until(lambda: loop.figures.running == 0 and loop.figures.waiting == 0, what="the engine to be free")
+        read = [await anext(submission) for _ in range(submission._mailbox.unread - 1)]
+        with pytest.raises(ResourceExhausted, match="not read: 10 events wait"):
+            await anext(submission)
+        assert 10 < len(read) <= 10 + samples
+        assert all(isinstance(event, Delta) for event in read)
+        await assert_serves(loop)
+        loop._engine.check_integrity()

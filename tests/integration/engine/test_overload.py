@@ -74,7 +74,7 @@ async def ending(submission: Submission) -> str:
         ended = "result"
     except VScanError as error:
         ended = "no delay" if isinstance(error, ResourceExhausted) and error.retry_delay_ms < 1 else type(error).__name__
-    assert submission._events.empty()
+    assert submission._mailbox.unread == 0
     return ended
 
 

@@ -19,6 +19,7 @@ from tests.support.visual_values import same
 from vscan.cache.place import Place
 from vscan.errors import Unavailable
 from vscan.rpc.channel import open_channel
+from vscan.rpc.renewed_channel import RenewedChannel
 from vscan.rpc.server import RpcServer
 from vscan.rpc.settings import RpcSettings
 from vscan.v1 import encoder_pb2
@@ -85,7 +86,7 @@ async def test_each_change_is_told_once() -> None:
 
     address = f"127.0.0.1:{free_port()}"
     async with open_channel(address) as channel:
-        link = EncoderLink(channel, FIT, on_pairing=tell, **{**TIMES, "refresh_seconds": 0.01})
+        link = EncoderLink(RenewedChannel(lambda _: channel), FIT, on_pairing=tell, **{**TIMES, "refresh_seconds": 0.01})
         link.start()
         await until(lambda: told != [])
         async with small_encoder(None, address) as (encoder, _):
@@ -108,7 +109,7 @@ async def test_a_listener_that_fails_does_not_end_the_learning() -> None:
         raise RuntimeError("listener")
 
     async with small_encoder(None) as (encoder, address), open_channel(address) as channel:
-        link = EncoderLink(channel, FIT, on_pairing=fail, **{**TIMES, "refresh_seconds": 0.01})
+        link = EncoderLink(RenewedChannel(lambda _: channel), FIT, on_pairing=fail, **{**TIMES, "refresh_seconds": 0.01})
         link.start()
         await until(lambda: encoder.describes > 3)
         assert link.pairing_problem() is None

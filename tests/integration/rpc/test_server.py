@@ -21,7 +21,7 @@ from tests.support.until import until
 from vscan.errors import InvalidArgument, StartupError, Unavailable
 from vscan.rpc.channel import ClientTls, open_channel
 from vscan.rpc.error_details import error_from_rpc
-from vscan.rpc.readiness import NOT_READY_KEY
+from vscan.rpc.health import NOT_READY_KEY
 from vscan.rpc.server import RpcServer
 from vscan.rpc.settings import RpcSettings
 from vscan.v1 import decoder_pb2, decoder_pb2_grpc
@@ -186,6 +186,13 @@ async def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
     message = await refusal(RpcSettings(tls_cert_file=one.cert_file, tls_key_file=other.key_file))
     assert str(one.cert_file) in message
     assert str(other.key_file) in message
+
+
+async def test_a_file_without_a_ca_is_refused(tmp_path: Path) -> None:
+    own = Authority(tmp_path).issue("127.0.0.1")
+    (tmp_path / "ca.pem").write_text("no certificate")
+    settings = RpcSettings(tls_cert_file=own.cert_file, tls_key_file=own.key_file, tls_client_ca_file=tmp_path / "ca.pem")
+    assert await refusal(settings) == f"{tmp_path / 'ca.pem'} holds no certificate of a CA"
 
 
 async def test_a_client_names_the_tls_file_that_it_cannot_read(tmp_path: Path) -> None:
@@ -365,3 +372,41 @@ async def test_a_service_can_ask_to_stop() -> None:
         server.ask_to_stop()
         await serving
         assert server.not_ready_reason() == f"{DECODER}: stopping"
+
+
+async def test_no_drain_and_no_calls_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving_decoder(ToyDecoder(), RpcSettings(drain_seconds=0)) as (server, _):
+        await server.stop()
+    assert "did not end in time" not in caplog.text
+
+
+async def test_calls_are_taken_for_a_while_after_the_signal_if_so_set() -> None:
+    """So that those who choose among replicas see that this one is not ready before it refuses."""
+    settings = RpcSettings(drain_seconds=600, drain_delay_seconds=600)
+    async with serving_decoder(ToyDecoder(), settings) as (server, address), decoder_stub(address) as stub:
+        serving = asyncio.create_task(server.wait_for_termination())
+        await stub.Describe(DESCRIBE)  # by then the signal handlers are there
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: server.not_ready_reason(DECODER) == "stopping")
+        assert await health(address, DECODER) == (NOT_SERVING, "stopping")
+        assert (await stub.Describe(DESCRIBE)).model == "toy"
+        os.kill(os.getpid(), signal.SIGTERM)  # a second one ends the delay too
+        await serving
+
+
+async def test_where_something_failed_there_is_no_such_delay() -> None:
+    settings = RpcSettings(drain_seconds=600, drain_delay_seconds=600)
+    async with serving_decoder(ToyDecoder(), settings) as (server, _):
+        serving = asyncio.create_task(server.wait_for_termination())
+        server.ask_to_stop()
+        await serving
+
+
+async def test_stopping_says_how_long_the_process_may_go_on() -> None:
+    told: list[float] = []
+    server = RpcServer(RpcSettings(drain_seconds=20, drain_delay_seconds=0.5), services=[DECODER], on_stopping=told.append)
+    await server.start()
+    assert told == []
+    await server.stop()
+    (seconds,) = told
+    assert 20.5 < seconds < 60

@@ -140,3 +140,22 @@ async def test_a_collector_that_is_away_does_not_hold_up_the_end(tmp_path: Path)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=END_SECONDS)
     assert process.returncode == 0
+
+
+async def test_what_hangs_at_the_end_does_not_keep_the_process(tmp_path: Path) -> None:
+    with running(tmp_path, "fault=hang") as (process, ready):
+        await until(ready.exists)
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=END_SECONDS)
+    assert process.returncode == 1
+    assert "the process did not end within 0.5 s and is ended now" in stdout
+    assert "wedged" in stderr or "in wait" in stderr  # where its threads were
+
+
+async def test_before_it_serves_a_signal_ends_it_at_once(tmp_path: Path) -> None:
+    """Also as the first process of a container, for which the kernel ignores a signal that has no handler."""
+    with running(tmp_path, "fault=slow") as (process, ready):
+        await until(ready.exists)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=END_SECONDS)
+    assert process.returncode == 128 + signal.SIGTERM

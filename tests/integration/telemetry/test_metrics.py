@@ -24,7 +24,7 @@ from vscan.telemetry.setup import setup_telemetry
 @contextmanager
 def served(caplog: pytest.LogCaptureFixture) -> Iterator[tuple[Telemetry, str]]:
     """Telemetry with an endpoint for Prometheus on a free port, and its URL."""
-    with caplog.at_level("INFO", logger="vscan.telemetry.setup"):
+    with caplog.at_level("INFO", logger="vscan.telemetry.prometheus"):
         telemetry = setup_telemetry("vscan-decoder", TelemetrySettings(metrics_bind="127.0.0.1:0"))
     match = re.search(r"http://\S+", caplog.messages[-1])
     assert match is not None

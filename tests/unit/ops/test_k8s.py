@@ -15,6 +15,7 @@ from scripts.kustomize import render, render_resources, render_with_kubectl
 from scripts.protos import ROOT
 from vscan.cache.settings import check_cache_settings
 from vscan.config import ServiceSettings, load_settings, variable_name
+from vscan.rpc.readiness import LIVENESS
 
 BASE = ROOT / "k8s" / "base"
 OBJECTS = render(BASE)
@@ -86,7 +87,7 @@ def test_the_service_takes_every_setting(name: str, tmp_path: Path, monkeypatch:
     assert settings.insecure
     assert settings.redis_url == f"redis://redis:{_port_of('redis')}/0"
     grace_seconds = _object("Deployment", name)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert settings.drain_seconds < grace_seconds
+    assert settings.drain_delay_seconds + settings.drain_seconds + 15 < grace_seconds  # and some for the end
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -94,9 +95,20 @@ def test_ports_are_the_default_ones(name: str) -> None:
     default_port = int(SERVICES[name].model_fields["bind"].default.rpartition(":")[2])
     container = _container(name)
     assert _port_of(name) == default_port
-    assert container["ports"] == [{"name": "grpc", "containerPort": default_port}]
-    assert container["readinessProbe"]["grpc"]["port"] == default_port
+    assert container["ports"][0] == {"name": "grpc", "containerPort": default_port}
     assert _environment(name)[variable_name(SERVICES[name], "bind")] == f"0.0.0.0:{default_port}"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_probes_ask_the_port_for_health_alone(name: str) -> None:
+    container = _container(name)
+    (health,) = [port["containerPort"] for port in container["ports"] if port["name"] == "health"]
+    assert _environment(name)[variable_name(SERVICES[name], "health_bind")] == f"0.0.0.0:{health}"
+    assert container["readinessProbe"]["grpc"] == {"port": health}
+    for probe in ("startupProbe", "livenessProbe"):
+        assert container[probe]["grpc"] == {"port": health, "service": LIVENESS}
+    (exposed,) = _object("Service", name)["spec"]["ports"]
+    assert exposed["targetPort"] == "grpc"
 
 
 def test_the_decoder_is_pointed_at_the_encoder() -> None:
@@ -109,7 +121,7 @@ def test_a_service_finds_its_pods(name: str) -> None:
     spec = _object("Deployment", name)["spec"]
     service = _object("Service", name)["spec"]
     assert service["selector"] == spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
-    assert {port["targetPort"] for port in service["ports"]} == {port["name"] for port in _container(name)["ports"]}
+    assert {port["targetPort"] for port in service["ports"]} <= {port["name"] for port in _container(name)["ports"]}
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
