@@ -22,8 +22,10 @@ from vscan.errors import (
     Unavailable,
     VScanError,
 )
+from vscan.rpc.bearer import Bearer, Metadata
 from vscan.rpc.deadlines import Deadline
 from vscan.rpc.error_details import error_from_rpc
+from vscan.rpc.tenant import DEFAULT_TENANT, ON_BEHALF_OF_KEY
 from vscan.specs import ReductionSpec
 from vscan.v1 import encoder_pb2, encoder_pb2_grpc
 from vscan.wire import reduction_to_proto
@@ -49,6 +51,7 @@ class EncoderLink:
         retry_seconds: float = 0.25,
         describe_seconds: float = 5.0,
         encode_seconds: float = 120.0,
+        bearer: Bearer | None = None,
     ) -> None:
         """
         Args:
@@ -57,6 +60,7 @@ class EncoderLink:
             retry_seconds: between two looks for one that is away.
             describe_seconds: longest wait for one look.
             encode_seconds: longest wait for one image, where its request has no earlier deadline.
+            bearer: shows who this decoder is, where a certificate does not.
         """
         self._stub = encoder_pb2_grpc.VisionEncoderStub(channel)  # type: ignore[no-untyped-call]
         self._fit = fit
@@ -65,6 +69,7 @@ class EncoderLink:
         self._retry_seconds = retry_seconds
         self._describe_seconds = describe_seconds
         self._encode_seconds = encode_seconds
+        self._bearer = bearer or Bearer(None)
         self._description: EncoderDescription | None = None
         self._problem: str | None = "the encoder has not been reached yet"
         self._away = False
@@ -100,7 +105,9 @@ class EncoderLink:
         """Asks Describe once, now; a failure leaves the last description."""
         async with self._learning:
             try:
-                message = await self._stub.Describe(encoder_pb2.DescribeEncoderRequest(), timeout=self._describe_seconds)
+                message = await self._stub.Describe(
+                    encoder_pb2.DescribeEncoderRequest(), timeout=self._describe_seconds, metadata=self._bearer.metadata()
+                )
                 await self._learned(EncoderDescription.from_proto(message))
             except grpc.aio.AioRpcError as error:
                 await self._not_reached(error)
@@ -113,6 +120,8 @@ class EncoderLink:
         reduction: ReductionSpec,
         *,
         sha256: bytes,
+        key: bytes,
+        tenant: str,
         encoder: EncoderDescription,
         field: str,
         deadline: Deadline,
@@ -122,6 +131,8 @@ class EncoderLink:
         Args:
             request: which; the rest is filled in here.
             sha256: its name.
+            key: its tokens' content key, for this tenant.
+            tenant: whose it is.
             encoder: the one that must answer.
             field: its place in the decoder's own request.
 
@@ -136,13 +147,21 @@ class EncoderLink:
         """
         request.reduction.CopyFrom(reduction_to_proto(reduction))
         request.reply_form = encoder_pb2.REPLY_FORM_INLINE
-        return await read_reply(await self._ask(request, field, deadline), encoder, sha256)
+        metadata = (*self._bearer.metadata(), *_on_behalf_of(tenant, encoder))
+        reply = await self._ask(request, metadata, field, deadline)
+        if tenant != DEFAULT_TENANT and reply.content_key != key and reply.fingerprint == encoder.fingerprint:
+            # One replica of several may be older than the one that described itself, and have looked among another's images.
+            log.error("the encoder's reply is not for the tenant that it was asked for")
+            raise Unavailable("the encoder does not know tenants")
+        return await read_reply(reply, encoder, sha256)
 
-    async def _ask(self, request: encoder_pb2.EncodeRequest, field: str, deadline: Deadline) -> encoder_pb2.EncodeResponse:
+    async def _ask(
+        self, request: encoder_pb2.EncodeRequest, metadata: Metadata, field: str, deadline: Deadline
+    ) -> encoder_pb2.EncodeResponse:
         left = deadline.left_seconds()
         try:
             response: encoder_pb2.EncodeResponse = await self._stub.Encode(
-                request, timeout=self._encode_seconds if left is None else min(left, self._encode_seconds)
+                request, timeout=self._encode_seconds if left is None else min(left, self._encode_seconds), metadata=metadata
             )
             return response
         except grpc.aio.AioRpcError as error:
@@ -170,7 +189,9 @@ class EncoderLink:
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             await self._set_problem("at the encoder's address is something else")
         elif self._description is None:
-            await self._set_problem(f"the encoder has not been reached yet ({error.code().name})")
+            refused = error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+            what = "the encoder does not let this decoder in" if refused else "the encoder has not been reached yet"
+            await self._set_problem(f"{what} ({error.code().name})")
 
     async def _set_problem(self, problem: str | None) -> None:
         if problem != self._problem:
@@ -178,6 +199,15 @@ class EncoderLink:
             log.log(logging.INFO if problem is None else logging.WARNING, "pairing: %s", problem or "the encoder fits")
             if self._on_pairing is not None:
                 await self._on_pairing(problem)
+
+
+def _on_behalf_of(tenant: str, encoder: EncoderDescription) -> Metadata:
+    """For whom this call is, where the encoder takes it from this decoder. One that does not has the tenant `default` alone."""
+    if encoder.speaks_for_tenants:
+        return ((ON_BEHALF_OF_KEY, tenant),)
+    if tenant != DEFAULT_TENANT:
+        raise Unavailable("the encoder does not take calls on behalf of tenants from this decoder")
+    return ()
 
 
 def _for_the_caller(error: VScanError, field: str, deadline: Deadline) -> VScanError:

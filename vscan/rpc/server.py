@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import grpc.aio
@@ -15,10 +15,13 @@ from grpc_reflection.v1alpha import reflection
 from vscan.errors import StartupError
 from vscan.rpc.address import Address, parse_address
 from vscan.rpc.gate import Gate
+from vscan.rpc.identities import Identities
+from vscan.rpc.identity_book import IdentityBook
 from vscan.rpc.interceptors import inner_interceptors, outer_interceptors
 from vscan.rpc.listening import check_free, server_credentials, write_ready_file
 from vscan.rpc.readiness import Readiness
 from vscan.rpc.settings import RpcSettings
+from vscan.rpc.tenant_limits import TenantAllowances, TenantCounts
 from vscan.telemetry.providers import Telemetry
 
 _LAST_WORDS_SECONDS = 1.0  # for statuses on their way out once the last call has ended
@@ -36,6 +39,7 @@ class RpcServer:
         services: full names of the services, for health and reflection: `vscan.v1.Decoder`.
         telemetry: where spans and metrics of the calls go.
         interceptors: more of them, innermost, right around the servicer.
+        identities_unfit: says why a version of the identities file must not be used here; None if it may be.
 
     To be made inside a running event loop.
     """
@@ -47,17 +51,28 @@ class RpcServer:
         services: Sequence[str],
         telemetry: Telemetry | None = None,
         interceptors: Iterable[Any] = (),
+        identities_unfit: Callable[[Identities], str | None] = lambda identities: None,
     ) -> None:
         self._settings = settings
         self._address = parse_address(settings.bind)
         self._refuse_open_plaintext()
+        self._refuse_open_to_anybody()
+        identities = settings.identities_file
+        self._book = None if identities is None else IdentityBook(identities, why_not=identities_unfit)
+        self.tenant_counts = TenantCounts(TenantAllowances(settings, self.identities))
+        telemetry = telemetry or Telemetry()
         self._gate = Gate(settings.max_concurrent_calls)
         self._readiness = Readiness(services)
         self._stop_asked = asyncio.Event()
         self._stopped: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
         self.server: grpc.aio.Server = grpc.aio.server(
-            interceptors=[*outer_interceptors(telemetry or Telemetry()), self._gate, *inner_interceptors(), *interceptors],
+            interceptors=[
+                *outer_interceptors(telemetry),
+                self._gate,
+                *inner_interceptors(settings, telemetry, self.identities, self.tenant_counts),
+                *interceptors,
+            ],
             options=_options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_calls + _INFRASTRUCTURE_CALLS,
         )
@@ -82,6 +97,10 @@ class RpcServer:
     def not_ready_reason(self, service_name: str = "") -> str:
         """Why a service, or the server as a whole, is not ready; empty if it is."""
         return self._readiness.reason(service_name)
+
+    def identities(self) -> Identities | None:
+        """Who may call now; None where there is no identities file."""
+        return self._book.now if self._book else None
 
     @property
     def running_calls(self) -> int:
@@ -116,6 +135,8 @@ class RpcServer:
         address = Address(self._address.host, self._open_port())
         await self.server.start()
         self._guard = asyncio.create_task(self._stop_with_the_loop())
+        if self._book:
+            self._book.start()
         _log.info("listening on %s", address)
         if self._settings.ready_file is not None:
             write_ready_file(self._settings.ready_file, str(address))
@@ -129,6 +150,8 @@ class RpcServer:
             _log.warning("%d calls did not end in time and were cancelled", self._gate.evict())
             await self._gate.wait_idle(_LAST_WORDS_SECONDS)
         await self.server.stop(_LAST_WORDS_SECONDS)
+        if self._book:
+            await self._book.aclose()
         if self._guard is not None:
             self._guard.cancel()
 
@@ -158,6 +181,15 @@ class RpcServer:
             raise StartupError(
                 f"plaintext on {self._address} would be open beyond this machine: "
                 "set `tls_cert_file` and `tls_key_file`, or `insecure`"
+            )
+
+    def _refuse_open_to_anybody(self) -> None:
+        settings = self._settings
+        said = settings.identities_file or settings.tls_client_ca_file or settings.allow_anonymous or settings.insecure
+        if not said and not self._address.is_loopback:
+            raise StartupError(
+                f"anybody could call {self._address}: set `identities_file`, "
+                "or `tls_client_ca_file` (any certificate of that CA), or `allow_anonymous`"
             )
 
     def _open_port(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from vscan.config import ServiceSettings, load_settings, spell_out
 from vscan.errors import VScanError
+from vscan.secret_files import warn_of_open_files
 from vscan.telemetry.logs import configure_logging
 from vscan.telemetry.providers import Telemetry
 from vscan.telemetry.settings import TelemetrySettings
@@ -37,6 +38,7 @@ def run_service(
         settings = load_settings(settings_class, overrides)
         assert isinstance(settings, TelemetrySettings)
         configure_logging(log_format=settings.log_format, log_level=settings.log_level)
+        warn_of_open_files(settings)
         telemetry = setup_telemetry(service_name, settings)
         try:
             asyncio.run(serve(settings, telemetry))
