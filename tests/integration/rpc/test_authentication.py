@@ -20,6 +20,8 @@ from tests.support.until import until
 from vscan.errors import InvalidArgument, PermissionDenied, StartupError, Unauthenticated
 from vscan.rpc.channel import ClientTls, open_channel
 from vscan.rpc.error_details import error_from_rpc
+from vscan.rpc.identities import Identities
+from vscan.rpc.identity_book import IdentityBook
 from vscan.rpc.server import RpcServer
 from vscan.rpc.settings import RpcSettings
 from vscan.rpc.tenant import Caller, current_caller
@@ -361,3 +363,31 @@ async def test_beyond_loopback_somebody_must_have_said_who_may_call(people: Iden
     with pytest.raises(StartupError, match="plaintext"):
         start_beyond_loopback(identities_file=people.path, allow_anonymous=True)
     start_beyond_loopback(insecure=True)
+
+
+async def test_a_version_that_does_not_fit_here_is_not_taken_up(
+    people: IdentitiesFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a decoder that nothing shows to its encoder, when its file begins to name tenants."""
+
+    def why_not(identities: Identities) -> str | None:
+        return "no labs here" if "lab" in identities.tenants else None
+
+    with pytest.raises(StartupError, match="no labs here"):
+        IdentityBook(people.path, why_not=why_not)
+    people.remove("lab")
+    book = IdentityBook(people.path, why_not=why_not)
+    people.add("lab", "lab")
+    await book.refresh()
+    assert book.now.tenants == {"default", "shop"}
+    assert "no labs here" in caplog.text
+    people.remove("lab")
+    people.add("more", "more")
+    await book.refresh()
+    assert book.now.tenants == {"default", "shop", "more"}
+
+
+async def test_limits_of_nobody_are_told(people: IdentitiesFile, caplog: pytest.LogCaptureFixture) -> None:
+    people.limit("shpo", burst=3)
+    IdentityBook(people.path)
+    assert "shpo" in caplog.text
