@@ -50,6 +50,11 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
     )
     encoder_tls_cert_file: Path | None = Field(default=None, description="PEM file with this decoder's own certificate (mTLS).")
     encoder_tls_key_file: Path | None = Field(default=None, description="PEM file with the key of that certificate.")
+    encoder_token_file: Path | None = Field(
+        default=None,
+        description="File with the bearer token that shows this decoder to the encoder, instead of a certificate. Read again "
+        "when it changes.",
+    )
     encoder_insecure: bool = Field(default=False, description="Allow plaintext to an encoder beyond loopback.")
     encoder_refresh_seconds: float = Field(
         default=5.0, gt=0, allow_inf_nan=False, description="How often the encoder is asked who it is, in seconds."
@@ -148,6 +153,11 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
     kv_reuse: bool = Field(
         default=True, description="Keep what a prompt leaves in the KV cache for later prompts that begin alike."
     )
+
+    @property
+    def encoder_knows_us(self) -> bool:
+        """Whether something shows this decoder to the encoder."""
+        return self.encoder_token_file is not None or (self.encoder_tls and self.encoder_tls_cert_file is not None)
 
     @property
     def raw_prompts_allowed(self) -> bool:

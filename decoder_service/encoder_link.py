@@ -24,9 +24,11 @@ from vscan.errors import (
     Unavailable,
     VScanError,
 )
+from vscan.rpc.bearer import Bearer, Metadata
 from vscan.rpc.deadlines import Deadline
 from vscan.rpc.error_details import error_from_rpc
 from vscan.rpc.renewed_channel import RenewedChannel
+from vscan.rpc.tenant import DEFAULT_TENANT, ON_BEHALF_OF_KEY
 from vscan.specs import ReductionSpec
 from vscan.v1 import encoder_pb2, encoder_pb2_grpc
 from vscan.wire import reduction_to_proto
@@ -52,6 +54,7 @@ class EncoderLink:
         retry_seconds: float = 0.25,
         describe_seconds: float = 5.0,
         encode_seconds: float = 120.0,
+        bearer: Bearer | None = None,
     ) -> None:
         """
         Args:
@@ -60,6 +63,7 @@ class EncoderLink:
             retry_seconds: between two looks for one that is away.
             describe_seconds: longest wait for one look.
             encode_seconds: longest wait for one image, where its request has no earlier deadline.
+            bearer: shows who this decoder is, where a certificate does not.
         """
         self._channel = channel
         self._fit = fit
@@ -68,6 +72,7 @@ class EncoderLink:
         self._retry_seconds = retry_seconds
         self._describe_seconds = describe_seconds
         self._encode_seconds = encode_seconds
+        self._bearer = bearer or Bearer(None)
         self._description: EncoderDescription | None = None
         self._problem: str | None = "the encoder has not been reached yet"
         self._away = False
@@ -104,7 +109,9 @@ class EncoderLink:
         async with self._learning:
             try:
                 with self._stub() as stub:
-                    message = await stub.Describe(encoder_pb2.DescribeEncoderRequest(), timeout=self._describe_seconds)
+                    message = await stub.Describe(
+                        encoder_pb2.DescribeEncoderRequest(), timeout=self._describe_seconds, metadata=self._bearer.metadata()
+                    )
                 await self._learned(EncoderDescription.from_proto(message))
             except grpc.aio.AioRpcError as error:
                 await self._not_reached(error)
@@ -117,6 +124,8 @@ class EncoderLink:
         reduction: ReductionSpec,
         *,
         sha256: bytes,
+        key: bytes,
+        tenant: str,
         encoder: EncoderDescription,
         field: str,
         deadline: Deadline,
@@ -126,6 +135,8 @@ class EncoderLink:
         Args:
             request: which; the rest is filled in here.
             sha256: its name.
+            key: its tokens' content key, for this tenant.
+            tenant: whose it is.
             encoder: the one that must answer.
             field: its place in the decoder's own request.
 
@@ -140,14 +151,22 @@ class EncoderLink:
         """
         request.reduction.CopyFrom(reduction_to_proto(reduction))
         request.reply_form = encoder_pb2.REPLY_FORM_INLINE
-        return await read_reply(await self._ask(request, field, deadline), encoder, sha256)
+        metadata = (*self._bearer.metadata(), *_on_behalf_of(tenant, encoder))
+        reply = await self._ask(request, metadata, field, deadline)
+        if tenant != DEFAULT_TENANT and reply.content_key != key and reply.fingerprint == encoder.fingerprint:
+            # One replica of several may be older than the one that described itself, and have looked among another's images.
+            log.error("the encoder's reply is not for the tenant that it was asked for")
+            raise Unavailable("the encoder does not know tenants")
+        return await read_reply(reply, encoder, sha256)
 
-    async def _ask(self, request: encoder_pb2.EncodeRequest, field: str, deadline: Deadline) -> encoder_pb2.EncodeResponse:
+    async def _ask(
+        self, request: encoder_pb2.EncodeRequest, metadata: Metadata, field: str, deadline: Deadline
+    ) -> encoder_pb2.EncodeResponse:
         left = deadline.left_seconds()
         try:
             with self._stub() as stub:
                 response: encoder_pb2.EncodeResponse = await stub.Encode(
-                    request, timeout=self._encode_seconds if left is None else min(left, self._encode_seconds)
+                    request, timeout=self._encode_seconds if left is None else min(left, self._encode_seconds), metadata=metadata
                 )
             return response
         except grpc.aio.AioRpcError as error:
@@ -181,7 +200,9 @@ class EncoderLink:
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             await self._set_problem("at the encoder's address is something else")
         elif self._description is None:
-            await self._set_problem(f"the encoder has not been reached yet ({error.code().name})")
+            refused = error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+            what = "the encoder does not let this decoder in" if refused else "the encoder has not been reached yet"
+            await self._set_problem(f"{what} ({error.code().name})")
 
     async def _set_problem(self, problem: str | None) -> None:
         if problem != self._problem:
@@ -189,6 +210,15 @@ class EncoderLink:
             log.log(logging.INFO if problem is None else logging.WARNING, "pairing: %s", problem or "the encoder fits")
             if self._on_pairing is not None:
                 await self._on_pairing(problem)
+
+
+def _on_behalf_of(tenant: str, encoder: EncoderDescription) -> Metadata:
+    """For whom this call is, where the encoder takes it from this decoder. One that does not has the tenant `default` alone."""
+    if encoder.speaks_for_tenants:
+        return ((ON_BEHALF_OF_KEY, tenant),)
+    if tenant != DEFAULT_TENANT:
+        raise Unavailable("the encoder does not take calls on behalf of tenants from this decoder")
+    return ()
 
 
 def _for_the_caller(error: VScanError, field: str, deadline: Deadline) -> VScanError:

@@ -18,7 +18,6 @@ from vscan.cache.tiers import TieredCache
 from vscan.content_key import content_key
 from vscan.errors import InvalidArgument, MissingImages, Unavailable, VScanError
 from vscan.rpc.deadlines import Deadline
-from vscan.rpc.tenant import DEFAULT_TENANT
 from vscan.specs import FrameSampling, ReductionSpec
 from vscan.telemetry import names
 from vscan.tensors import DTYPE_NAMES
@@ -162,14 +161,14 @@ class ImageResolver:
         return {key: answer for key, answer in answers.items() if answer is not None}
 
     async def _encode(self, quest: _Quest, wanted: _Wanted) -> ResolvedImage | None:
-        if quest.tenant != DEFAULT_TENANT and not wanted.media.has_content:
-            return None  # the encoder takes every call of this decoder for the default tenant's, and would find another's image
         started = time.perf_counter()
         try:
             reply = await self._link.encode(
                 wanted.media.encode_request(wanted.sha256, wanted.sampling),
                 quest.reduction,
                 sha256=wanted.sha256,
+                key=wanted.key,
+                tenant=quest.tenant,
                 encoder=quest.encoder,
                 field=wanted.media.field,
                 deadline=quest.deadline,

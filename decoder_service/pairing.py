@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,7 @@ class EncoderDescription:
     codec_version: int
     defaults: ReductionSpec  # every field set
     frame_sampling: FrameSampling | None  # of a video where a request does not say; None: it takes no videos
+    speaks_for_tenants: bool = False  # whether this decoder may say to it for which tenant it asks
 
     @classmethod
     def from_proto(cls, message: encoder_pb2.DescribeEncoderResponse) -> EncoderDescription:
@@ -45,6 +47,7 @@ class EncoderDescription:
             codec_version=message.codec_version,
             defaults=defaults,
             frame_sampling=frame_sampling_from_proto(message.defaults.frame_sampling, "defaults.frame_sampling"),
+            speaks_for_tenants=message.speaks_for_tenants,
         )
 
 
@@ -55,6 +58,7 @@ class Fit:
     pair_fingerprint: bytes  # of its own checkpoint
     hidden_size: int
     dtypes: frozenset[torch.dtype] = frozenset(DTYPE_NAMES)  # that it can take
+    has_tenants: Callable[[], bool] = lambda: False  # whether calls of others than the tenant `default` may come
 
     def problem(self, encoder: EncoderDescription) -> str | None:
         """Why the two do not fit, on one line; None if they do."""
@@ -67,4 +71,9 @@ class Fit:
             return f"the encoder serves another checkpoint: {encoder.model!r} with config {theirs}, here it is {ours}"
         if encoder.dtype not in self.dtypes:
             return f"the encoder's tokens are {DTYPE_NAMES[encoder.dtype]}, which this decoder does not take"
+        if self.has_tenants() and not encoder.speaks_for_tenants:
+            return (
+                "the encoder does not take calls on behalf of tenants from this decoder: "
+                "its identities file must name this decoder, with on_behalf_of = true"
+            )
         return None

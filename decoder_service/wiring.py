@@ -47,7 +47,9 @@ from vscan.cache.tiers import TieredCache
 from vscan.checkpoint import Checkpoint
 from vscan.device import check_compiles, choose_device, choose_dtype
 from vscan.errors import InternalError, InvalidArgument, StartupError
+from vscan.rpc.bearer import Bearer, TokenFile
 from vscan.rpc.channel import ClientTls, open_channel
+from vscan.rpc.identities import Identities
 from vscan.rpc.renewed_channel import RenewedChannel
 from vscan.rpc.server import RpcServer
 from vscan.specs import PruneSpec
@@ -95,8 +97,15 @@ async def running_decoder(
     """
     check_cache_settings(settings)
     async with AsyncExitStack() as stack:
+        bearer = _bearer(settings)
         channel = await stack.enter_async_context(_encoder_channel(settings, telemetry))
-        server = RpcServer(settings, services=[SERVICE], telemetry=telemetry, on_stopping=on_stopping)
+        server = RpcServer(
+            settings,
+            services=[SERVICE],
+            telemetry=telemetry,
+            on_stopping=on_stopping,
+            identities_unfit=partial(_identities_unfit, settings),
+        )
         servicer = DecoderServicer()
         decoder_pb2_grpc.add_DecoderServicer_to_server(servicer, server.server)  # type: ignore[no-untyped-call]
         readiness = Readiness(lambda ready, why: server.set_ready(SERVICE, ready, why))
@@ -114,7 +123,8 @@ async def running_decoder(
         cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
         stack.push_async_callback(cache.aclose)
         await cache.decide()
-        resolver = _resolver(settings, telemetry, half, readiness, channel, cache)
+        fit = _fit(half, server)
+        resolver = ImageResolver(_link(settings, fit, readiness, channel, bearer), cache, tracer=telemetry.tracer)
         stack.push_async_callback(resolver.aclose)
         grammars = _grammars(settings, half)
         stack.callback(grammars.close)
@@ -211,6 +221,25 @@ async def _encoder_channel(settings: DecoderSettings, telemetry: Telemetry) -> A
         await channel.aclose()
 
 
+def _bearer(settings: DecoderSettings) -> Bearer:
+    if settings.encoder_token_file is None:
+        return Bearer(None)
+    try:
+        return Bearer(TokenFile(settings.encoder_token_file, "encoder_token_file"))
+    except InvalidArgument as error:
+        raise StartupError(str(error)) from error
+
+
+def _identities_unfit(settings: DecoderSettings, identities: Identities) -> str | None:
+    """Without a credential the encoder takes all calls of this decoder for one tenant's, and would mix up the images of all."""
+    if not identities.names_other_tenants or settings.encoder_knows_us:
+        return None
+    return (
+        "it names tenants, and nothing shows this decoder to its encoder: "
+        "set `encoder_tls_cert_file` (with `encoder_tls`) or `encoder_token_file`"
+    )
+
+
 def _engine(
     settings: DecoderSettings, telemetry: Telemetry, half: _Half, on_death: Callable[[], Coroutine[Any, Any, None]]
 ) -> EngineLoop:
@@ -261,23 +290,24 @@ async def _stop_engine(engine: EngineLoop) -> None:
         raise InternalError(ENGINE_WEDGED)
 
 
-def _resolver(
-    settings: DecoderSettings,
-    telemetry: Telemetry,
-    half: _Half,
-    readiness: Readiness,
-    channel: RenewedChannel,
-    cache: TieredCache,
-) -> ImageResolver:
-    link = EncoderLink(
+def _fit(half: _Half, server: RpcServer) -> Fit:
+    return Fit(
+        pair_fingerprint=half.checkpoint.pair_fingerprint(),
+        hidden_size=half.language.shape.hidden_size,
+        has_tenants=lambda: (identities := server.identities()) is not None and identities.names_other_tenants,
+    )
+
+
+def _link(settings: DecoderSettings, fit: Fit, readiness: Readiness, channel: RenewedChannel, bearer: Bearer) -> EncoderLink:
+    return EncoderLink(
         channel,
-        Fit(pair_fingerprint=half.checkpoint.pair_fingerprint(), hidden_size=half.language.shape.hidden_size),
+        fit,
         on_pairing=lambda problem: readiness.set("encoder", problem),
         refresh_seconds=settings.encoder_refresh_seconds,
         retry_seconds=settings.encoder_retry_seconds,
         encode_seconds=settings.encoder_timeout_seconds,
+        bearer=bearer,
     )
-    return ImageResolver(link, cache, tracer=telemetry.tracer)
 
 
 def _grammars(settings: DecoderSettings, half: _Half) -> Grammars:

@@ -13,7 +13,7 @@ from vscan.cache.place import Place
 from vscan.content_key import DIGEST_BYTES
 from vscan.errors import InvalidArgument
 from vscan.offload import COPIES, off_loop_if_large
-from vscan.rpc.tenant import current_tenant
+from vscan.rpc.tenant import current_caller, current_tenant
 from vscan.specs import FrameSampling, ReductionSpec
 from vscan.tensors import dtype_to_proto
 from vscan.v1 import encoder_pb2 as pb
@@ -33,7 +33,8 @@ class EncoderServicer(encoder_pb2_grpc.VisionEncoderServicer):
         self._encoder = encoder
         self._max_message_bytes = max_message_bytes
         self._max_lookup_digests = max_lookup_digests
-        self._description = _description(encoder, max_lookup_digests, max_queue)
+        self._description = _description(encoder, max_lookup_digests, max_queue, speaks_for_tenants=False)
+        self._for_speakers = _description(encoder, max_lookup_digests, max_queue, speaks_for_tenants=True)
 
     async def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:
         """Encodes one image or video, or finds its tokens."""
@@ -64,8 +65,8 @@ class EncoderServicer(encoder_pb2_grpc.VisionEncoderServicer):
         return pb.LookupResponse(results=map(_lookup_result, request.sha256, places))
 
     async def Describe(self, request: pb.DescribeEncoderRequest, context: Any) -> pb.DescribeEncoderResponse:
-        """Describes the model, its limits and its defaults."""
-        return self._description
+        """Describes the model, its limits and its defaults, and what the caller may do."""
+        return self._for_speakers if current_caller().speaks_for_tenants else self._description
 
     async def _encode_image(self, image: visual_tokens_pb2.Image, reduction: ReductionSpec, max_bytes: int | None) -> Encoding:
         match image.WhichOneof("source"):
@@ -134,7 +135,9 @@ def _lookup_result(digest: bytes, place: Place | None) -> pb.LookupResult:
     return pb.LookupResult(sha256=digest, place=_PLACES[place or Place.UNSPECIFIED])
 
 
-def _description(encoder: ImageEncoder, max_lookup_digests: int, max_queue: int) -> pb.DescribeEncoderResponse:
+def _description(
+    encoder: ImageEncoder, max_lookup_digests: int, max_queue: int, *, speaks_for_tenants: bool
+) -> pb.DescribeEncoderResponse:
     identity, limits, video = encoder.identity, encoder.limits.image, encoder.limits.video
     return pb.DescribeEncoderResponse(
         model=identity.model,
@@ -166,4 +169,5 @@ def _description(encoder: ImageEncoder, max_lookup_digests: int, max_queue: int)
             frame_sampling=None if encoder.frame_sampling is None else frame_sampling_to_proto(encoder.frame_sampling),
         ),
         release=vscan.__version__,
+        speaks_for_tenants=speaks_for_tenants,
     )

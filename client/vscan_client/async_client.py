@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -26,12 +27,13 @@ from vscan_client._channel import open_sdk_channel
 from vscan_client._core import Core, Exchange, Question, RawPrompt
 from vscan_client._replicas import Replicas, raise_if_closed
 from vscan_client._resolving import Endpoint, parse_servers
+from vscan_client._token import bearer_of
 from vscan_client.answer import Answer, Place
 from vscan_client.async_stream import AsyncAnswerStream
 from vscan_client.content import Message, VisualLike, as_visuals
 from vscan_client.description import Description, EncoderDescription
 from vscan_client.encoded import Encoded
-from vscan_client.options import Affinity, AskOptions, Retry, ServerLike, Timeout, Tls
+from vscan_client.options import Affinity, AskOptions, Retry, ServerLike, Timeout, Tls, TokenLike
 
 Reply = TypeVar("Reply")
 DEFAULT_SERVER = "127.0.0.1:7070"
@@ -54,6 +56,9 @@ class AsyncClient:
         encoder: address of the encoder, for `encode` and `lookup`; or several, in the same way.
         tls: encrypt; `None` is plaintext, refused beyond loopback unless `insecure`.
         insecure: allow plaintext beyond loopback, where the network protects itself.
+        token: the bearer token that shows who calls, or a function that gives one for each try (it must not block). It is sent
+            over TLS, on this machine, or where `insecure` allows plaintext; nowhere else.
+        token_file: a file with the token instead; read again when it changes.
         timeout: how long to wait.
         retry: when to try again.
         affinity: how calls are spread over several endpoints.
@@ -68,6 +73,8 @@ class AsyncClient:
         encoder: ServerLike | None = None,
         tls: Tls | None = None,
         insecure: bool = False,
+        token: TokenLike | None = None,
+        token_file: Path | None = None,
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         affinity: Affinity | None = None,
@@ -79,6 +86,7 @@ class AsyncClient:
         self._tracer = trace.get_tracer(TRACER, tracer_provider=tracer_provider)
         self._tracer_provider = tracer_provider
         self._tls, self._insecure = tls, insecure
+        self._bearer = bearer_of(token, token_file)
         spread = affinity or Affinity()
         self._decoders = self._replicas(server, "server", spread)
         self._encoder = None if encoder is None else self._replicas(encoder, "encoder", spread)
@@ -196,7 +204,12 @@ class AsyncClient:
 
     def _stream(self, prepare: Callable[[], Awaitable[Question]]) -> AsyncAnswerStream:
         return AsyncAnswerStream(
-            prepare, core=self._core, tracer=self._tracer, replicas=self._decoders, is_closed=lambda: self._closed
+            prepare,
+            core=self._core,
+            tracer=self._tracer,
+            replicas=self._decoders,
+            bearer=self._bearer,
+            is_closed=lambda: self._closed,
         )
 
     async def _unary(
@@ -219,9 +232,10 @@ class AsyncClient:
             await asyncio.sleep(wait_s)
 
     async def _one_try(self, method: Callable[..., Awaitable[Reply]], exchange: Exchange, request: Request) -> Reply:
+        metadata = (*affinity_metadata(exchange.route.key), *self._bearer.metadata())
         left_s = exchange.sending(request.ByteSize())
         try:
-            return await method(request, timeout=left_s, metadata=affinity_metadata(exchange.route.key))
+            return await method(request, timeout=left_s, metadata=metadata)
         except grpc.RpcError as error:
             raise error_from_rpc(error) from error
         except asyncio.CancelledError:

@@ -13,6 +13,7 @@ import grpc.aio
 from opentelemetry import trace
 
 from vscan.errors import VScanError
+from vscan.rpc.bearer import Bearer
 from vscan.rpc.error_details import error_from_rpc
 from vscan.v1 import decoder_pb2_grpc
 from vscan_client import _messages
@@ -43,9 +44,11 @@ class AsyncAnswerStream:
         core: Core,
         tracer: trace.Tracer,
         replicas: Replicas,
+        bearer: Bearer,
         is_closed: Callable[[], bool],
     ) -> None:
         self._prepare, self._core, self._tracer, self._replicas = prepare, core, tracer, replicas
+        self._bearer = bearer
         self._client_is_closed = is_closed
         self._closed = self._running = False
         self._call: GenerateCall | None = None
@@ -125,10 +128,11 @@ class AsyncAnswerStream:
         self, channel: grpc.aio.Channel, question: Question, exchange: Exchange, span: trace.Span
     ) -> AsyncGenerator[Event, None]:
         request = _messages.generate_request(question, exchange.form)
+        metadata = (*affinity_metadata(exchange.route.key), *self._bearer.metadata())
         left_s = exchange.sending(request.ByteSize())
         stub = decoder_pb2_grpc.DecoderStub(channel)  # type: ignore[no-untyped-call]
         with within(span):
-            self._call = stub.Generate(request, timeout=left_s, metadata=affinity_metadata(exchange.route.key))
+            self._call = stub.Generate(request, timeout=left_s, metadata=metadata)
         try:
             async for message in self._call:
                 exchange.accepted()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -15,7 +16,7 @@ from vscan_client.async_client import DEFAULT_SERVER, AsyncClient
 from vscan_client.content import Message, VisualLike
 from vscan_client.description import Description, EncoderDescription
 from vscan_client.encoded import Encoded
-from vscan_client.options import Affinity, AskOptions, Retry, ServerLike, Timeout, Tls
+from vscan_client.options import Affinity, AskOptions, Retry, ServerLike, Timeout, Tls, TokenLike
 from vscan_client.stream import AnswerStream
 
 
@@ -36,6 +37,9 @@ class Client:
         encoder: address of the encoder, for `encode` and `lookup`; or several, in the same way.
         tls: encrypt; `None` is plaintext, refused beyond loopback unless `insecure`.
         insecure: allow plaintext beyond loopback, where the network protects itself.
+        token: the bearer token that shows who calls, or a function that gives one for each try (it must not block). It is sent
+            over TLS, on this machine, or where `insecure` allows plaintext; nowhere else.
+        token_file: a file with the token instead; read again when it changes.
         timeout: how long to wait.
         retry: when to try again.
         affinity: how calls are spread over several endpoints.
@@ -50,6 +54,8 @@ class Client:
         encoder: ServerLike | None = None,
         tls: Tls | None = None,
         insecure: bool = False,
+        token: TokenLike | None = None,
+        token_file: Path | None = None,
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         affinity: Affinity | None = None,
@@ -61,6 +67,8 @@ class Client:
             encoder=encoder,
             tls=tls,
             insecure=insecure,
+            token=token,
+            token_file=token_file,
             timeout=timeout,
             retry=retry,
             affinity=affinity,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypedDict
@@ -11,6 +11,8 @@ from vscan.specs import PruneSpec, ReductionSpec, SamplingSpec
 
 # One address, `host:port` or any gRPC target; several; or `dns:///name:port`, which stands for all addresses of a name.
 ServerLike: TypeAlias = str | Sequence[str]
+# A bearer token, or what gives one.
+TokenLike: TypeAlias = str | Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

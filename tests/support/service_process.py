@@ -39,6 +39,12 @@ class ServiceProcess:
         self._ready_file = folder / f"{kind}.address"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Starts it and waits until its port is open."""
         self.launch()

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from vscan.content_key import content_key, frames_sha256
 from vscan.errors import InvalidArgument, MissingImages
 from vscan.rpc.server import RpcServer
 from vscan.rpc.settings import RpcSettings
+from vscan.rpc.tenant import DEFAULT_TENANT, Caller, current_caller, current_tenant
 from vscan.specs import DEFAULT_REDUCTION, FrameSampling, ReductionMethod, ReductionSpec, TotalTokens, filled_sampling
 from vscan.telemetry.providers import Telemetry
 from vscan.tensors import DTYPE_NAMES, dtype_to_proto
@@ -48,6 +50,8 @@ class SmallEncoder(encoder_pb2_grpc.VisionEncoderServicer):
     model: str = "small"
     frame_sampling: FrameSampling | None = None
     spoil_reply: Callable[[encoder_pb2.EncodeResponse], Any] = lambda reply: None
+    knows_tenants: bool = True  # older encoders do not
+    callers: list[Caller] = field(default_factory=list)  # of each Encode
     runs: int = 0  # of what stands for the vision transformer
     describes: int = 0
     arrived: int = 0
@@ -68,6 +72,7 @@ class SmallEncoder(encoder_pb2_grpc.VisionEncoderServicer):
             dtype=dtype_to_proto(self.dtype),
             tokens_per_tile=TILE_TOKENS,
             codec_version=self.codec_version,
+            speaks_for_tenants=self.knows_tenants and current_caller().speaks_for_tenants,
             defaults=encoder_pb2.EncoderDefaults(
                 reduction=reduction_to_proto(DEFAULT_REDUCTION), frame_sampling=frame_sampling_to_proto(self.frame_sampling)
             ),
@@ -75,6 +80,7 @@ class SmallEncoder(encoder_pb2_grpc.VisionEncoderServicer):
 
     async def Encode(self, request: encoder_pb2.EncodeRequest, context: Any) -> encoder_pb2.EncodeResponse:
         self.arrived += 1
+        self.callers.append(current_caller())
         spec = reduction_from_proto(request.reduction).filled_from(DEFAULT_REDUCTION)
         kept = self._kept(spec)
         sampling = self._sampling(request)
@@ -109,7 +115,7 @@ class SmallEncoder(encoder_pb2_grpc.VisionEncoderServicer):
             fingerprint=self.fingerprint,
             reduction=spec,
             dtype=DTYPE_NAMES[self.dtype],
-            tenant="default",
+            tenant=current_tenant() if self.knows_tenants else DEFAULT_TENANT,
             media_sha256=sha256,
             sampling=sampling,
         )
@@ -161,10 +167,15 @@ class SmallEncoder(encoder_pb2_grpc.VisionEncoderServicer):
 
 @asynccontextmanager
 async def serving(
-    encoder: SmallEncoder, bind: str = "127.0.0.1:0", *, telemetry: Telemetry | None = None
+    encoder: SmallEncoder,
+    bind: str = "127.0.0.1:0",
+    *,
+    telemetry: Telemetry | None = None,
+    identities_file: Path | None = None,
 ) -> AsyncIterator[str]:
     """Serves it on real gRPC, with the interceptors of the real services, and gives its address."""
-    server = RpcServer(RpcSettings(bind=bind, drain_seconds=0), services=[SERVICE], telemetry=telemetry)
+    settings = RpcSettings(bind=bind, drain_seconds=0, identities_file=identities_file)
+    server = RpcServer(settings, services=[SERVICE], telemetry=telemetry)
     encoder_pb2_grpc.add_VisionEncoderServicer_to_server(encoder, server.server)  # type: ignore[no-untyped-call]
     address = await server.start()
     try:

@@ -50,7 +50,12 @@ def deployment(far: NetworkNamespace, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("far")
     authority = Authority(folder / "authority")
     certificate = authority.issue("services", addresses=[far.far_address])
-    tls = {"bind": f"{far.far_address}:0", "tls_cert_file": certificate.cert_file, "tls_key_file": certificate.key_file}
+    tls = {
+        "bind": f"{far.far_address}:0",
+        "tls_cert_file": certificate.cert_file,
+        "tls_key_file": certificate.key_file,
+        "allow_anonymous": True,
+    }
     encoder = ServiceProcess("encoder", folder, {**COMMON, **tls}, run_in=far.command)
     decoder = ServiceProcess("decoder", folder, run_in=far.command)
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from vscan.rpc.address import Address, is_loopback_host, parse_address
 
@@ -71,6 +71,14 @@ def parse_redis_url(url: str) -> RedisAddress:
         service=service,
         db=db,
     )
+
+
+def has_password(url: str) -> bool:
+    """Whether a URL that may be a bad one holds a password: before the host, or among the parameters of one server's URL."""
+    rest = url.partition("://")[2]
+    credentials, at, _ = rest.rpartition("@")
+    parameters = parse_qs(rest.partition("?")[2], keep_blank_values=True)
+    return bool(at and credentials.partition(":")[2]) or "password" in parameters
 
 
 def _single(url: str, scheme: str) -> RedisAddress:

@@ -5,9 +5,12 @@ StreamInOneTask          one call, one task
     RequestLog           one log line and the metrics, from the final status
       Error              exceptions become a status with details
         Gate             (of RpcServer) admission, draining
-          Parse          bytes to the request message
-            Tenant       whose call it is
-              servicer
+          Authentication who calls, and for which tenant
+            TenantLimits what that tenant may ask for
+              Parse      bytes to the request message
+                servicer
+
+Strangers are refused before their bytes are parsed; gRPC itself has received them, `max_message_bytes` at most.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -25,7 +28,7 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
 from vscan.errors import InternalError, InvalidArgument, VScanError
-from vscan.rpc import tenant
+from vscan.rpc.authentication import Authentication
 from vscan.rpc.error_details import NEVER_ON_THE_WIRE, STATUS_DETAILS_KEY, error_from_rpc, one_line, to_status
 from vscan.rpc.handlers import (
     AroundInterceptor,
@@ -39,19 +42,19 @@ from vscan.rpc.handlers import (
     is_polled,
     with_behavior,
 )
-from vscan.rpc.tenant import current_tenant
+from vscan.rpc.identities import Identities
+from vscan.rpc.settings import RpcSettings
+from vscan.rpc.tenant_limits import TenantCounts, TenantLimits
 from vscan.telemetry import names
 from vscan.telemetry.context import current_trace_id
 from vscan.telemetry.logs import FieldValue, add_request_fields, log_fields, request_fields
-from vscan.telemetry.metrics import RpcMetrics
+from vscan.telemetry.metrics import AdmissionMetrics, RpcMetrics
 from vscan.telemetry.providers import Telemetry
 
 __all__ = [
     "CodecInterceptor",
     "ErrorInterceptor",
     "RequestLogInterceptor",
-    "TenantInterceptor",
-    "current_tenant",
     "inner_interceptors",
     "outer_interceptors",
 ]
@@ -76,9 +79,16 @@ def outer_interceptors(telemetry: Telemetry) -> list[grpc.aio.ServerInterceptor]
     ]
 
 
-def inner_interceptors() -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
-    """Those within the gate, outermost first."""
-    return [CodecInterceptor(), TenantInterceptor()]
+def inner_interceptors(
+    settings: RpcSettings, telemetry: Telemetry, identities: Callable[[], Identities | None], counts: TenantCounts
+) -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
+    """Those within the gate, outermost first. `identities`: those that hold now; None where there is no file."""
+    metrics = AdmissionMetrics(telemetry.meter)
+    return [
+        Authentication(identities, allow_anonymous=settings.allow_anonymous, metrics=metrics),
+        TenantLimits(counts, metrics),
+        CodecInterceptor(),
+    ]
 
 
 class RequestLogInterceptor(AroundInterceptor):
@@ -148,21 +158,6 @@ class CodecInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                     yield serialize(reply)
 
         return with_behavior(handler, serve_stream if handler.response_streaming else serve, raw=True)
-
-
-class TenantInterceptor(AroundInterceptor):
-    """Says whose call it is (`current_tenant`), and refuses a caller that says so itself."""
-
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        """Sets the tenant of the call's task."""
-        sent = {key.lower() for key, _ in call.context.invocation_metadata() or ()}
-        if tenant.TENANT_METADATA_KEY in sent:
-            raise InvalidArgument(
-                f"metadata.{tenant.TENANT_METADATA_KEY}", "the tenant comes from the caller's identity and is never sent"
-            )
-        tenant.set_tenant(tenant.DEFAULT_TENANT)
-        yield
 
 
 def _traced(details: grpc.HandlerCallDetails) -> bool:

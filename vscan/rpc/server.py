@@ -18,11 +18,14 @@ from vscan.heartbeat import Heartbeat
 from vscan.rpc.address import Address, parse_address
 from vscan.rpc.gate import Gate
 from vscan.rpc.health import HealthPort, HealthServicer
+from vscan.rpc.identities import Identities
+from vscan.rpc.identity_book import IdentityBook
 from vscan.rpc.interceptors import inner_interceptors, outer_interceptors
 from vscan.rpc.listening import check_free, server_credentials, write_ready_file
 from vscan.rpc.liveness import Liveness
 from vscan.rpc.readiness import Readiness
 from vscan.rpc.settings import RpcSettings
+from vscan.rpc.tenant_limits import TenantAllowances, TenantCounts
 from vscan.telemetry.providers import Telemetry
 
 _LAST_WORDS_SECONDS = 1.0  # for statuses on their way out once the last call has ended
@@ -44,6 +47,7 @@ class RpcServer:
         telemetry: where spans and metrics of the calls go.
         interceptors: more of them, innermost, right around the servicer.
         on_stopping: told once it begins to stop, and again if hurried, for how many seconds at most the process may go on.
+        identities_unfit: says why a version of the identities file must not be used here; None if it may be.
 
     To be made inside a running event loop.
     """
@@ -56,11 +60,17 @@ class RpcServer:
         telemetry: Telemetry | None = None,
         interceptors: Iterable[Any] = (),
         on_stopping: Callable[[float], None] = lambda seconds: None,
+        identities_unfit: Callable[[Identities], str | None] = lambda identities: None,
     ) -> None:
         self._settings = settings
         self._on_stopping = on_stopping
         self._address = parse_address(settings.bind)
         self._refuse_open_plaintext()
+        self._refuse_open_to_anybody()
+        identities = settings.identities_file
+        self._book = None if identities is None else IdentityBook(identities, why_not=identities_unfit)
+        self.tenant_counts = TenantCounts(TenantAllowances(settings, self.identities))
+        telemetry = telemetry or Telemetry()
         self._gate = Gate(settings.max_concurrent_calls)
         self._readiness = Readiness(services)
         self._liveness = Liveness(self._readiness, stall_seconds=settings.stall_seconds)
@@ -71,7 +81,12 @@ class RpcServer:
         self._stopped: asyncio.Task[None] | None = None
         self._background: list[asyncio.Task[None]] = []
         self.server: grpc.aio.Server = grpc.aio.server(
-            interceptors=[*outer_interceptors(telemetry or Telemetry()), self._gate, *inner_interceptors(), *interceptors],
+            interceptors=[
+                *outer_interceptors(telemetry),
+                self._gate,
+                *inner_interceptors(settings, telemetry, self.identities, self.tenant_counts),
+                *interceptors,
+            ],
             options=_options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_calls + _INFRASTRUCTURE_CALLS,
         )
@@ -100,6 +115,10 @@ class RpcServer:
     def not_ready_reason(self, service_name: str = "") -> str:
         """Why a service, or the server as a whole, is not ready; empty if it is."""
         return self._readiness.reason(service_name)
+
+    def identities(self) -> Identities | None:
+        """Who may call now; None where there is no identities file."""
+        return self._book.now if self._book else None
 
     @property
     def running_calls(self) -> int:
@@ -138,6 +157,8 @@ class RpcServer:
             _log.info("health is served on %s too", await self._health_port.start())
         await self.server.start()
         self._background = [asyncio.create_task(self._stop_with_the_loop()), asyncio.create_task(self._liveness.run())]
+        if self._book:
+            self._book.start()
         _log.info("listening on %s", address)
         if self._settings.ready_file is not None:
             write_ready_file(self._settings.ready_file, str(address))
@@ -160,6 +181,8 @@ class RpcServer:
         await self.server.stop(grace_seconds)
         if self._health_port is not None:
             await self._health_port.stop()
+        if self._book:
+            await self._book.aclose()
         for task in self._background:
             task.cancel()
 
@@ -199,6 +222,15 @@ class RpcServer:
             raise StartupError(
                 f"plaintext on {self._address} would be open beyond this machine: "
                 "set `tls_cert_file` and `tls_key_file`, or `insecure`"
+            )
+
+    def _refuse_open_to_anybody(self) -> None:
+        settings = self._settings
+        said = settings.identities_file or settings.tls_client_ca_file or settings.allow_anonymous or settings.insecure
+        if not said and not self._address.is_loopback:
+            raise StartupError(
+                f"anybody could call {self._address}: set `identities_file`, "
+                "or `tls_client_ca_file` (any certificate of that CA), or `allow_anonymous`"
             )
 
     def _open_port(self) -> int:

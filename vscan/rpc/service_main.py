@@ -13,6 +13,7 @@ from vscan.config import ServiceSettings, load_settings, spell_out
 from vscan.errors import VScanError
 from vscan.rpc.hard_limit import HardLimit
 from vscan.rpc.settings import RpcSettings
+from vscan.secret_files import warn_of_open_files
 from vscan.telemetry.logs import configure_logging
 from vscan.telemetry.providers import Telemetry
 from vscan.telemetry.settings import TelemetrySettings
@@ -43,6 +44,7 @@ def run_service(
         settings = load_settings(settings_class, overrides)
         assert isinstance(settings, TelemetrySettings)
         configure_logging(log_format=settings.log_format, log_level=settings.log_level)
+        warn_of_open_files(settings)
         assert isinstance(settings, RpcSettings)
         telemetry = setup_telemetry(service_name, settings, tls=settings.server_tls, insecure=settings.insecure)
         try:

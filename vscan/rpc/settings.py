@@ -19,7 +19,10 @@ def _host_and_port(text: str) -> str:
 Bind = Annotated[
     str,
     AfterValidator(_host_and_port),
-    Field(description="Where to listen, `host:port`; port 0 takes any free one. Beyond loopback TLS or `insecure` is needed."),
+    Field(
+        description="Where to listen, `host:port`; port 0 takes any free one. Beyond loopback TLS is needed, and a word on who "
+        "may call (`identities_file`, `tls_client_ca_file` or `allow_anonymous`); or `insecure`."
+    ),
 ]
 
 
@@ -29,11 +32,38 @@ class RpcSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     bind: Bind = "127.0.0.1:0"
-    insecure: bool = Field(default=False, description="Allow plaintext beyond loopback, for a network that protects itself.")
+    insecure: bool = Field(
+        default=False, description="Allow plaintext, and any caller, beyond loopback: for a network that protects itself."
+    )
     tls_cert_file: Path | None = Field(default=None, description="PEM file with the server's certificate chain; turns TLS on.")
     tls_key_file: Path | None = Field(default=None, description="PEM file with the certificate's private key.")
     tls_client_ca_file: Path | None = Field(
         default=None, description="PEM file with the CA of the clients' certificates; clients without one are refused (mTLS)."
+    )
+    identities_file: Path | None = Field(
+        default=None,
+        description="TOML file with those who may call, their tenants and limits; see [tenants](tenants.md). Read again when "
+        "it changes. Unset: every caller is of the tenant `default`.",
+    )
+    allow_anonymous: bool = Field(
+        default=False, description="Let in callers that show neither a token nor a certificate, as the tenant `default`."
+    )
+    tenant_requests_per_second: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Calls of one tenant in a second, where `identities_file` says nothing else. Unset: no limit.",
+    )
+    tenant_burst: int | None = Field(
+        default=None,
+        ge=1,
+        description="Calls of one tenant at once after a pause, before that rate holds. Unset: those of one second.",
+    )
+    tenant_max_concurrent_calls: int | None = Field(
+        default=None,
+        ge=1,
+        description="Calls of one tenant served at once. Unset: with `identities_file` half of `max_concurrent_calls`, else as "
+        "many as there.",
     )
     reflection: bool | None = Field(default=None, description="Serve gRPC reflection. Unset: on loopback only.")
     max_message_bytes: int = Field(

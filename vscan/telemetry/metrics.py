@@ -70,6 +70,18 @@ class RpcMetrics:
         self._duration.record(duration_ms, attributes)
 
 
+class AdmissionMetrics:
+    """Calls that were refused for who calls. Tenants are named: there are as many as the identities file has."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._refusals = counter(meter, names.METRIC_REFUSALS)
+
+    def refused(self, reason: str, *, tenant: str = "") -> None:
+        """One call, "unauthenticated", "not_allowed", or over its tenant's "rate" or "concurrency"."""
+        attributes = {names.ATTR_REFUSAL: reason} | ({names.ATTR_TENANT: tenant} if tenant else {})
+        self._refusals.add(1, attributes)
+
+
 class TokenMetrics:
     """Visual tokens before and after each stage."""
 

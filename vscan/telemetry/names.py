@@ -135,6 +135,9 @@ METRIC_REQUEST_DURATION = Metric(
     "vscan.request.duration", "ms", Kind.HISTOGRAM, "From a call's arrival to its end, by rpc.method and status", _MS
 )
 METRIC_RUNNING_REQUESTS = Metric("vscan.requests.running", "{request}", Kind.UP_DOWN, "Calls being served, by rpc.method")
+METRIC_REFUSALS = Metric(
+    "vscan.refusals", "{request}", Kind.COUNTER, "Calls refused for who calls, by reason; for a limit also by vscan.tenant"
+)
 METRIC_VISUAL_TOKENS_BEFORE = Metric(
     "vscan.visual_tokens.before",
     "{token}",
@@ -223,6 +226,7 @@ METRIC_PREEMPTIONS = Metric(
 )
 
 # ── Attributes of metrics.
+ATTR_REFUSAL = "vscan.refusal"  # "unauthenticated", "not_allowed", "rate" or "concurrency"
 ATTR_STATUS = "vscan.status"  # gRPC's name of the status: "OK", "INVALID_ARGUMENT", ...
 
 

@@ -131,7 +131,7 @@ class EncoderDefaults(_message.Message):
     def __init__(self, reduction: _Optional[_Union[_visual_tokens_pb2.ReductionSpec, _Mapping]] = ..., shallow_layer: _Optional[int] = ..., deep_layer: _Optional[int] = ..., window: _Optional[int] = ..., skip_padding: bool = ..., frame_sampling: _Optional[_Union[_visual_tokens_pb2.FrameSampling, _Mapping]] = ...) -> None: ...
 
 class DescribeEncoderResponse(_message.Message):
-    __slots__ = ("model", "family", "fingerprint", "pair_fingerprint", "hidden_size", "dtype", "tokens_per_tile", "codec_version", "limits", "defaults", "release")
+    __slots__ = ("model", "family", "fingerprint", "pair_fingerprint", "hidden_size", "dtype", "tokens_per_tile", "codec_version", "limits", "defaults", "release", "speaks_for_tenants")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +143,7 @@ class DescribeEncoderResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     DEFAULTS_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
+    SPEAKS_FOR_TENANTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     family: str
     fingerprint: bytes
@@ -154,4 +155,5 @@ class DescribeEncoderResponse(_message.Message):
     limits: EncoderLimits
     defaults: EncoderDefaults
     release: str
-    def __init__(self, model: _Optional[str] = ..., family: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., pair_fingerprint: _Optional[bytes] = ..., hidden_size: _Optional[int] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., tokens_per_tile: _Optional[int] = ..., codec_version: _Optional[int] = ..., limits: _Optional[_Union[EncoderLimits, _Mapping]] = ..., defaults: _Optional[_Union[EncoderDefaults, _Mapping]] = ..., release: _Optional[str] = ...) -> None: ...
+    speaks_for_tenants: bool
+    def __init__(self, model: _Optional[str] = ..., family: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., pair_fingerprint: _Optional[bytes] = ..., hidden_size: _Optional[int] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., tokens_per_tile: _Optional[int] = ..., codec_version: _Optional[int] = ..., limits: _Optional[_Union[EncoderLimits, _Mapping]] = ..., defaults: _Optional[_Union[EncoderDefaults, _Mapping]] = ..., release: _Optional[str] = ..., speaks_for_tenants: bool = ...) -> None: ...

@@ -74,7 +74,7 @@ class VisionEncoderServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Describe(self, request, context):
-        """Describes the model, its limits and its defaults. No effect; constant for the life of the process.
+        """Describes the model, its limits and its defaults. No effect; constant for the life of the process, but for what it says of the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,6 +24,10 @@ TlsCaOption = Annotated[
     Path | None, typer.Option("--tls-ca", help="Encrypt; trust servers whose certificate this PEM file signs.")
 ]
 InsecureOption = Annotated[bool, typer.Option("--insecure", help="Allow plaintext to another machine.")]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option("--token-file", envvar="VSCAN_TOKEN_FILE", help="File with the bearer token that shows who you are."),
+]
 TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds to wait for one answer, retries included.", min=0.001)]
 ConsoleOption = Annotated[bool, typer.Option("--trace-console", help="Print each span on stderr as it ends.")]
 OtlpOption = Annotated[
@@ -50,6 +54,7 @@ class Connection:
     encoder: str | None = None
     tls_ca: Path | None = None
     insecure: bool = False
+    token_file: Path | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
     trace_console: bool = False
     otlp_endpoint: str | None = None
@@ -61,6 +66,7 @@ class Connection:
             "encoder": None if self.encoder is None else _addresses(self.encoder),
             "tls": Tls(ca_file=self.tls_ca) if self.tls_ca else None,
             "insecure": self.insecure,
+            "token_file": self.token_file,
             "timeout": Timeout(total=self.timeout_s),
             "retry": retry or _RETRY,
             "tracer_provider": telemetry.tracer_provider if telemetry else None,

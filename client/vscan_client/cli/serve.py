@@ -10,6 +10,7 @@ import typer
 
 from vscan.errors import InvalidArgument
 from vscan_client.cli.extras import needs_extra
+from vscan_client.cli.secret_arguments import refuse_password_in
 
 
 class Service(StrEnum):
@@ -43,6 +44,7 @@ def serve(
     }
     overrides: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     overrides |= dict(options_in(ctx.args)) | dict(map(assignment, settings or ()))
+    refuse_password_in(overrides.get("redis_url"), "redis_url")
     raise typer.Exit(run(service, overrides))
 
 

@@ -15,6 +15,7 @@ import typer
 
 from vscan.errors import InvalidArgument, StartupError
 from vscan_client.cli import connection as shared
+from vscan_client.cli.secret_arguments import refuse_password_in
 from vscan_client.cli.serve import Service, assignment
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ def up(
     redis_url: Annotated[
         str | None, typer.Option("--redis-url", help="A Redis that runs already; empty for none. Default: one is started.")
     ] = None,
+    redis_password_file: Annotated[
+        Path | None, typer.Option("--redis-password-file", help="File with the password of that Redis.")
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N, for both.")] = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="auto, float32, bfloat16 or float16, for both.")] = None,
     settings: Annotated[
@@ -46,13 +50,16 @@ def up(
     """Start Redis, the encoder and the decoder on this machine, and end them together."""
     from vscan_client.cli.local_stack import LocalStack
 
+    by_service = _by_service(settings or [], device=device, dtype=dtype, redis_password_file=_absolute(redis_password_file))
+    for url in (redis_url, *(each.get("redis_url") for each in by_service.values())):
+        refuse_password_in(url, "redis_url")
     with Output(logs) as output, _sigterm_as_ctrl_c():
         stack = LocalStack(
             model=model,
             decoder_bind=decoder,
             encoder_bind=encoder,
             redis_url=redis_url,
-            settings=_by_service(settings or [], device=device, dtype=dtype),
+            settings=by_service,
             otlp_endpoint=otlp_endpoint,
             on_line=output.line,
             start_timeout_s=start_timeout,
@@ -131,6 +138,10 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
 
 
 def _by_service(settings: list[str], **of_both: str | None) -> dict[str, dict[str, str]]:

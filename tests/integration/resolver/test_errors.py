@@ -6,12 +6,14 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from decoder_service.media import ImageInput
 from tests.support.caches import redis_cache
+from tests.support.identities import IdentitiesFile
 from tests.support.redis_server import RedisServer
 from tests.support.resolving import ANYTHING, inputs, resolver, small_encoder
 from tests.support.small_encoder import image_bytes
@@ -43,13 +45,15 @@ async def test_all_unknown_digests_are_named_at_once(redis_server: RedisServer) 
     assert encoder.runs == 2
 
 
-async def test_a_digest_known_to_one_tenant_is_unknown_to_another() -> None:
-    image = image_bytes("tenants")
+async def test_a_digest_known_to_one_tenant_is_unknown_to_another(tmp_path: Path) -> None:
+    image, people = image_bytes("tenants"), IdentitiesFile(tmp_path)
+    token = people.add("decoder", on_behalf_of=True)
     # An encoder that keeps nothing: only the decoder's memory has the tokens.
-    async with small_encoder(None, memory_bytes=0) as (_, address), resolver(None, address) as one:
+    encoder = small_encoder(None, memory_bytes=0, people=people)
+    async with encoder as (_, address), resolver(None, address, token=token) as one:
         await one.resolve(inputs(image), ANYTHING, "default")
         with pytest.raises(MissingImages):
-            await one.resolve(inputs(sha256(image)), ANYTHING, "somebody else")
+            await one.resolve(inputs(sha256(image)), ANYTHING, "somebody-else")
         (own,) = await one.resolve(inputs(sha256(image)), ANYTHING, "default")
     assert own.place is Place.MEMORY
 

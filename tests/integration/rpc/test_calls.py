@@ -15,8 +15,8 @@ from vscan.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
 from vscan.rpc.channel import open_channel
 from vscan.rpc.deadlines import Deadline
 from vscan.rpc.error_details import error_from_rpc
-from vscan.rpc.interceptors import current_tenant
 from vscan.rpc.settings import RpcSettings
+from vscan.rpc.tenant import current_tenant
 from vscan.v1 import decoder_pb2, decoder_pb2_grpc
 
 DESCRIBE = decoder_pb2.DescribeDecoderRequest()

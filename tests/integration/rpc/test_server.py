@@ -134,9 +134,10 @@ async def describe_over(address: str, tls: ClientTls) -> Any:
         return await decoder_pb2_grpc.DecoderStub(channel).Describe(DESCRIBE, timeout=20)  # type: ignore[no-untyped-call]
 
 
-async def test_tls_needs_no_permission_beyond_this_machine(tmp_path: Path) -> None:
+async def test_tls_beyond_this_machine_that_anybody_may_call_can_be_asked_for(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    async with serving_decoder(ToyDecoder(), tls_settings(authority, bind="0.0.0.0:0")) as (_, address):
+    settings = tls_settings(authority, bind="0.0.0.0:0", allow_anonymous=True)
+    async with serving_decoder(ToyDecoder(), settings) as (_, address):
         assert (await describe_over(on_loopback(address), ClientTls(ca_file=authority.ca_file))).model == "toy"
 
 

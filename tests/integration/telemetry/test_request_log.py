@@ -70,6 +70,7 @@ async def test_a_request_that_went_well(stream: io.StringIO, telemetry: Telemetr
         "message": "request",
         "method": "Generate",
         "status": "OK",
+        "tenant": "default",
         "request_id": "toy",
         "images": 2,
         "tokens_before": 288,

@@ -14,6 +14,7 @@ from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from vscan.telemetry import names
 from vscan.telemetry.metrics import (
     MAKERS,
+    AdmissionMetrics,
     CacheMetrics,
     DecoderMetrics,
     EncoderMetrics,
@@ -118,6 +119,7 @@ def test_every_metric_is_measured_by_one_of_the_groups() -> None:
     encoder, decoder = EncoderMetrics(meter), DecoderMetrics(meter)
     rpc.began("/m")
     rpc.ended("/m", "OK", 1.0)
+    AdmissionMetrics(meter).refused("rate", tenant="shop")
     tokens.record("encoder", 576, 192)
     cache.looked_up("memory", "hit")
     cache.written("redis", "ok")
