@@ -80,16 +80,16 @@ class Node:
 
 
 class OtlpCollector:
-    """The server. `spans` and `metric_names` are what has arrived so far."""
+    """The server, on a free port unless told. `spans` and `metric_names` are what has arrived so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self._arrived = threading.Condition()
         self._spans: list[CollectedSpan] = []
         self._metric_names: set[str] = set()
         self._server = grpc.server(ThreadPoolExecutor(max_workers=2), options=[("grpc.so_reuseport", 0)])
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), self._server)
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), self._server)
-        self._port = self._server.add_insecure_port("127.0.0.1:0")
+        self._port = self._server.add_insecure_port(f"127.0.0.1:{port}")
 
     @property
     def endpoint(self) -> str:
