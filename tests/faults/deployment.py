@@ -4,8 +4,8 @@
                                  └──────┬──────────────┘
                             to_redis, to_collector
 
-Clients take the proxy only where that way is cut. Redis' entries expire after a second and no service remembers any, so that all
-the time some images are found in Redis, some are encoded, and some are asked for by several clients at once.
+Clients take the proxy only where that way is cut. Redis' entries expire after a second and no service remembers any, so that
+all the time some images are found in Redis, some are encoded, and some are asked for by several clients at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.faults.collector import CollectorProcess
 from tests.faults.disk import SmallDisk, small_disk
 from tests.support.fault_proxy import FaultProxy
 from tests.support.prometheus import Figures, read_figures
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.redis_server import RedisServer, free_port, wheel_program
 from tests.support.service_process import ServiceProcess
 from tests.support.until import until
 
@@ -106,7 +106,8 @@ async def deployment(folder: Path, *, movable_clocks: bool = False) -> AsyncIter
         clocks = {each: Clock(folder / f"{each}.clock") for each in COMPONENTS if movable_clocks}
         environment = {each: clocks[each].environment() if movable_clocks else {} for each in COMPONENTS}
         redis_options = ["--dir", str(disks["redis"].folder)]
-        redis_server = RedisServer(options=redis_options, environment=environment["redis"])
+        program = wheel_program() if movable_clocks else None
+        redis_server = RedisServer(options=redis_options, program=program, environment=environment["redis"])
         collector = CollectorProcess(disks["collector"].folder, environment["collector"])
         for server in (redis_server, collector):
             stack.callback(server.stop)

@@ -15,8 +15,8 @@ class Row:
     Attributes:
         equal: answers whose text and token ids are those of the undisturbed run.
         lost: requests that ended neither in an equal answer nor in an error of `vscan.errors`, within deadline and margin.
-        duplicated: streams with more than one end or events after one, and requests that ended twice in the decoder's log or that
-            the SDK sent again after their first event.
+        duplicated: streams with more than one end or events after one, and requests that ended twice in the decoder's log or
+            that the SDK sent again after their first event.
         recovery_s: from the mending to the first answer of the last client; None if it did not come.
         signs: what proves that the fault was there; each must be over 0.
         not_in_log: answers that the decoder's log knows nothing of, where no line may be missing.
