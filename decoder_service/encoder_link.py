@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import grpc
 
 from decoder_service.encoder_reply import EncoderReply, read_reply
+from decoder_service.encoder_retries import EncoderRetries
 from decoder_service.pairing import EncoderDescription, Fit
 from vscan.errors import (
     Cancelled,
@@ -65,6 +66,7 @@ class EncoderLink:
         self._retry_seconds = retry_seconds
         self._describe_seconds = describe_seconds
         self._encode_seconds = encode_seconds
+        self._retries = EncoderRetries()
         self._description: EncoderDescription | None = None
         self._problem: str | None = "the encoder has not been reached yet"
         self._away = False
@@ -139,14 +141,27 @@ class EncoderLink:
         return await read_reply(await self._ask(request, field, deadline), encoder, sha256)
 
     async def _ask(self, request: encoder_pb2.EncodeRequest, field: str, deadline: Deadline) -> encoder_pb2.EncodeResponse:
+        failures = 0
+        while True:
+            try:
+                return await self._ask_once(request, deadline)
+            except grpc.aio.AioRpcError as error:
+                typed = error_from_rpc(error)
+                failures += 1
+                # Where even Describe finds nobody there is nobody to ask.
+                again = isinstance(typed, Unavailable) and not self._away
+                wait_seconds = self._retries.wait_seconds(failures, deadline) if again else None
+                if wait_seconds is None:
+                    raise _for_the_caller(typed, field, deadline) from error
+            await asyncio.sleep(wait_seconds)
+
+    async def _ask_once(self, request: encoder_pb2.EncodeRequest, deadline: Deadline) -> encoder_pb2.EncodeResponse:
         left = deadline.left_seconds()
-        try:
-            response: encoder_pb2.EncodeResponse = await self._stub.Encode(
-                request, timeout=self._encode_seconds if left is None else min(left, self._encode_seconds)
-            )
-            return response
-        except grpc.aio.AioRpcError as error:
-            raise _for_the_caller(error_from_rpc(error), field, deadline) from error
+        response: encoder_pb2.EncodeResponse = await self._stub.Encode(
+            request, timeout=self._encode_seconds if left is None else min(left, self._encode_seconds)
+        )
+        self._retries.answered()
+        return response
 
     async def _keep_up(self) -> None:
         while True:

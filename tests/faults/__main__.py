@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness import environment
+from tests.faults import rolling
 from tests.faults.injections import Fault, all_faults
 from tests.faults.row import Row, table
 from tests.faults.run import run_faults
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     wanted = [fault for fault in all_faults() if _is_wanted(fault, options)]
     left_out = {f"{fault.name} {fault.component}": fault.obstacle for fault in wanted if fault.obstacle}
-    rows = asyncio.run(run_faults([fault for fault in wanted if not fault.obstacle], options.seconds, _tell))
+    rows = asyncio.run(_run([fault for fault in wanted if not fault.obstacle], options))
     print(table(rows))
     for what, why in left_out.items():
         print(f"left out: {what}: {why}")
@@ -34,9 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if problems else 0
 
 
+async def _run(faults: Sequence[Fault], options: argparse.Namespace) -> list[Row]:
+    rows = await run_faults(faults, options.seconds, _tell)
+    if not options.component and (not options.fault or rolling.NAME in options.fault):
+        with tempfile.TemporaryDirectory() as folder:
+            rows += await rolling.run_rolling_restart(Path(folder), _tell)
+    return rows
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    names = sorted({fault.name for fault in all_faults()})
+    names = sorted({rolling.NAME, *(fault.name for fault in all_faults())})
     components = sorted({fault.component for fault in all_faults()})
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the report")
     parser.add_argument("--fault", action="append", choices=names, help="only this one; may be given more than once")

@@ -19,12 +19,12 @@ from typing import Any
 
 import redis.asyncio
 
-from tests.faults.clock import Clock
+from tests.faults.clock import Clock, Clocks
 from tests.faults.collector import CollectorProcess
 from tests.faults.disk import SmallDisk, small_disk
 from tests.support.fault_proxy import FaultProxy
 from tests.support.prometheus import Figures, read_figures
-from tests.support.redis_server import RedisServer, free_port, wheel_program
+from tests.support.redis_server import RedisServer, free_port
 from tests.support.service_process import ServiceProcess
 from tests.support.until import until
 
@@ -103,11 +103,11 @@ async def deployment(folder: Path, *, movable_clocks: bool = False) -> AsyncIter
     """Starts it, and ends all that it started. `folder` is for logs and disks."""
     async with AsyncExitStack() as stack:
         disks = {each: stack.enter_context(small_disk(folder / each)) for each in COMPONENTS}
-        clocks = {each: Clock(folder / f"{each}.clock") for each in COMPONENTS if movable_clocks}
-        environment = {each: clocks[each].environment() if movable_clocks else {} for each in COMPONENTS}
+        movable = Clocks(folder) if movable_clocks else None
+        clocks = {each: movable.of(each) for each in COMPONENTS} if movable else {}
+        environment = {each: clocks[each].environment() if clocks else {} for each in COMPONENTS}
         redis_options = ["--dir", str(disks["redis"].folder)]
-        program = wheel_program() if movable_clocks else None
-        redis_server = RedisServer(options=redis_options, program=program, environment=environment["redis"])
+        redis_server = RedisServer(options=redis_options, environment=environment["redis"])
         collector = CollectorProcess(disks["collector"].folder, environment["collector"])
         for server in (redis_server, collector):
             stack.callback(server.stop)

@@ -66,8 +66,8 @@ class Fault:
         """Why it cannot be had here; empty if it can."""
         if self.root and not can_mount():
             return "needs root"
-        if self.moves_clocks and clock.library() is None:
-            return "needs Debian's package faketime"
+        if self.moves_clocks and clock.compiler() is None:
+            return "needs a C compiler"
         return ""
 
 

@@ -20,6 +20,7 @@ class Row:
         recovery_s: from the mending to the first answer of the last client; None if it did not come.
         signs: what proves that the fault was there; each must be over 0.
         not_in_log: answers that the decoder's log knows nothing of, where no line may be missing.
+        errors_allowed: false where a client that tries again must not see any.
         left_over: what was still held when nobody asked any more; empty if nothing was.
     """
 
@@ -37,6 +38,7 @@ class Row:
     signs: Mapping[str, float] = field(default_factory=dict)
     took_hold: bool = True
     not_in_log: int = 0
+    errors_allowed: bool = True
     left_over: str = ""
     took_s: float = 0.0
 
@@ -47,6 +49,8 @@ class Row:
             yield f"{of}: {self.lost} requests lost"
         if self.duplicated:
             yield f"{of}: {self.duplicated} requests ended more than once"
+        if self.typed_errors and not self.errors_allowed:
+            yield f"{of}: {self.typed_errors} requests failed: {dict(self.errors)}"
         if not self.took_hold:
             yield f"{of}: the fault never took hold: {dict(self.signs)}"
         if self.recovery_s is None:

