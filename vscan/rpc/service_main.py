@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from vscan.config import ServiceSettings, load_settings, spell_out
 from vscan.errors import VScanError
 from vscan.telemetry.logs import configure_logging
+from vscan.telemetry.process import watched_process
 from vscan.telemetry.providers import Telemetry
 from vscan.telemetry.settings import TelemetrySettings
 from vscan.telemetry.setup import setup_telemetry
@@ -39,7 +40,7 @@ def run_service(
         configure_logging(log_format=settings.log_format, log_level=settings.log_level)
         telemetry = setup_telemetry(service_name, settings)
         try:
-            asyncio.run(serve(settings, telemetry))
+            asyncio.run(_serve_watched(serve, settings, telemetry))
         finally:
             telemetry.shutdown()
     except VScanError as error:
@@ -47,3 +48,8 @@ def run_service(
         print(f"{service_name}: {line}", file=sys.stderr)
         return 1
     return 0
+
+
+async def _serve_watched(serve: Callable[[S, Telemetry], Coroutine[Any, Any, None]], settings: S, telemetry: Telemetry) -> None:
+    async with watched_process(telemetry.meter):
+        await serve(settings, telemetry)

@@ -135,6 +135,16 @@ METRIC_REQUEST_DURATION = Metric(
     "vscan.request.duration", "ms", Kind.HISTOGRAM, "From a call's arrival to its end, by rpc.method and status", _MS
 )
 METRIC_RUNNING_REQUESTS = Metric("vscan.requests.running", "{request}", Kind.UP_DOWN, "Calls being served, by rpc.method")
+METRIC_PROCESS_TASKS = Metric("vscan.process.tasks", "{task}", Kind.GAUGE, "Tasks of the event loop that have not ended")
+METRIC_PROCESS_THREADS = Metric(
+    "vscan.process.threads", "{thread}", Kind.GAUGE, "Threads, those of libraries too"
+)
+METRIC_PROCESS_DESCRIPTORS = Metric(
+    "vscan.process.descriptors", "{descriptor}", Kind.GAUGE, "Open files, sockets and pipes of the process"
+)
+METRIC_LOOP_LAG = Metric(
+    "vscan.loop.lag", "ms", Kind.HISTOGRAM, "How late the event loop comes to what is due, looked at twice a second", _MS
+)
 METRIC_VISUAL_TOKENS_BEFORE = Metric(
     "vscan.visual_tokens.before",
     "{token}",
