@@ -61,7 +61,9 @@ def _is_wanted(fault: Fault, options: argparse.Namespace) -> bool:
 
 
 def _tell(row: Row) -> None:
-    print(f"{row.fault} {row.component}: {row.took_s:.0f} s {dict(row.signs)} {dict(row.errors)}", file=sys.stderr, flush=True)
+    print(
+        f"{row.fault} {row.component}: {row.took_s:.0f} s {dict(row.signs)} {list(row.messages)}", file=sys.stderr, flush=True
+    )
 
 
 def _report(rows: Sequence[Row], left_out: dict[str, str]) -> dict[str, Any]:

@@ -44,14 +44,14 @@ class Asker:
         begun_s = time.monotonic()
         seen = Seen()
         said: Said | None = None
+        end, error, message = End.ANSWERED, "", ""
         try:
             async with asyncio.timeout(DEADLINE_SECONDS + MARGIN_SECONDS):
                 said = await self._ask(asking, seen)
-            end, error = End.ANSWERED, ""
         except VScanError as raised:
-            end, error = End.TYPED_ERROR, type(raised).__name__
+            end, error, message = End.TYPED_ERROR, type(raised).__name__, raised.message
         except Exception as raised:
-            end, error = End.LOST, type(raised).__name__
+            end, error, message = End.LOST, type(raised).__name__, str(raised)
         outcome = Outcome(
             client=self.number,
             begun_s=begun_s,
@@ -59,6 +59,7 @@ class Asker:
             end=end,
             equal=expected is not None and said == expected,
             error=error,
+            message=message,
             attempts=seen.attempts,
             request_id=seen.request_id,
             ends=seen.ends,

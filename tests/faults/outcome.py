@@ -20,7 +20,7 @@ class Outcome:
 
     Attributes:
         equal: the answer is the undisturbed one.
-        error: the class of what was raised.
+        error: the class of what was raised; `message`: its text.
         attempts: requests sent for it.
         request_id: that the decoder gave it; empty where no first event came.
         ends: events that end a stream.
@@ -33,6 +33,7 @@ class Outcome:
     end: End
     equal: bool = False
     error: str = ""
+    message: str = ""
     attempts: int = 1
     request_id: str = ""
     ends: int = 0

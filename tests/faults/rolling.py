@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.faults.album import questions
 from tests.faults.askers import Askers, undisturbed_answers
 from tests.faults.outcome import End
-from tests.faults.row import Row
+from tests.faults.row import Row, frequent_messages
 from tests.support.redis_server import free_port
 from tests.support.redis_topologies import WatchedRedis
 from tests.support.service_process import ServiceProcess
@@ -70,6 +70,7 @@ async def _restarted(component: str, running: Fleet, askers: Askers) -> Row:
         recovery_s=None if recovery_s is None else round(recovery_s, 2),
         retries=sum(each.attempts - 1 for each in outcomes if each.attempts),
         errors=dict(Counter(each.error for each in outcomes if each.error)),
+        messages=frequent_messages(outcomes),
         signs=signs,
         took_hold=all(signs.values()),
         errors_allowed=False,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tests.faults.outcome import Outcome
+
+_MOST_MESSAGES = 5
 _SHOWN = ("fault", "component", "requests", "answered", "equal", "typed_errors", "lost", "duplicated", "recovery_s")
 
 
@@ -18,6 +22,7 @@ class Row:
         duplicated: streams with more than one end or events after one, and requests that ended twice in the decoder's log or
             that the SDK sent again after their first event.
         recovery_s: from the mending to the first answer of the last client; None if it did not come.
+        messages: what the errors said, the most frequent ones.
         signs: what proves that the fault was there; each must be over 0.
         not_in_log: answers that the decoder's log knows nothing of, where no line may be missing.
         errors_allowed: false where a client that tries again must not see any.
@@ -35,6 +40,7 @@ class Row:
     recovery_s: float | None
     retries: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
+    messages: Sequence[str] = ()
     signs: Mapping[str, float] = field(default_factory=dict)
     took_hold: bool = True
     not_in_log: int = 0
@@ -70,3 +76,13 @@ def table(rows: Sequence[Row]) -> str:
 
 def _cell(value: object) -> str:
     return "-" if value is None else str(value)
+
+
+def frequent_messages(outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+    """What the errors said, most frequent first, with the state of the call: whether its answer had begun, and its tries."""
+    said = Counter(
+        f"{each.error} {'during the answer' if each.request_id else 'before it'}: {each.message}"
+        for each in outcomes
+        if each.error
+    )
+    return tuple(f"{count} x {text}" for text, count in said.most_common(_MOST_MESSAGES))

@@ -17,7 +17,7 @@ from tests.faults.deployment import Deployment, deployment
 from tests.faults.injections import Fault, Held
 from tests.faults.outcome import End, Outcome
 from tests.faults.request_log import RequestLog
-from tests.faults.row import Row
+from tests.faults.row import Row, frequent_messages
 from tests.support.until import until
 
 WELL_AGAIN_SECONDS = 90.0  # a service that was killed reads its model first
@@ -131,6 +131,7 @@ def _row(
         recovery_s=None if recovery_s is None else round(recovery_s, 2),
         retries=sum(each.attempts - 1 for each in outcomes if each.attempts),
         errors=dict(Counter(each.error for each in outcomes if each.error)),
+        messages=frequent_messages(outcomes),
         signs={name: float(value) for name, value in held.signs.items()},
         took_hold=held.took_hold,
         not_in_log=0 if fault.loses_log else sum(each.request_id not in ends for each in answered),

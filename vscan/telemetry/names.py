@@ -136,9 +136,7 @@ METRIC_REQUEST_DURATION = Metric(
 )
 METRIC_RUNNING_REQUESTS = Metric("vscan.requests.running", "{request}", Kind.UP_DOWN, "Calls being served, by rpc.method")
 METRIC_PROCESS_TASKS = Metric("vscan.process.tasks", "{task}", Kind.GAUGE, "Tasks of the event loop that have not ended")
-METRIC_PROCESS_THREADS = Metric(
-    "vscan.process.threads", "{thread}", Kind.GAUGE, "Threads, those of libraries too"
-)
+METRIC_PROCESS_THREADS = Metric("vscan.process.threads", "{thread}", Kind.GAUGE, "Threads, those of libraries too")
 METRIC_PROCESS_DESCRIPTORS = Metric(
     "vscan.process.descriptors", "{descriptor}", Kind.GAUGE, "Open files, sockets and pipes of the process"
 )
