@@ -15,7 +15,6 @@ from opentelemetry import trace
 
 from vscan.errors import InvalidArgument, VScanError
 from vscan.rpc.channel import refuse_open_plaintext
-from vscan.rpc.error_details import error_from_rpc
 from vscan.specs import ReductionSpec
 from vscan.telemetry.names import TRACER
 from vscan.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
@@ -25,6 +24,7 @@ from vscan_client._channel import open_sdk_channel
 from vscan_client._core import Core, Exchange, Question, RawPrompt
 from vscan_client._replicas import Replicas, raise_if_closed
 from vscan_client._resolving import Endpoint, parse_servers
+from vscan_client._retrying import error_of_server
 from vscan_client.answer import Answer, Place
 from vscan_client.async_stream import AsyncAnswerStream
 from vscan_client.content import Message, VisualLike, as_visuals
@@ -222,7 +222,7 @@ class AsyncClient:
         try:
             return await method(request, timeout=left_s, metadata=affinity_metadata(exchange.route.key))
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            raise error_of_server(error, closed=self._closed) from error
         except asyncio.CancelledError:
             raise_if_closed(self._closed)
             raise
