@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness import environment
-from tests.faults import rolling
+from tests.faults import cable, rolling
 from tests.faults.injections import Fault, all_faults
 from tests.faults.row import Row, table
 from tests.faults.run import run_faults
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     wanted = [fault for fault in all_faults() if _is_wanted(fault, options)]
     left_out = {f"{fault.name} {fault.component}": fault.obstacle for fault in wanted if fault.obstacle}
+    if cable.obstacle() and (not options.fault or cable.NAME in options.fault):
+        left_out[f"{cable.NAME} encoder"] = cable.obstacle()
     rows = asyncio.run(_run([fault for fault in wanted if not fault.obstacle], options))
     print(table(rows))
     for what, why in left_out.items():
@@ -41,12 +43,16 @@ async def _run(faults: Sequence[Fault], options: argparse.Namespace) -> list[Row
     if not options.component and (not options.fault or rolling.NAME in options.fault):
         with tempfile.TemporaryDirectory() as folder:
             rows += await rolling.run_rolling_restart(Path(folder), _tell)
+    if not cable.obstacle() and (not options.fault or cable.NAME in options.fault) and options.component in (None, ["encoder"]):
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(await cable.run_pulled_cable(Path(folder), options.seconds))
+            _tell(rows[-1])
     return rows
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    names = sorted({rolling.NAME, *(fault.name for fault in all_faults())})
+    names = sorted({rolling.NAME, cable.NAME, *(fault.name for fault in all_faults())})
     components = sorted({fault.component for fault in all_faults()})
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the report")
     parser.add_argument("--fault", action="append", choices=names, help="only this one; may be given more than once")
@@ -70,7 +76,7 @@ def _report(rows: Sequence[Row], left_out: dict[str, str]) -> dict[str, Any]:
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
-        "faults": [asdict(row) for row in rows],
+        "faults": [asdict(row) | {"took_hold": row.took_hold} for row in rows],
         "left_out": left_out,
     }
 

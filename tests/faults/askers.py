@@ -203,7 +203,7 @@ class Askers:
                 await self._came.wait_for(lambda: len(firsts()) == len(self._askers))
         except TimeoutError:
             return None
-        return max(firsts().values()) - moment_s
+        return round(max(firsts().values()) - moment_s, 2)
 
     async def _go_on(self, asker: Asker) -> None:
         for turn in count(asker.number):

@@ -32,11 +32,6 @@ class Held:
 
     signs: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def took_hold(self) -> bool:
-        """Whether it did anything at all."""
-        return bool(self.signs) and all(self.signs.values())
-
 
 Inject = Callable[[Deployment, Held, float], AbstractAsyncContextManager[None]]
 

@@ -53,3 +53,7 @@ class Outcome:
     def overlaps(self, begin_s: float, end_s: float) -> bool:
         """Whether it was under way in that time."""
         return self.begun_s < end_s and self.ended_s > begin_s
+
+    def slow(self, seconds: float) -> bool:
+        """Whether it took longer than that."""
+        return self.ended_s - self.begun_s > seconds

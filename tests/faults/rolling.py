@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ from pathlib import Path
 
 from tests.faults.album import questions
 from tests.faults.askers import Askers, undisturbed_answers
-from tests.faults.outcome import End
-from tests.faults.row import Row, frequent_messages
+from tests.faults.row import Row
 from tests.support.redis_server import free_port
 from tests.support.redis_topologies import WatchedRedis
 from tests.support.service_process import ServiceProcess
@@ -56,23 +54,12 @@ async def _restarted(component: str, running: Fleet, askers: Askers) -> Row:
     before, began_s = len(askers.outcomes), time.monotonic()
     signs = await (_fail_over(running.redis) if component == "redis" else _restart(running.services[component]))
     recovery_s = await askers.all_answered_since(time.monotonic(), WITHIN_SECONDS)
-    outcomes = askers.outcomes[before:]
-    answered = [each for each in outcomes if each.end is End.ANSWERED]
-    return Row(
-        fault=NAME,
-        component=component,
-        requests=len(outcomes),
-        answered=len(answered),
-        equal=sum(each.equal for each in answered),
-        typed_errors=sum(each.end is End.TYPED_ERROR for each in outcomes),
-        lost=sum(each.lost for each in outcomes),
-        duplicated=sum(each.doubled for each in outcomes),
-        recovery_s=None if recovery_s is None else round(recovery_s, 2),
-        retries=sum(each.attempts - 1 for each in outcomes if each.attempts),
-        errors=dict(Counter(each.error for each in outcomes if each.error)),
-        messages=frequent_messages(outcomes),
+    return Row.of(
+        NAME,
+        component,
+        askers.outcomes[before:],
+        recovery_s=recovery_s,
         signs=signs,
-        took_hold=all(signs.values()),
         errors_allowed=False,
         took_s=round(time.monotonic() - began_s, 1),
     )
@@ -83,14 +70,14 @@ async def _restart(service: ServiceProcess) -> dict[str, float]:
     code = await asyncio.to_thread(service.stop)
     service.launch()
     await asyncio.to_thread(service.wait_ready)
-    return {"ended_in_order": code == 0, "another_process": service.pid != before}
+    return {"ended_in_order": float(code == 0), "another_process": float(service.pid != before)}
 
 
 async def _fail_over(redis: WatchedRedis) -> dict[str, float]:
     await asyncio.to_thread(redis.master.stop)
     await until(lambda: asyncio.to_thread(redis.promoted), what="the replica is the master")
     await asyncio.to_thread(redis.master.start)
-    return {"promoted": await asyncio.to_thread(redis.promoted)}
+    return {"promoted": float(await asyncio.to_thread(redis.promoted))}
 
 
 @asynccontextmanager

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
-from tests.faults.outcome import Outcome
+from tests.faults.outcome import End, Outcome
 
 _MOST_MESSAGES = 5
 _SHOWN = ("fault", "component", "requests", "answered", "equal", "typed_errors", "lost", "duplicated", "recovery_s")
@@ -42,11 +43,51 @@ class Row:
     errors: Mapping[str, int] = field(default_factory=dict)
     messages: Sequence[str] = ()
     signs: Mapping[str, float] = field(default_factory=dict)
-    took_hold: bool = True
     not_in_log: int = 0
     errors_allowed: bool = True
     left_over: str = ""
     took_s: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        fault: str,
+        component: str,
+        outcomes: Sequence[Outcome],
+        *,
+        ends: Mapping[str, int] | None = None,
+        log_is_whole: bool = True,
+        **rest: Any,
+    ) -> Self:
+        """Counts them.
+
+        Args:
+            ends: how often each request ended in the decoder's log; None where that was not read.
+            log_is_whole: no line of it may be missing.
+            rest: the other fields.
+        """
+        by_end: Mapping[End, int] = Counter(each.end for each in outcomes)
+        answered = [each for each in outcomes if each.end is End.ANSWERED]
+        return cls(
+            fault=fault,
+            component=component,
+            requests=len(outcomes),
+            answered=len(answered),
+            equal=sum(each.equal for each in answered),
+            typed_errors=by_end.get(End.TYPED_ERROR, 0),
+            lost=sum(each.lost for each in outcomes),
+            duplicated=sum(each.doubled for each in outcomes) + sum(times > 1 for times in (ends or {}).values()),
+            retries=sum(max(0, each.attempts - 1) for each in outcomes),
+            errors=dict(Counter(each.error for each in outcomes if each.error)),
+            messages=frequent_messages(outcomes),
+            not_in_log=sum(each.request_id not in ends for each in answered) if ends is not None and log_is_whole else 0,
+            **rest,
+        )
+
+    @property
+    def took_hold(self) -> bool:
+        """Whether the fault did anything at all."""
+        return bool(self.signs) and all(self.signs.values())
 
     def problems(self) -> Iterator[str]:
         """Why this row is a failure, a line each."""

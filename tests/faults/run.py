@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,7 +16,7 @@ from tests.faults.deployment import Deployment, deployment
 from tests.faults.injections import Fault, Held
 from tests.faults.outcome import End, Outcome
 from tests.faults.request_log import RequestLog
-from tests.faults.row import Row, frequent_messages
+from tests.faults.row import Row
 from tests.support.until import until
 
 WELL_AGAIN_SECONDS = 90.0  # a service that was killed reads its model first
@@ -69,7 +68,17 @@ async def run_fault(fault: Fault, scene: Scene, lasts_s: float) -> Row:
         await asyncio.sleep(_SETTLE_SECONDS)
         held.signs |= await _felt(fault, running, askers.outcomes, (broken_s, mended_s), felt_before)
     left_over = await _left_over(running)
-    return _row(fault, askers.outcomes, log.ends(), held, recovery_s, left_over, time.monotonic() - began_s)
+    return Row.of(
+        fault.name,
+        fault.component,
+        askers.outcomes,
+        ends=log.ends(),
+        log_is_whole=not fault.loses_log,
+        recovery_s=recovery_s,
+        signs={name: float(value) for name, value in held.signs.items()},
+        left_over=left_over,
+        took_s=round(time.monotonic() - began_s, 1),
+    )
 
 
 async def _felt_by_services(fault: Fault, running: Deployment) -> float:
@@ -106,35 +115,3 @@ async def _left_over(running: Deployment) -> str:
     except AssertionError as error:
         return str(error)
     return ""
-
-
-def _row(
-    fault: Fault,
-    outcomes: Sequence[Outcome],
-    ends: Counter[str],
-    held: Held,
-    recovery_s: float | None,
-    left_over: str,
-    took_s: float,
-) -> Row:
-    by_end: Mapping[End, int] = Counter(each.end for each in outcomes)
-    answered = [each for each in outcomes if each.end is End.ANSWERED]
-    return Row(
-        fault=fault.name,
-        component=fault.component,
-        requests=len(outcomes),
-        answered=len(answered),
-        equal=sum(each.equal for each in answered),
-        typed_errors=by_end.get(End.TYPED_ERROR, 0),
-        lost=sum(each.lost for each in outcomes),
-        duplicated=sum(each.doubled for each in outcomes) + sum(times > 1 for times in ends.values()),
-        recovery_s=None if recovery_s is None else round(recovery_s, 2),
-        retries=sum(each.attempts - 1 for each in outcomes if each.attempts),
-        errors=dict(Counter(each.error for each in outcomes if each.error)),
-        messages=frequent_messages(outcomes),
-        signs={name: float(value) for name, value in held.signs.items()},
-        took_hold=held.took_hold,
-        not_in_log=0 if fault.loses_log else sum(each.request_id not in ends for each in answered),
-        left_over=left_over,
-        took_s=round(took_s, 1),
-    )

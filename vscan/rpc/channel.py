@@ -93,6 +93,7 @@ def channel_options(
         ("grpc.max_metadata_size", 64 * 1024),
         ("grpc.keepalive_time_ms", 15_000),  # a peer that froze or vanished without a word is found within 25 s
         ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),  # else the ping is given a minute, whatever the line above says
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.min_reconnect_backoff_ms", int(connect_seconds * 1000)),  # how long one attempt to connect may last
