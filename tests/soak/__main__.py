@@ -16,8 +16,8 @@ from typing import Any
 
 from bench.harness import Check, environment
 from tests.soak.traffic import Caller, Done
-from tests.soak.verdict import by_kind, checks, latency_drift, memory_growth, warm_at
-from tests.soak.watch import Bounds, Held, Watch
+from tests.soak.verdict import REDIS_CONNECTIONS, by_kind, checks, latency_drift, left_over, memory_growth, warm_at
+from tests.soak.watch import HELD_FOR_SOMEBODY, Bounds, Held, Watch
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.stack import process_stack
 
@@ -36,6 +36,10 @@ class Soak:
     done: list[Done] = field(default_factory=list)
     before: Held = field(default_factory=dict)
     after: Held = field(default_factory=dict)
+
+    def has_settled(self, held: Held) -> bool:
+        """Whether nothing is left over; gauges are up to a second old."""
+        return all(check.met for check in left_over(self.before, held))
 
     def checks(self) -> list[Check]:
         """What it showed."""
@@ -61,7 +65,7 @@ async def run(seconds: float, clients: int) -> Soak:
     soak = Soak()
     ports = {kind: free_port() for kind in ("encoder", "decoder")}
     serve = {kind: {"metrics_bind": f"127.0.0.1:{port}"} for kind, port in ports.items()}
-    small = {"cache_memory_bytes": BOUNDS.encoder_cache_bytes}
+    small = {"cache_memory_bytes": BOUNDS.encoder_cache_bytes, "redis_connections": REDIS_CONNECTIONS}
     of_decoder = small | serve["decoder"] | {"max_queue": 6, "kv_cache_bytes": _KV_BYTES, "max_constraints_remembered": 4}
     bounded = ["--maxmemory", str(BOUNDS.redis_bytes), "--maxmemory-policy", "allkeys-lru"]
     with (
@@ -71,14 +75,18 @@ async def run(seconds: float, clients: int) -> Soak:
     ):
         watch = Watch(stack.encoder, stack.decoder, redis, ports)
         await _ask_all_kinds(stack.decoder_address)
-        soak.before = await watch.until_idle(_IDLE_SECONDS)
+        soak.before = await watch.until(_is_idle, _IDLE_SECONDS)
         until_s = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
                 group.create_task(_go_on(Caller(stack.decoder_address, number), until_s, soak.done))
             group.create_task(_watch(watch, until_s, soak.samples))
-        soak.after = await watch.until_idle(_IDLE_SECONDS)
+        soak.after = await watch.until(soak.has_settled, _IDLE_SECONDS)
     return soak
+
+
+def _is_idle(held: Held) -> bool:
+    return not any(held[name] for name in HELD_FOR_SOMEBODY)
 
 
 async def _ask_all_kinds(server: str) -> None:

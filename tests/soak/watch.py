@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,12 +53,12 @@ class Watch:
             held["redis leases"] = len([key async for key in client.scan_iter(LEASES, count=1000)])
         return held
 
-    async def until_idle(self, within_seconds: float) -> Held:
-        """Looks until nothing is held for anybody, or the time is over: the last sample."""
+    async def until(self, condition: Callable[[Held], bool], within_seconds: float) -> Held:
+        """Looks until a sample is as it should be, or the time is over: the last sample."""
         deadline_s = time.monotonic() + within_seconds
         while True:
             held = await self.look()
-            if not any(held[name] for name in HELD_FOR_SOMEBODY) or time.monotonic() > deadline_s:
+            if condition(held) or time.monotonic() > deadline_s:
                 return held
             await asyncio.sleep(0.5)
 

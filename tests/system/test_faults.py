@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -23,10 +24,9 @@ pytestmark = pytest.mark.system
 CHOSEN = {("disk_full", "redis"), ("disk_full", "decoder"), ("clock_forward", "decoder"), ("clock_back", "redis")}
 
 
-@pytest.mark.parametrize("moves_clocks", [False, True])
-async def test_whatever_breaks_every_request_ends_once(moves_clocks: bool) -> None:
-    chosen = [fault for fault in all_faults() if _is_chosen(fault) and fault.moves_clocks is moves_clocks]
-    assert [fault.obstacle for fault in chosen] == ["", ""]
+async def test_whatever_breaks_every_request_ends_once() -> None:
+    chosen = [replace(fault, moves_clocks=True) for fault in all_faults() if _is_chosen(fault)]  # one deployment for all
+    assert [fault.obstacle for fault in chosen] == [""] * len(CHOSEN)
     rows = await run_faults(chosen, 2.0, lambda row: None)
     assert [problem for row in rows for problem in row.problems()] == []
 
