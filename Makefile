@@ -1,4 +1,4 @@
-# Targets for users: venv, demo, test. For developers: lint, types, proto, docs, test-system, clean.
+# Targets for users: venv, demo, test. For developers: lint, types, proto, docs, test-system, faults, soak, clean.
 # Variables: SEED (the demo's album), WORKERS (processes that share the tests: one for each core, at most 4), PYTHON (the Python of
 # the new .venv), TORCH_INDEX_URL (see scripts/make_venv.sh).
 
@@ -9,7 +9,7 @@ SEED ?= 0
 export SEED
 WORKERS ?= auto
 
-.PHONY: venv demo test test-system lint types proto proto-check docs clean
+.PHONY: venv demo test test-system faults soak lint types proto proto-check docs clean
 
 venv: $(STAMP)
 
@@ -27,6 +27,14 @@ test: $(STAMP) lint types proto-check
 test-system: $(STAMP)
 	$(BIN)/python -m pytest -m system
 
+# Both write the reports that docs/reliability.md is made from. The first takes six minutes (full disks need root), the second
+# eleven.
+faults: $(STAMP)
+	$(BIN)/python -m tests.faults --json bench/results/faults-cpu-2-cores.json
+
+soak: $(STAMP)
+	$(BIN)/python -m tests.soak --seconds 600 --json bench/results/soak-cpu-2-cores.json
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,7 +50,8 @@ proto: $(STAMP)
 proto-check: $(STAMP)
 	$(BIN)/python -m scripts.proto check
 
-# Writes docs/api.md, docs/configuration.md, docs/errors.md, docs/evaluation.md and tables of docs/cache.md, docs/encoder.md and README.md anew
+# Writes docs/api.md, docs/configuration.md, docs/errors.md, docs/evaluation.md and tables of docs/cache.md, docs/encoder.md,
+# docs/reliability.md and README.md anew
 # from the protos, the settings, the errors and the kept runs.
 docs: $(STAMP)
 	$(BIN)/python -m scripts.generate_docs

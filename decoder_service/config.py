@@ -42,7 +42,9 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
 
     bind: Bind = "127.0.0.1:7070"
     encoder_address: str = Field(
-        default="127.0.0.1:7071", min_length=1, description="The encoder: `host:port`, or any gRPC target (`dns:///name:port`)."
+        default="127.0.0.1:7071",
+        min_length=1,
+        description="The encoder: `host:port`, or any gRPC target: `dns:///name:port`; several are `ipv4:HOST:PORT,HOST:PORT`.",
     )
     encoder_tls: bool = Field(default=False, description="Speak TLS with the encoder.")
     encoder_tls_ca_file: Path | None = Field(

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from decoder_service.encoder_reply import EncoderReply, read_reply
+from decoder_service.encoder_retries import EncoderRetries
 from decoder_service.pairing import EncoderDescription, Fit
 from vscan.errors import (
     Cancelled,
@@ -73,6 +74,7 @@ class EncoderLink:
         self._describe_seconds = describe_seconds
         self._encode_seconds = encode_seconds
         self._bearer = bearer or Bearer(None)
+        self._retries = EncoderRetries()
         self._description: EncoderDescription | None = None
         self._problem: str | None = "the encoder has not been reached yet"
         self._away = False
@@ -162,15 +164,29 @@ class EncoderLink:
     async def _ask(
         self, request: encoder_pb2.EncodeRequest, metadata: Metadata, field: str, deadline: Deadline
     ) -> encoder_pb2.EncodeResponse:
+        failures = 0
+        while True:
+            try:
+                return await self._ask_once(request, metadata, deadline)
+            except grpc.aio.AioRpcError as error:
+                typed = error_from_rpc(error)
+                failures += 1
+                # Where even Describe finds nobody there is nobody to ask.
+                again = isinstance(typed, Unavailable | Cancelled) and not self._away
+                wait_seconds = self._retries.wait_seconds(failures, deadline) if again else None
+                if wait_seconds is None:
+                    raise _for_the_caller(typed, field, deadline) from error
+            await asyncio.sleep(wait_seconds)
+
+    async def _ask_once(
+        self, request: encoder_pb2.EncodeRequest, metadata: Metadata, deadline: Deadline
+    ) -> encoder_pb2.EncodeResponse:
         left = deadline.left_seconds()
-        try:
-            with self._stub() as stub:
-                response: encoder_pb2.EncodeResponse = await stub.Encode(
-                    request, timeout=self._encode_seconds if left is None else min(left, self._encode_seconds), metadata=metadata
-                )
-            return response
-        except grpc.aio.AioRpcError as error:
-            raise _for_the_caller(error_from_rpc(error), field, deadline) from error
+        timeout = self._encode_seconds if left is None else min(left, self._encode_seconds)
+        with self._stub() as stub:
+            response: encoder_pb2.EncodeResponse = await stub.Encode(request, timeout=timeout, metadata=metadata)
+        self._retries.answered()
+        return response
 
     @contextmanager
     def _stub(self) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from scripts.pages.configuration import configuration_page
 from scripts.pages.encoder import encoder_page
 from scripts.pages.errors import errors_page
 from scripts.pages.evaluation import evaluation_page, readme_page
+from scripts.pages.reliability import reliability_page
 from scripts.protos import ROOT
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -20,6 +21,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/encoder.md": encoder_page,
     "docs/errors.md": errors_page,
     "docs/evaluation.md": evaluation_page,
+    "docs/reliability.md": reliability_page,
     "README.md": readme_page,
 }
 

@@ -9,14 +9,16 @@
 
 An endpoint that is busy or away *rests*: all calls pass it over for a while, so that images move on without trying it first.
 When its rest is over one call tries it again, and its images return once it is well. Where all rest, a call asks one of those
-that are busy, or else the one that will be tried again first: so a single endpoint is always asked, and a fleet that is full is
-not met with a multiple of its load, nor does it lose track of who has which image.
+that are busy, or else one after the other, round by round, beginning with the one that will be tried again first: so a single
+endpoint is always asked, one that has come back while it rested is found when the last of the others goes, and a fleet that is
+full is not met with a multiple of its load, nor does it lose track of who has which image.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -26,6 +28,7 @@ from vscan.errors import ResourceExhausted, Unavailable, VScanError
 from vscan_client._affinity import rendezvous_order
 from vscan_client.options import Affinity
 
+NOBODY: Mapping[str, int] = {}
 _MOST_DOUBLINGS = 30  # beyond that every bound is reached, and the numbers would only grow
 
 
@@ -72,11 +75,15 @@ class Balancer:
         """Only these from now on. What is known of those that stay is kept."""
         self._states = {endpoint: self._states.get(endpoint) or _State() for endpoint in endpoints}
 
-    def pick(self, key: str | None, tried: Collection[str]) -> str:
-        """The endpoint for a call that was not well served by `tried`. There must be an endpoint."""
+    def pick(self, key: str | None, tried: Collection[str], asked: Mapping[str, int] = NOBODY) -> str:
+        """The endpoint for a call that was not well served by `tried`. There must be an endpoint.
+
+        Args:
+            asked: how often the call has asked each, in all its rounds: where all are away it takes turns.
+        """
         candidates = self._well(tried) or self._reachable()
         if not candidates:
-            return min(self._states, key=lambda endpoint: self._states[endpoint].rests_until)
+            return min(self._states, key=lambda endpoint: (asked.get(endpoint, 0), self._states[endpoint].rests_until))
         return self._least_loaded(candidates) if key is None else self._within_bound(rendezvous_order(candidates, key))
 
     def has_another(self, tried: Collection[str]) -> bool:
@@ -154,13 +161,15 @@ class Route:
         self.server = ""
         self._balancer = balancer
         self._tried: set[str] = set()  # in this round
+        self._asked: Counter[str] = Counter()  # in all rounds
         self._stays = False
 
     @contextmanager
     def endpoint(self) -> Iterator[str]:
         """Where the next try goes."""
         if not self._stays or self.server not in self._balancer.endpoints:
-            self.server = self._balancer.pick(self.key, self._tried)
+            self.server = self._balancer.pick(self.key, self._tried, self._asked)
+            self._asked[self.server] += 1
         self._stays = False
         with self._balancer.in_flight(self.server):
             yield self.server

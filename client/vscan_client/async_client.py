@@ -16,7 +16,6 @@ from opentelemetry import trace
 
 from vscan.errors import InvalidArgument, VScanError
 from vscan.rpc.channel import refuse_open_plaintext
-from vscan.rpc.error_details import error_from_rpc
 from vscan.rpc.renewed_channel import RenewedChannel
 from vscan.specs import ReductionSpec
 from vscan.telemetry.names import TRACER
@@ -27,6 +26,7 @@ from vscan_client._channel import open_sdk_channel
 from vscan_client._core import Core, Exchange, Question, RawPrompt
 from vscan_client._replicas import Replicas, raise_if_closed
 from vscan_client._resolving import Endpoint, parse_servers
+from vscan_client._retrying import error_of_server
 from vscan_client._token import bearer_of
 from vscan_client.answer import Answer, Place
 from vscan_client.async_stream import AsyncAnswerStream
@@ -237,7 +237,7 @@ class AsyncClient:
         try:
             return await method(request, timeout=left_s, metadata=metadata)
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            raise error_of_server(error, closed=self._closed) from error
         except asyncio.CancelledError:
             raise_if_closed(self._closed)
             raise

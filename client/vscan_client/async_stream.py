@@ -14,12 +14,12 @@ from opentelemetry import trace
 
 from vscan.errors import VScanError
 from vscan.rpc.bearer import Bearer
-from vscan.rpc.error_details import error_from_rpc
 from vscan.v1 import decoder_pb2_grpc
 from vscan_client import _messages
 from vscan_client._affinity import affinity_metadata
 from vscan_client._core import AnswerBuilder, Core, Exchange, Question
 from vscan_client._replicas import Replicas, raise_if_closed
+from vscan_client._retrying import error_of_server
 from vscan_client._tracing import ask_span, describe_answer, describe_tries, trace_id_of, within
 from vscan_client.answer import Answer, Event, TextDelta
 
@@ -139,9 +139,12 @@ class AsyncAnswerStream:
                 if (event := _messages.event_from_proto(message)) is not None:
                     yield event
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            raise error_of_server(error, closed=self._is_closed()) from error
         except asyncio.CancelledError:
-            raise_if_closed(self._closed or self._client_is_closed())
+            raise_if_closed(self._is_closed())
             raise
         finally:
             self._call.cancel()
+
+    def _is_closed(self) -> bool:
+        return self._closed or self._client_is_closed()

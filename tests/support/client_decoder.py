@@ -40,6 +40,7 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
         self.lookups: list[encoder_pb2.LookupRequest] = []
         self.known: set[bytes] = set()  # digests, of videos with their sampling behind them (see `key_of`)
         self.fail_with: list[VScanError] = []  # raised by the next calls, one each, before anything is said
+        self.drop = 0  # so many of the next calls end with a bare CANCELLED, as gRPC ends those that a server never began
         self.fail_after_first_text: VScanError | None = None
         self.describe_fails_with: list[VScanError] = []
         self.encode_fails_with: list[VScanError] = []
@@ -81,6 +82,9 @@ class ScriptedDeployment(decoder_pb2_grpc.DecoderServicer, encoder_pb2_grpc.Visi
 
     def _answer(self, request: decoder_pb2.GenerateRequest, context: Any) -> Iterator[decoder_pb2.GenerateEvent]:
         _wait(self.hold_before, context)
+        if self.drop:
+            self.drop -= 1
+            context.abort(grpc.StatusCode.CANCELLED, "")
         if self.fail_with:
             abort(context, self.fail_with.pop(0))
         media, text = _content(request)

@@ -1,4 +1,4 @@
-"""A TCP proxy between a cache and its Redis, with faults at will."""
+"""A TCP proxy with faults at will: between a cache and its Redis, or any other two."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class FaultProxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.attempts = 0  # connections made, and packets sent over them
+        self.swallowed = 0  # packets that a black hole took
 
     @property
     def port(self) -> int:
@@ -131,7 +132,9 @@ class FaultProxy:
 
     async def _asked(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         self.attempts += 1
-        if self._fault is not Fault.BLACK_HOLE:
+        if self._fault is Fault.BLACK_HOLE:
+            self.swallowed += 1
+        else:
             writer.write(data)
 
     async def _answered(self, data: bytes, writer: asyncio.StreamWriter) -> None:

@@ -29,6 +29,14 @@ class NetworkNamespace:
         """Put before a command, runs it inside."""
         return ["ip", "netns", "exec", self.name]
 
+    def pull(self) -> None:
+        """Pulls the cable out at the far end: what is sent is lost, and this side is not told."""
+        self._ip("-n", self.name, "link", "set", self._far_link, "down")
+
+    def plug(self) -> None:
+        """Puts it back."""
+        self._ip("-n", self.name, "link", "set", self._far_link, "up")
+
     def __enter__(self) -> NetworkNamespace:
         self._ip("netns", "add", self.name)
         try:

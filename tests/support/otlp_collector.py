@@ -80,9 +80,9 @@ class Node:
 
 
 class OtlpCollector:
-    """The server. `spans` and `metric_names` are what has arrived so far."""
+    """The server, on a free port unless told. `spans` and `metric_names` are what has arrived so far."""
 
-    def __init__(self, *, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(self, port: int = 0, *, credentials: grpc.ServerCredentials | None = None) -> None:
         self._scheme = "http" if credentials is None else "https"
         self._arrived = threading.Condition()
         self._spans: list[CollectedSpan] = []
@@ -91,9 +91,9 @@ class OtlpCollector:
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), self._server)
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), self._server)
         if credentials is None:
-            self._port = self._server.add_insecure_port("127.0.0.1:0")
+            self._port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         else:
-            self._port = self._server.add_secure_port("127.0.0.1:0", credentials)
+            self._port = self._server.add_secure_port(f"127.0.0.1:{port}", credentials)
 
     @property
     def endpoint(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 START_SECONDS = 30
@@ -26,9 +27,12 @@ def redis_server_program() -> str:
 class RedisServer:
     """Starts empty, keeps nothing on disk, and forgets everything when it stops."""
 
-    def __init__(self, *, options: Sequence[str] = (), program: str | None = None) -> None:
+    def __init__(
+        self, *, options: Sequence[str] = (), program: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.program = program or redis_server_program()
         self.options = list(options)
+        self._environment = dict(os.environ) | dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
 
@@ -39,7 +43,8 @@ class RedisServer:
 
     def start(self) -> RedisServer:
         """Starts and waits until it answers."""
-        self._process = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(self.command(), env=self._environment, stdout=quiet, stderr=quiet)
         self._wait_until_it_answers(self._process)
         return self
 
@@ -60,6 +65,11 @@ class RedisServer:
         """Kills it and starts it again, empty, on the same port."""
         self.kill()
         self.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        return self._running().pid
 
     def pause(self) -> None:
         """Freezes it: connections stay open, nothing is answered."""

@@ -39,12 +39,6 @@ class ServiceProcess:
         self._ready_file = folder / f"{kind}.address"
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def pid(self) -> int:
-        """Of the process that runs."""
-        assert self._process is not None
-        return self._process.pid
-
     def start(self) -> None:
         """Starts it and waits until its port is open."""
         self.launch()
@@ -72,6 +66,21 @@ class ServiceProcess:
         """Ends it at once."""
         self._end(signal.SIGKILL)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        if self._process is None:
+            raise RuntimeError(f"the {self.kind} does not run")
+        return self._process.pid
+
+    def pause(self) -> None:
+        """Freezes it: connections stay open, nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def restart(self) -> None:
         """Kills it and starts it again at the same address; not waiting for it to be ready."""
         self.kill()
@@ -86,6 +95,7 @@ class ServiceProcess:
     def _end(self, how: signal.Signals) -> int | None:
         if self._process is None:
             return None
+        self._process.send_signal(signal.SIGCONT)  # a paused process would not hear SIGTERM
         self._process.send_signal(how)
         code = self._process.wait(timeout=START_SECONDS)
         self._process = None

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from vscan.config import ServiceSettings, load_settings, spell_out
 from vscan.errors import VScanError
@@ -15,17 +15,19 @@ from vscan.rpc.hard_limit import HardLimit
 from vscan.rpc.settings import RpcSettings
 from vscan.secret_files import warn_of_open_files
 from vscan.telemetry.logs import configure_logging
+from vscan.telemetry.process import watched_process
 from vscan.telemetry.providers import Telemetry
 from vscan.telemetry.settings import TelemetrySettings
 from vscan.telemetry.setup import setup_telemetry
 
 S = TypeVar("S", bound=ServiceSettings)
+Serve: TypeAlias = Callable[[S, Telemetry, Callable[[float], None]], Coroutine[Any, Any, None]]
 
 
 def run_service(
     service_name: str,
     settings_class: type[S],
-    serve: Callable[[S, Telemetry, Callable[[float], None]], Coroutine[Any, Any, None]],
+    serve: Serve[S],
     overrides: Mapping[str, Any] | None = None,
 ) -> int:
     """Loads the settings, sets up logs and telemetry, runs `serve` to its end, and returns the exit code.
@@ -48,7 +50,7 @@ def run_service(
         assert isinstance(settings, RpcSettings)
         telemetry = setup_telemetry(service_name, settings, tls=settings.server_tls, insecure=settings.insecure)
         try:
-            asyncio.run(serve(settings, telemetry, HardLimit().start))
+            asyncio.run(_serve_watched(serve, settings, telemetry))
         finally:
             telemetry.shutdown()
     except VScanError as error:
@@ -61,3 +63,8 @@ def run_service(
 def _end_at_once(number: int, frame: object) -> None:
     """Nobody is served yet. Without a handler the first process of a container would ignore the signal."""
     os._exit(128 + number)
+
+
+async def _serve_watched(serve: Serve[S], settings: S, telemetry: Telemetry) -> None:
+    async with watched_process(telemetry.meter):
+        await serve(settings, telemetry, HardLimit().start)

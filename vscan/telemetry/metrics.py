@@ -82,6 +82,26 @@ class AdmissionMetrics:
         self._refusals.add(1, attributes)
 
 
+class ProcessMetrics:
+    """What a process holds, and how late its event loop is."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._tasks = gauge(meter, names.METRIC_PROCESS_TASKS)
+        self._threads = gauge(meter, names.METRIC_PROCESS_THREADS)
+        self._descriptors = gauge(meter, names.METRIC_PROCESS_DESCRIPTORS)
+        self._lag = histogram(meter, names.METRIC_LOOP_LAG)
+
+    def holds(self, *, tasks: int, threads: int, descriptors: int) -> None:
+        """What there is now."""
+        self._tasks.set(tasks)
+        self._threads.set(threads)
+        self._descriptors.set(descriptors)
+
+    def lag(self, late_ms: float) -> None:
+        """The loop came so late."""
+        self._lag.record(late_ms)
+
+
 class TokenMetrics:
     """Visual tokens before and after each stage."""
 

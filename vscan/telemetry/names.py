@@ -138,6 +138,14 @@ METRIC_RUNNING_REQUESTS = Metric("vscan.requests.running", "{request}", Kind.UP_
 METRIC_REFUSALS = Metric(
     "vscan.refusals", "{request}", Kind.COUNTER, "Calls refused for who calls, by reason; for a limit also by vscan.tenant"
 )
+METRIC_PROCESS_TASKS = Metric("vscan.process.tasks", "{task}", Kind.GAUGE, "Tasks of the event loop that have not ended")
+METRIC_PROCESS_THREADS = Metric("vscan.process.threads", "{thread}", Kind.GAUGE, "Threads, those of libraries too")
+METRIC_PROCESS_DESCRIPTORS = Metric(
+    "vscan.process.descriptors", "{descriptor}", Kind.GAUGE, "Open files, sockets and pipes of the process"
+)
+METRIC_LOOP_LAG = Metric(
+    "vscan.loop.lag", "ms", Kind.HISTOGRAM, "How late the event loop comes to what is due, looked at twice a second", _MS
+)
 METRIC_VISUAL_TOKENS_BEFORE = Metric(
     "vscan.visual_tokens.before",
     "{token}",

@@ -20,6 +20,12 @@ def test_a_question_is_asked_again_before_anything_came(
     assert answer.client.sent_bytes == sum(deployment.sizes)
 
 
+def test_a_question_that_a_stopping_server_never_began_is_asked_again(deployment: ScriptedDeployment, address: str) -> None:
+    deployment.drop = 1
+    with Client(server=address, retry=SWIFT) as client:
+        assert client.ask(b"cat", "what?").client.attempts == 2
+
+
 def test_tries_are_bounded(deployment: ScriptedDeployment, address: str) -> None:
     deployment.fail_with = [Unavailable("stopping")] * 5
     with Client(server=address, retry=SWIFT) as client, pytest.raises(Unavailable, match="stopping"):

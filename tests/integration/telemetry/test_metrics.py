@@ -13,9 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.otlp_collector import OtlpCollector
 from tests.support.toy_services import ToyDecoder, decoder_stub, failure, raw, serving_decoder
+from tests.support.until import until
 from vscan.errors import ResourceExhausted, StartupError
 from vscan.telemetry import names
 from vscan.telemetry.metrics import DecoderMetrics, EncoderMetrics, histogram
+from vscan.telemetry.process import watched_process
 from vscan.telemetry.providers import Telemetry
 from vscan.telemetry.settings import TelemetrySettings
 from vscan.telemetry.setup import setup_telemetry
@@ -123,3 +125,30 @@ def test_without_exporters_nothing_is_sent_and_spans_have_ids() -> None:
         assert span.get_span_context().is_valid
     DecoderMetrics(telemetry.meter).waiting(1)
     telemetry.shutdown()
+
+
+async def test_what_a_process_holds_is_measured_while_it_serves(caplog: pytest.LogCaptureFixture) -> None:
+    def held(url: str) -> dict[str, float]:
+        return {name: scrape(url).get((f"vscan_process_{name}", labels()), 0) for name in ("tasks", "threads", "descriptors")}
+
+    with served(caplog) as (telemetry, url):
+        many = [asyncio.create_task(asyncio.Event().wait()) for _ in range(50)]
+        async with watched_process(telemetry.meter):
+
+            async def lag_was_measured() -> bool:
+                samples = await asyncio.to_thread(scrape, url)
+                return samples.get(("vscan_loop_lag_milliseconds_count", labels()), 0) > 0
+
+            await until(lag_was_measured)
+            with_many = await asyncio.to_thread(held, url)
+            assert with_many["tasks"] > len(many)
+            assert with_many["threads"] >= 2
+            assert with_many["descriptors"] >= 3
+            for task in many:
+                task.cancel()
+            await asyncio.gather(*many, return_exceptions=True)
+
+            async def fewer() -> bool:
+                return (await asyncio.to_thread(held, url))["tasks"] <= with_many["tasks"] - len(many)
+
+            await until(fewer)

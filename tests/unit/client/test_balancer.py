@@ -168,6 +168,23 @@ def test_where_all_are_away_the_one_whose_rest_is_over_first_is_asked(clock: Clo
     assert where(balancer, key) == "b:1"
 
 
+def test_a_call_finds_one_that_came_back_while_it_rested(clock: Clock) -> None:
+    """As in a rolling restart: the first was away for long and has come back, and then the second one goes."""
+    balancer = make_balancer(clock, ["a:1", "b:1"])
+    for _ in range(3):
+        fails(balancer, AWAY, "a:1")
+        clock.seconds += 1.5
+    fails(balancer, AWAY, "a:1")
+    route = Route(balancer, KEY)
+    asked = []
+    for _ in range(3):
+        with route.endpoint() as endpoint:
+            asked.append(endpoint)
+        assert not route.failed(AWAY)
+        route.begin_again()
+    assert asked == ["b:1", "a:1", "b:1"]
+
+
 def test_a_single_endpoint_is_always_asked(clock: Clock) -> None:
     balancer = make_balancer(clock, ["a:1"])
     route = Route(balancer, KEY)

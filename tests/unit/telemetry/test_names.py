@@ -18,6 +18,7 @@ from vscan.telemetry.metrics import (
     CacheMetrics,
     DecoderMetrics,
     EncoderMetrics,
+    ProcessMetrics,
     RpcMetrics,
     TokenMetrics,
     counter,
@@ -116,7 +117,9 @@ def test_every_metric_is_measured_by_one_of_the_groups() -> None:
     reader = InMemoryMetricReader()
     meter = MeterProvider([reader]).get_meter("t")
     rpc, tokens, cache = RpcMetrics(meter), TokenMetrics(meter), CacheMetrics(meter)
-    encoder, decoder = EncoderMetrics(meter), DecoderMetrics(meter)
+    encoder, decoder, process = EncoderMetrics(meter), DecoderMetrics(meter), ProcessMetrics(meter)
+    process.holds(tasks=1, threads=1, descriptors=1)
+    process.lag(1.0)
     rpc.began("/m")
     rpc.ended("/m", "OK", 1.0)
     AdmissionMetrics(meter).refused("rate", tenant="shop")

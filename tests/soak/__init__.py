@@ -1,0 +1,1 @@
+"""Minutes at saturation: does memory stay flat, is anything leaked, do answers slow down?"""
