@@ -18,6 +18,7 @@ from vscan.errors import (
     InvalidArgument,
     MissingImages,
     PermissionDenied,
+    ResourceExhausted,
     Unauthenticated,
     Unavailable,
     VScanError,
@@ -136,7 +137,7 @@ class EncoderLink:
         """
         request.reduction.CopyFrom(reduction_to_proto(reduction))
         request.reply_form = encoder_pb2.REPLY_FORM_INLINE
-        return await read_reply(await self._ask(request, field, deadline), encoder, sha256)
+        return await read_reply(await self._ask(request, field, deadline), encoder, sha256, is_video=request.HasField("video"))
 
     async def _ask(self, request: encoder_pb2.EncodeRequest, field: str, deadline: Deadline) -> encoder_pb2.EncodeResponse:
         left = deadline.left_seconds()
@@ -196,6 +197,8 @@ def _for_the_caller(error: VScanError, field: str, deadline: Deadline) -> VScanE
         case PermissionDenied() | Unauthenticated() | FailedPrecondition():
             log.error("the encoder refuses this decoder: %s", error)
             return Unavailable("the encoder refuses this decoder")
+        case ResourceExhausted():
+            return ResourceExhausted("the encoder is busy", retry_delay_ms=error.retry_delay_ms, trace_id=error.trace_id)
         case InternalError():
             return InternalError("the encoder failed", trace_id=error.trace_id)
         case _:

@@ -16,6 +16,9 @@ from vscan.v1 import visual_tokens_pb2 as pb
 
 # Raise it when the meaning of the bytes changes: it is part of the content key.
 CODEC_VERSION = 1
+# What is believed of a message: far more than a model makes of an image or a video, which has 24,576 tokens at most by default.
+MAX_UNREDUCED = 2**22
+MAX_TILES = 2**16
 
 
 class PickedBy(IntEnum):
@@ -129,6 +132,7 @@ class VisualTokens:
     def from_proto(cls, message: pb.VisualTokens, field: str = "visual_tokens") -> VisualTokens:
         """The value of a wire message. Raises InvalidArgument if its parts do not fit each other."""
         try:
+            _check_lengths(message)
             return cls(
                 tokens=tensor_from_proto(message.tokens, "tokens"),
                 kept_indices=torch.tensor(list(message.kept_indices), dtype=torch.int64),
@@ -152,6 +156,19 @@ class VisualTokens:
             return cls.from_proto(pb.VisualTokens.FromString(data))
         except (DecodeError, ValueError, OverflowError, RuntimeError) as error:
             raise InvalidArgument("visual_tokens", "not a VisualTokens message") from error
+
+
+def _check_lengths(message: pb.VisualTokens) -> None:
+    """Before anything is made of them: a list of 64 million numbers takes gigabytes."""
+    kept, merged = next(iter(message.tokens.shape), 0), len(message.merged_into)
+    if not len(message.kept_indices) == len(message.picked_by) == kept:
+        raise InvalidArgument("kept_indices", f"{len(message.kept_indices)} entries for {kept} tokens")
+    if merged > MAX_UNREDUCED or merged not in (0, message.unreduced_count):
+        raise InvalidArgument("merged_into", f"{merged} entries for {message.unreduced_count} unreduced tokens")
+    if len(message.tiles) > MAX_TILES:
+        raise InvalidArgument("tiles", f"{len(message.tiles)}", limit=f"{MAX_TILES}")
+    if message.HasField("frames") and len(message.frames.seconds) > MAX_TILES:
+        raise InvalidArgument("frames.seconds", f"{len(message.frames.seconds)}", limit=f"{MAX_TILES}")
 
 
 def _frames_from_proto(message: pb.SampledFrames) -> SampledFrames:

@@ -39,6 +39,11 @@ class ServiceProcess:
         self._ready_file = folder / f"{kind}.address"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Its process, while it runs."""
+        return None if self._process is None or self._process.poll() is not None else self._process.pid
+
     def start(self) -> None:
         """Starts it and waits until its port is open."""
         self.launch()

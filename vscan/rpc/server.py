@@ -57,7 +57,12 @@ class RpcServer:
         self._stopped: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
         self.server: grpc.aio.Server = grpc.aio.server(
-            interceptors=[*outer_interceptors(telemetry or Telemetry()), self._gate, *inner_interceptors(), *interceptors],
+            interceptors=[
+                *outer_interceptors(telemetry or Telemetry()),
+                self._gate,
+                *inner_interceptors(settings),
+                *interceptors,
+            ],
             options=_options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_calls + _INFRASTRUCTURE_CALLS,
         )
