@@ -83,11 +83,9 @@ async def read_reply(
 
 
 def misfit(tokens: VisualTokens, encoder: EncoderDescription, *, is_video: bool) -> str | None:
-    """Why tokens are not as the encoder describes its own, or not of an image or a video; on one line; None if they are."""
-    if (tokens.frames is not None) != is_video:
-        return (
-            "tokens of an image where a video was asked for" if is_video else "frames of a video where an image was asked for"
-        )
+    """Why tokens are not as the encoder describes its own, or a video's for an image; on one line; None if they are."""
+    if tokens.frames is not None and not is_video:
+        return "a video's tokens where an image was asked for"
     if tokens.tokens.dtype != encoder.dtype:
         return f"tokens of {tokens.tokens.dtype} where {encoder.dtype} was described"
     if tokens.tokens.shape[1] != encoder.hidden_size:

@@ -160,15 +160,16 @@ class VisualTokens:
 
 def _check_lengths(message: pb.VisualTokens) -> None:
     """Before anything is made of them: a list of 64 million numbers takes gigabytes."""
-    kept, merged = next(iter(message.tokens.shape), 0), len(message.merged_into)
-    if not len(message.kept_indices) == len(message.picked_by) == kept:
-        raise InvalidArgument("kept_indices", f"{len(message.kept_indices)} entries for {kept} tokens")
-    if merged > MAX_UNREDUCED or merged not in (0, message.unreduced_count):
-        raise InvalidArgument("merged_into", f"{merged} entries for {message.unreduced_count} unreduced tokens")
-    if len(message.tiles) > MAX_TILES:
-        raise InvalidArgument("tiles", f"{len(message.tiles)}", limit=f"{MAX_TILES}")
-    if message.HasField("frames") and len(message.frames.seconds) > MAX_TILES:
-        raise InvalidArgument("frames.seconds", f"{len(message.frames.seconds)}", limit=f"{MAX_TILES}")
+    lists = {
+        "kept_indices": (message.kept_indices, MAX_UNREDUCED),
+        "picked_by": (message.picked_by, MAX_UNREDUCED),
+        "merged_into": (message.merged_into, MAX_UNREDUCED),
+        "tiles": (message.tiles, MAX_TILES),
+        "frames.seconds": (message.frames.seconds, MAX_TILES),
+    }
+    for field, (entries, most) in lists.items():
+        if len(entries) > most:
+            raise InvalidArgument(field, f"{len(entries):,} entries", limit=f"{most:,}")
 
 
 def _frames_from_proto(message: pb.SampledFrames) -> SampledFrames:

@@ -151,8 +151,10 @@ def _schema(text: str) -> dict[str, Any]:
 
 
 def _plain_json_source(schema: dict[str, Any]) -> str:
-    source: str = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": _JSON_BLANKS})
-    return source
+    try:
+        return str(LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": _JSON_BLANKS}))
+    except ValueError as error:  # an integer of more than 64 bits
+        raise InvalidArgument("sampling.json_schema", "a number that is too large") from error
 
 
 def _regex_source(regex: Regex, vocabulary: Vocabulary) -> str:

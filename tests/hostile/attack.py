@@ -78,6 +78,7 @@ class Attack:
         self._bound = bound
         self._undisturbed: list[int] = []
         self._seeds = count(1000)
+        self._ordinary_entry = ""
 
     async def begin(self) -> None:
         """Asks what the ordinary answer is, of both decoders."""
@@ -85,6 +86,7 @@ class Attack:
         if first.ids != behind.ids:
             raise RuntimeError("the two decoders disagree before anything was done to them")
         self._undisturbed = first.ids
+        self._ordinary_entry = entry_name(await self._key_of(PICTURE))
 
     async def one_by_one(self, cases: Sequence[Case]) -> AsyncIterator[Result]:
         """Each alone, with what it took of memory."""
@@ -203,7 +205,7 @@ class Attack:
 
     async def _next_fault(self, case: Case) -> str:
         """Why the ordinary question behind a case was not answered as ever; its tokens are made anew."""
-        await self._clients.redis.flushdb() if not isinstance(case, EntryCase) else None
+        await self._clients.redis.unlink(self._ordinary_entry)
         ended = await self._asked(_ORDINARY, behind=isinstance(case, ReplyCase))
         if ended.reply is None:
             return f"the next question got {ended.status.name}: {ended.text}"

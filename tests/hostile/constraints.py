@@ -31,6 +31,7 @@ def _schemas() -> Family:
         "NaN": '{"const": NaN}',
         "100,000 brackets": "[" * 16_000,
         "a number of 16,000 digits": '{"const": ' + "9" * 16_000 + "}",
+        "an integer of 64 bits and one": '{"const": 18446744073709551616}',
         "1e999999": '{"const": 1e999999}',
         "a key twice": '{"type": "object", "type": "string"}',
         "a lone surrogate": '{"const": "\\ud800"}',
