@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 
 from decoder_service.request import EngineRequest, Prompt, Sampling
-from vscan.errors import InvalidArgument
+from vscan.errors import InternalError, InvalidArgument
 from vscan.specs import Rater
 
 if TYPE_CHECKING:
     from decoder_service.language.base import LanguageModel
     from decoder_service.runner.runner import Runner
 
+log = logging.getLogger(__name__)
+
 
 def check_request(request: EngineRequest, runner: Runner) -> None:
-    """Raises InvalidArgument naming what does not fit."""
+    """Raises InvalidArgument naming what does not fit; InternalError for visual tokens that an encoder should not have made."""
     _check_spans(request.prompt)
     _check_images(request.prompt, hidden_size=runner.model.shape.hidden_size)
     _check_numbers(request.prompt, dtype=runner.model.dtype)
@@ -66,7 +69,8 @@ def _check_numbers(prompt: Prompt, *, dtype: torch.dtype) -> None:
         if image.tokens.numel():
             least, most = (float(value) for value in image.tokens.aminmax())
             if not bounds.min <= least <= most <= bounds.max:
-                raise InvalidArgument(f"images[{index}]", f"visual tokens beyond {str(dtype).removeprefix('torch.')}, or NaN")
+                log.error("visual tokens %d beyond %s, or NaN", index, str(dtype).removeprefix("torch."))
+                raise InternalError("visual tokens that are no numbers of this model's")  # nothing that its caller has sent
 
 
 def _check_ids(prompt: Prompt, *, vocabulary: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from decoder_service.prompt import PromptWriter
 from decoder_service.pruning import plan_pruning
 from decoder_service.question import Question
 from decoder_service.request import EngineRequest, Prompt, Pruning
+from vscan.errors import InvalidArgument
 from vscan.rpc.deadlines import Deadline
 from vscan.specs import PruneSpec, ReductionSpec
 
@@ -92,11 +94,12 @@ class Answering:
         self.limits.check_prompt(len(ids), question.sampling, field=question.prompt_field)
         grammar = await self._grammar(question, tenant)
         started = time.perf_counter()
-        images = await self._resolve(self._writer.in_prompt_order(ids, question.media), question.reduction, tenant, deadline)
+        media = self._writer.in_prompt_order(ids, question.media)
+        images = await self._resolve(media, question.reduction, tenant, deadline)
         resolve_images_ms = (time.perf_counter() - started) * 1e3
         prompt = self._writer.lay_out(ids, [image.tokens for image in images])
         prompt = replace(prompt, image_keys=tuple(image.content_key for image in images))
-        positions = self._positions(prompt)
+        positions = self._positions_of(prompt, media)
         self.limits.check_prompt(prompt.rows, question.sampling, field=question.prompt_field, positions=positions)
         request = EngineRequest(
             request_id=uuid.uuid4().hex,
@@ -114,6 +117,16 @@ class Answering:
     async def submit(self, asked: Asked) -> Submission:
         """Hands it to the engine. Raises what `EngineLoop.submit` raises."""
         return await self._engine.submit(asked.request)
+
+    def _positions_of(self, prompt: Prompt, media: Sequence[MediaInput]) -> int:
+        """The family names an image by its number in the prompt; the caller has it somewhere in a message."""
+        try:
+            return self._positions(prompt)
+        except InvalidArgument as error:
+            field = re.fullmatch(r"images\[(\d+)\]", error.field)
+            if field is None:
+                raise
+            raise InvalidArgument(media[int(field[1])].field, error.problem, limit=error.limit) from error
 
     async def _tokenise(self, question: Question) -> list[int]:
         if question.text_chars <= _OFF_LOOP_CHARS:

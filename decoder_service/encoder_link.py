@@ -21,6 +21,7 @@ from vscan.errors import (
     InvalidArgument,
     MissingImages,
     PermissionDenied,
+    ResourceExhausted,
     Unauthenticated,
     Unavailable,
     VScanError,
@@ -159,7 +160,7 @@ class EncoderLink:
             # One replica of several may be older than the one that described itself, and have looked among another's images.
             log.error("the encoder's reply is not for the tenant that it was asked for")
             raise Unavailable("the encoder does not know tenants")
-        return await read_reply(reply, encoder, sha256)
+        return await read_reply(reply, encoder, sha256, is_video=request.HasField("video"))
 
     async def _ask(
         self, request: encoder_pb2.EncodeRequest, metadata: Metadata, field: str, deadline: Deadline
@@ -253,6 +254,8 @@ def _for_the_caller(error: VScanError, field: str, deadline: Deadline) -> VScanE
         case PermissionDenied() | Unauthenticated() | FailedPrecondition():
             log.error("the encoder refuses this decoder: %s", error)
             return Unavailable("the encoder refuses this decoder")
+        case ResourceExhausted():
+            return ResourceExhausted("the encoder is busy", retry_delay_ms=error.retry_delay_ms, trace_id=error.trace_id)
         case InternalError():
             return InternalError("the encoder failed", trace_id=error.trace_id)
         case _:

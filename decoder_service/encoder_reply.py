@@ -54,8 +54,10 @@ class EncoderReply:
     timings: EncodeTimings
 
 
-async def read_reply(reply: encoder_pb2.EncodeResponse, encoder: EncoderDescription, sha256: bytes) -> EncoderReply:
-    """The reply, if its tokens are of the image that was asked for, and as the encoder described itself.
+async def read_reply(
+    reply: encoder_pb2.EncodeResponse, encoder: EncoderDescription, sha256: bytes, *, is_video: bool
+) -> EncoderReply:
+    """The reply, if its tokens are of the image or video that was asked for, and as the encoder described itself.
 
     Raises:
         EncoderChanged: the reply is another encoder's.
@@ -70,7 +72,7 @@ async def read_reply(reply: encoder_pb2.EncodeResponse, encoder: EncoderDescript
         tokens = await off_loop_if_large(message.ByteSize(), lambda: VisualTokens.from_proto(message))
     except InvalidArgument as error:
         raise _fault(str(error)) from error
-    problem = misfit(tokens, encoder)
+    problem = misfit(tokens, encoder, is_video=is_video)
     if problem:
         raise _fault(problem)
     return EncoderReply(
@@ -80,8 +82,10 @@ async def read_reply(reply: encoder_pb2.EncodeResponse, encoder: EncoderDescript
     )
 
 
-def misfit(tokens: VisualTokens, encoder: EncoderDescription) -> str | None:
-    """Why tokens are not as the encoder describes its own, on one line; None if they are."""
+def misfit(tokens: VisualTokens, encoder: EncoderDescription, *, is_video: bool) -> str | None:
+    """Why tokens are not as the encoder describes its own, or a video's for an image; on one line; None if they are."""
+    if tokens.frames is not None and not is_video:
+        return "a video's tokens where an image was asked for"
     if tokens.tokens.dtype != encoder.dtype:
         return f"tokens of {tokens.tokens.dtype} where {encoder.dtype} was described"
     if tokens.tokens.shape[1] != encoder.hidden_size:

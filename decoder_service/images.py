@@ -143,7 +143,7 @@ class ImageResolver:
         lookup_ms = _ms_since(started)
         found = {}
         for (key, one), hit in zip(wanted.items(), hits, strict=True):
-            if hit is not None and misfit(hit.value, quest.encoder) is None:
+            if hit is not None and misfit(hit.value, quest.encoder, is_video=one.sampling is not None) is None:
                 found[key] = ResolvedImage(hit.value, one.sha256, hit.place, key, lookup_ms=lookup_ms)
         return found
 

@@ -16,6 +16,9 @@ from vscan.v1 import visual_tokens_pb2 as pb
 
 # Raise it when the meaning of the bytes changes: it is part of the content key.
 CODEC_VERSION = 1
+# What is believed of a message: far more than a model makes of an image or a video, which has 24,576 tokens at most by default.
+MAX_UNREDUCED = 2**22
+MAX_TILES = 2**16
 
 
 class PickedBy(IntEnum):
@@ -129,6 +132,7 @@ class VisualTokens:
     def from_proto(cls, message: pb.VisualTokens, field: str = "visual_tokens") -> VisualTokens:
         """The value of a wire message. Raises InvalidArgument if its parts do not fit each other."""
         try:
+            _check_lengths(message)
             return cls(
                 tokens=tensor_from_proto(message.tokens, "tokens"),
                 kept_indices=torch.tensor(list(message.kept_indices), dtype=torch.int64),
@@ -152,6 +156,20 @@ class VisualTokens:
             return cls.from_proto(pb.VisualTokens.FromString(data))
         except (DecodeError, ValueError, OverflowError, RuntimeError) as error:
             raise InvalidArgument("visual_tokens", "not a VisualTokens message") from error
+
+
+def _check_lengths(message: pb.VisualTokens) -> None:
+    """Before anything is made of them: a list of 64 million numbers takes gigabytes."""
+    lists = {
+        "kept_indices": (message.kept_indices, MAX_UNREDUCED),
+        "picked_by": (message.picked_by, MAX_UNREDUCED),
+        "merged_into": (message.merged_into, MAX_UNREDUCED),
+        "tiles": (message.tiles, MAX_TILES),
+        "frames.seconds": (message.frames.seconds, MAX_TILES),
+    }
+    for field, (entries, most) in lists.items():
+        if len(entries) > most:
+            raise InvalidArgument(field, f"{len(entries):,} entries", limit=f"{most:,}")
 
 
 def _frames_from_proto(message: pb.SampledFrames) -> SampledFrames:

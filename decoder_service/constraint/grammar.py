@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits
+from llguidance import LLMatcher
 
+from decoder_service.constraint.trial import LIMITS
 from decoder_service.constraint.vocabulary import TokenMask, Vocabulary
 from vscan.errors import InvalidArgument
 from vscan.specs import Constraint, JsonSchema, Regex
 
-# In the library's own measure of work. With these the costliest expressions that were tried took 35 ms to compile and 13 ms in
-# a step, which all sequences of the step wait for; a schema of 300 properties takes 10 ms and 0.4 ms.
-_LIMITS = LLParserLimits(initial_lexer_fuel=50_000, step_lexer_fuel=200_000, verbose_errors=False)
 # Between two parts of a JSON value: enough to indent, too few to go on for ever.
 _JSON_BLANKS = r"[ \n]{1,32}"
 _LONGEST_REASON = 200
@@ -103,6 +101,17 @@ def field_of(constraint: Constraint) -> str:
     return "sampling.json_schema" if isinstance(constraint, JsonSchema) else "sampling.regex"
 
 
+def trial_source(constraint: Constraint) -> str:
+    """What is to be tried before it is compiled: as hard as what `compile_grammar` does, for any vocabulary.
+
+    Raises:
+        InvalidArgument: it cannot be read.
+    """
+    if isinstance(constraint, JsonSchema):
+        return _plain_json_source(_schema(constraint.text))
+    return str(LLMatcher.grammar_from_regex(_without_anchors(constraint.pattern)))
+
+
 def compile_grammar(constraint: Constraint, vocabulary: Vocabulary) -> Grammar:
     """Compiles, in milliseconds; what would take much longer is refused.
 
@@ -115,25 +124,37 @@ def compile_grammar(constraint: Constraint, vocabulary: Vocabulary) -> Grammar:
         source = _json_source(constraint.text, vocabulary)
     else:
         source = _regex_source(constraint, vocabulary)
-    matcher = LLMatcher(vocabulary.library, source, log_level=0, limits=_LIMITS)
+    matcher = LLMatcher(vocabulary.library, source, log_level=0, limits=LIMITS)
     if matcher.is_error():
         _refuse(field, matcher.get_error())
     return Grammar(matcher, vocabulary, field=field)
 
 
 def _json_source(text: str, vocabulary: Vocabulary) -> str:
+    schema = _schema(text)
+    if not vocabulary.drops_first_space:
+        return _plain_json_source(schema)
+    # The blank of the first word, which the answer's text will lack.
+    schema = {"x-guidance": {"whitespace_pattern": _JSON_BLANKS}} | schema
+    return str(LLMatcher.grammar_from_lark(f'start: " "? value\nvalue: %json {json.dumps(schema)}'))
+
+
+def _schema(text: str) -> dict[str, Any]:
     try:
         schema = json.loads(text, parse_constant=_no_number)
+        json.dumps(schema, ensure_ascii=False).encode()  # an escape may stand for half a character
     except (ValueError, RecursionError) as error:
         raise InvalidArgument("sampling.json_schema", "not JSON") from error
     if not isinstance(schema, dict):
         raise InvalidArgument("sampling.json_schema", "not a JSON object")
-    source: str = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": _JSON_BLANKS})
-    if not vocabulary.drops_first_space:
-        return source
-    # The blank of the first word, which the answer's text will lack.
-    schema = {"x-guidance": {"whitespace_pattern": _JSON_BLANKS}} | schema
-    return str(LLMatcher.grammar_from_lark(f'start: " "? value\nvalue: %json {json.dumps(schema)}'))
+    return schema
+
+
+def _plain_json_source(schema: dict[str, Any]) -> str:
+    try:
+        return str(LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": _JSON_BLANKS}))
+    except ValueError as error:  # an integer of more than 64 bits
+        raise InvalidArgument("sampling.json_schema", "a number that is too large") from error
 
 
 def _regex_source(regex: Regex, vocabulary: Vocabulary) -> str:
@@ -141,7 +162,7 @@ def _regex_source(regex: Regex, vocabulary: Vocabulary) -> str:
     source = str(LLMatcher.grammar_from_regex(pattern))
     if not vocabulary.drops_first_space:
         return source
-    is_error, messages = LLMatcher.validate_grammar_with_warnings(source, vocabulary.library, limits=_LIMITS)
+    is_error, messages = LLMatcher.validate_grammar_with_warnings(source, vocabulary.library, limits=LIMITS)
     if is_error:
         _refuse("sampling.regex", messages[0])
     return str(LLMatcher.grammar_from_regex(f"( )?(?:{pattern})"))
@@ -160,6 +181,8 @@ def _no_number(name: str) -> NoReturn:
 
 def _refuse(field: str, message: str) -> NoReturn:
     """The library's reason on one line: what it says first, and for an expression what it says is wrong with it."""
+    if "retrieving it failed" in message:  # the library says where it would have been
+        raise InvalidArgument(field, "a reference to another document; those are not followed")
     lines = [line.strip() for line in message.splitlines() if line.strip()] or ["cannot be compiled"]
     wrong = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
     raise InvalidArgument(field, wrong[:_LONGEST_REASON])

@@ -6,9 +6,10 @@ import asyncio
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
-from decoder_service.constraint.grammar import Grammar, compile_grammar, field_of
+from decoder_service.constraint.grammar import Grammar, compile_grammar, field_of, trial_source
+from decoder_service.constraint.trial import Triers
 from decoder_service.constraint.vocabulary import Vocabulary
-from vscan.errors import ResourceExhausted, VScanError
+from vscan.errors import InvalidArgument, ResourceExhausted, VScanError
 from vscan.specs import Constraint
 
 _THREADS = 2
@@ -31,6 +32,7 @@ class Grammars:
         self._vocabulary = vocabulary
         self._max_compile_ms = max_compile_ms
         self._max_remembered = max_remembered
+        self._triers = Triers(_THREADS)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="grammar")
         self._made: OrderedDict[_Key, Grammar] = OrderedDict()
         self._being_made: dict[_Key, asyncio.Future[Grammar]] = {}
@@ -59,6 +61,7 @@ class Grammars:
     def close(self) -> None:
         """Compiles no more; does not wait for what is under way."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._triers.close()
 
     def _begin(self, key: _Key) -> asyncio.Future[Grammar]:
         if len(self._being_made) >= _MAX_BEING_MADE:
@@ -66,10 +69,16 @@ class Grammars:
             raise ResourceExhausted(reason, retry_delay_ms=_RETRY_MS)
         _, constraint = key
         loop = asyncio.get_running_loop()
-        making = loop.run_in_executor(self._threads, compile_grammar, constraint, self._vocabulary)
+        making = loop.run_in_executor(self._threads, self._make, constraint)
         self._being_made[key] = making
         making.add_done_callback(lambda made: self._keep(key, made))
         return making
+
+    def _make(self, constraint: Constraint) -> Grammar:
+        """In a thread, which nothing can stop: so only what was seen to come to an end is begun."""
+        if not self._triers.passes(trial_source(constraint), self._max_compile_ms):
+            raise InvalidArgument(field_of(constraint), "too complex", limit=f"{self._max_compile_ms} ms of a processor")
+        return compile_grammar(constraint, self._vocabulary)
 
     def _keep(self, key: _Key, made: asyncio.Future[Grammar]) -> None:
         del self._being_made[key]

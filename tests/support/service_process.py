@@ -39,6 +39,11 @@ class ServiceProcess:
         self._ready_file = folder / f"{kind}.address"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def runs(self) -> bool:
+        """Whether its process lives."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Starts it and waits until its port is open."""
         self.launch()

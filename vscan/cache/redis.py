@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
+import torch
 from opentelemetry.trace import Tracer
 
 from vscan.cache.body import EntryBody, read_body
@@ -137,9 +138,10 @@ class RedisCache:
         if isinstance(body, Flaw):
             return body
         try:
-            return read_body(body)
+            value = read_body(body)
         except InvalidArgument:
             return Flaw.BODY
+        return value if bool(torch.isfinite(value.tokens).all()) else Flaw.BODY  # no encoder's: no reader could use them
 
     async def _delete(self, keys: Sequence[bytes]) -> None:
         if not keys:

@@ -28,6 +28,7 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
 from vscan.errors import InternalError, InvalidArgument, VScanError
+from vscan.offload import off_loop_if_large
 from vscan.rpc.authentication import Authentication
 from vscan.rpc.error_details import NEVER_ON_THE_WIRE, STATUS_DETAILS_KEY, error_from_rpc, one_line, to_status
 from vscan.rpc.handlers import (
@@ -43,8 +44,10 @@ from vscan.rpc.handlers import (
     with_behavior,
 )
 from vscan.rpc.identities import Identities
+from vscan.rpc.request_room import RequestRoom
 from vscan.rpc.settings import RpcSettings
 from vscan.rpc.tenant_limits import TenantCounts, TenantLimits
+from vscan.rpc.wire_scan import check_fields, may_exceed
 from vscan.telemetry import names
 from vscan.telemetry.context import current_trace_id
 from vscan.telemetry.logs import FieldValue, add_request_fields, log_fields, request_fields
@@ -87,7 +90,7 @@ def inner_interceptors(
     return [
         Authentication(identities, allow_anonymous=settings.allow_anonymous, metrics=metrics),
         TenantLimits(counts, metrics),
-        CodecInterceptor(),
+        CodecInterceptor(settings),
     ]
 
 
@@ -139,8 +142,13 @@ class ErrorInterceptor(AroundInterceptor):
 class CodecInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Parses requests and serializes replies within the error interceptor, where gRPC would do so around everything.
 
-    So bytes that are no message get INVALID_ARGUMENT, and a reply that cannot be sent is a fault like any other.
+    So bytes that are no message get INVALID_ARGUMENT, and a reply that cannot be sent is a fault like any other. Before
+    requests are parsed they are weighed, all calls together, and their fields counted.
     """
+
+    def __init__(self, settings: RpcSettings) -> None:
+        self._room = RequestRoom(settings.max_request_bytes)
+        self._max_fields = settings.max_message_fields
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """Takes over from gRPC where the request is one message."""
@@ -150,14 +158,25 @@ class CodecInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         behavior, parse, serialize = behavior_of(handler), handler.request_deserializer, handler.response_serializer
 
         async def serve(request: bytes, context: Context) -> bytes:
-            return bytes(serialize(await behavior(_parsed(parse, request), context)))
+            with self._room.holding(len(request)):
+                return bytes(serialize(await behavior(await self._parsed(parse, request), context)))
 
         async def serve_stream(request: bytes, context: Context) -> AsyncIterator[bytes]:
-            async with aclosing(behavior(_parsed(parse, request), context)) as replies:
-                async for reply in replies:
-                    yield serialize(reply)
+            with self._room.holding(len(request)):
+                async with aclosing(behavior(await self._parsed(parse, request), context)) as replies:
+                    async for reply in replies:
+                        yield serialize(reply)
 
         return with_behavior(handler, serve_stream if handler.response_streaming else serve, raw=True)
+
+    async def _parsed(self, parse: Any, request: bytes) -> Any:
+        if may_exceed(request, self._max_fields):
+            descriptor = parse.__self__.DESCRIPTOR  # `FromString` of the message's class
+            await off_loop_if_large(len(request), lambda: check_fields(request, descriptor, self._max_fields))
+        try:
+            return parse(request)  # here: protobuf keeps the interpreter to itself meanwhile, in whichever thread
+        except Exception as error:
+            raise InvalidArgument("request", "the bytes are not a message of this call's type") from error
 
 
 def _traced(details: grpc.HandlerCallDetails) -> bool:
@@ -174,13 +193,6 @@ def gone_status(context: Context) -> grpc.StatusCode:
     left = context.time_remaining()
     late = left is not None and left <= _DEADLINE_ROUNDING_SECONDS
     return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-
-
-def _parsed(parse: Any, request: bytes) -> Any:
-    try:
-        return parse(request)
-    except Exception as error:
-        raise InvalidArgument("request", "the bytes are not a message of this call's type") from error
 
 
 def _known(error: Exception) -> VScanError | None:

@@ -69,6 +69,18 @@ class RpcSettings(BaseModel):
     max_message_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1024, le=2**31 - 1, description="Largest message taken or sent, in bytes."
     )
+    max_message_fields: int = Field(
+        default=16_384,
+        ge=64,
+        description="Most fields of one request, those within others included, counted before it is parsed. A chat of 64 "
+        "messages with 64 texts each has 8,320.",
+    )
+    max_request_bytes: int = Field(
+        default=1024 * 1024 * 1024,
+        ge=1024,
+        description="Most bytes of all requests being served at once; one more gets RESOURCE_EXHAUSTED with a retry delay. "
+        "At least `max_message_bytes`.",
+    )
     max_concurrent_calls: int = Field(
         default=256, ge=1, description="Calls served at once; one more gets RESOURCE_EXHAUSTED with a retry delay."
     )
@@ -119,6 +131,8 @@ class RpcSettings(BaseModel):
             raise ValueError("`tls_cert_file` and `tls_key_file` go together")
         if self.tls_client_ca_file is not None and self.tls_cert_file is None:
             raise ValueError("`tls_client_ca_file` needs `tls_cert_file` and `tls_key_file`")
+        if self.max_request_bytes < self.max_message_bytes:
+            raise ValueError("`max_request_bytes` must be at least `max_message_bytes`")
         return self
 
     @property

@@ -146,3 +146,33 @@ async def test_plaintext_beyond_this_machine_can_be_asked_for() -> None:
     channel = open_channel("encoder.example:7071", insecure=True)
     assert channel.get_state() is grpc.ChannelConnectivity.IDLE
     await channel.close(None)
+
+
+async def test_a_request_of_many_fields_is_refused_before_it_is_parsed() -> None:
+    servicer = ToyDecoder()
+    async with serving_decoder(servicer, RpcSettings(max_message_fields=64)) as (_, address), decoder_stub(address) as stub:
+        many = decoder_pb2.GenerateRequest(chat=decoder_pb2.Chat(messages=[decoder_pb2.Message()] * 100))
+        error = error_from_rpc(await failure(stub.Generate(many)))
+        assert isinstance(error, InvalidArgument)
+        assert (error.field, error.limit) == ("request", "64")
+        assert [event async for event in stub.Generate(raw("one"))]
+
+
+async def test_requests_have_room_for_so_many_bytes_together() -> None:
+    servicer = ToyDecoder(forever)
+    settings = RpcSettings(max_message_bytes=100_000, max_request_bytes=100_000)
+    async with serving_decoder(servicer, settings) as (server, address), decoder_stub(address) as stub:
+        first = stub.Generate(raw("x" * 60_000))
+        await first.read()
+        error = error_from_rpc(await failure(stub.Generate(raw("x" * 60_000))))
+        assert isinstance(error, ResourceExhausted)
+        assert "100,000 bytes" in error.message
+        second = stub.Generate(raw("x" * 30_000))  # there is room for a small one
+        await second.read()
+        first.cancel()
+        await until(lambda: server.running_calls == 1)
+        third = stub.Generate(raw("x" * 60_000))
+        await third.read()
+        second.cancel()
+        third.cancel()
+        await until(lambda: server.running_calls == 0)

@@ -165,6 +165,8 @@ def _shape(*shape: int) -> Callable[[pb.VisualTokens], None]:
             id="a tile keeps another's place",
         ),
         pytest.param(_list("tiles", []), "tiles", id="no tiles"),
+        pytest.param(_list("tiles", [pb.Tile()] * (2**16 + 1)), "tiles", id="more tiles than are believed"),
+        pytest.param(_list("merged_into", [0] * (2**22 + 1)), "merged_into", id="more places than are believed"),
         pytest.param(_set("unreduced_count", 2), "tiles", id="fewer places than kept"),
     ],
 )
