@@ -108,7 +108,7 @@ async def test_a_second_signal_ends_a_decoder_at_once(stack: ProcessStack) -> No
         code = code_of(stack.decoder)
 
         async def stops() -> bool:
-            return "stopping" in (await asyncio.to_thread(health_of, stack.decoder_address, ""))[1]
+            return not (await asyncio.to_thread(health_of, stack.decoder_address, ""))[0]
 
         await until(stops, what="the decoder to stop")
         process.send_signal(signal.SIGTERM)

@@ -145,7 +145,7 @@ class RpcServer:
                 loop.remove_signal_handler(number)
 
     async def stop(self) -> None:
-        """Not ready at once, new calls refused; running ones get `drain_seconds`, then they are cancelled. Idempotent."""
+        """Not ready at once, no new calls; running ones get `drain_seconds`, then they are cancelled. Idempotent."""
         if self._stopped is None:
             self._stopped = asyncio.create_task(self._stop())
         await asyncio.shield(self._stopped)
@@ -171,11 +171,14 @@ class RpcServer:
         _log.info("stopping; %d calls are running", self._gate.running)
         if self._signals:  # where something has failed calls are better off elsewhere at once
             await self._wait_unhurried(settings.drain_delay_seconds)
-        self._gate.close()
+        # Tells clients to go elsewhere: refused call by call they would come again, and those that cannot retry would fail.
+        leaving = asyncio.create_task(self.server.stop(settings.drain_seconds + _END_SECONDS))
         if not await self._gate.wait_idle(0.0 if self._hurried.is_set() else settings.drain_seconds):
             _log.warning("%d calls did not end in time and were cancelled", self._gate.evict())
             await self._gate.wait_idle(_LAST_WORDS_SECONDS)
+        self._gate.close()  # to calls that had been on their way
         await self._close(_LAST_WORDS_SECONDS)
+        await leaving
 
     async def _close(self, grace_seconds: float | None) -> None:
         await self.server.stop(grace_seconds)

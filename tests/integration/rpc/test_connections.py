@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import grpc
@@ -82,17 +83,70 @@ async def test_an_idle_connection_is_closed_and_made_again() -> None:
     settings = RpcSettings(max_connection_idle_seconds=0.2)
     servicer = ToyDecoder(on_call=lambda context: peers.append(context.peer()))
     async with serving_decoder(servicer, settings) as (_, address), decoder_stub(address) as stub:
-        channel_state: list[grpc.ChannelConnectivity] = []
         async with open_channel(address) as channel:
             other: Any = decoder_pb2_grpc.DecoderStub(channel)  # type: ignore[no-untyped-call]
             await other.Describe(DESCRIBE)
             async with asyncio.timeout(60):
                 await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
-            channel_state.append(channel.get_state())
             await other.Describe(DESCRIBE, timeout=20)
-        assert channel_state != [grpc.ChannelConnectivity.READY]
         await stub.Describe(DESCRIBE, timeout=20)
     assert len(set(peers)) >= 2
+
+
+async def test_where_one_of_two_replicas_drains_one_more_try_is_enough() -> None:
+    """However long its drain takes: clients are told once to go elsewhere, and not refused call by call."""
+    go_on, draining, asked = asyncio.Event(), asyncio.Event(), Counter[str]()
+
+    async def wait(word: str) -> None:
+        if word == "wait":
+            await go_on.wait()
+
+    async def keep_asking(stub: Any) -> None:
+        while asked["after"] < 200:
+            when = "after" if draining.is_set() else "before"
+            try:
+                await stub.Describe(DESCRIBE, timeout=20)
+            except grpc.aio.AioRpcError as error:
+                asked[type(error_from_rpc(error)).__name__] += 1
+                await stub.Describe(DESCRIBE, timeout=20)
+            asked[when] += 1
+
+    patient: dict[str, Any] = {"drain_seconds": 600.0}
+    async with serving_decoder(ToyDecoder(wait), RpcSettings(bind="127.0.0.1:0", **patient)) as (_, address):
+        port = address.rpartition(":")[2]
+        second = RpcSettings(bind=f"127.0.0.2:{port}", **patient)
+        with NameServer({"decoder.test": ["127.0.0.1", "127.0.0.2"]}) as names:
+            target = f"dns://{names.address}/decoder.test:{port}"
+            async with serving_decoder(ToyDecoder(wait), second) as (server, _), open_channel(target, insecure=True) as channel:
+                stub: Any = decoder_pb2_grpc.DecoderStub(channel)  # type: ignore[no-untyped-call]
+                running: list[Any] = []
+
+                async def second_is_asked() -> bool:
+                    running.append(stub.Generate(raw("one wait two"), wait_for_ready=True))
+                    await running[-1].read()
+                    return server.running_calls > 0
+
+                await until(second_is_asked, what="the second replica to be asked")
+                asking = [asyncio.create_task(keep_asking(stub)) for _ in range(8)]
+                await until(lambda: asked["before"] > 20)
+                stopping = asyncio.create_task(server.stop())
+                await until(lambda: server.not_ready_reason() != "")
+                draining.set()
+                await asyncio.gather(*asking)
+                assert not stopping.done()
+                go_on.set()
+                for call in running:
+                    assert await last_of(call) == "finished"
+                await stopping
+    assert set(asked) <= {"before", "after", "Unavailable"}
+
+
+async def last_of(call: Any) -> str:
+    """The kind of a stream's last event."""
+    kind = ""
+    while event := await call.read():
+        kind = event.WhichOneof("event")
+    return kind
 
 
 async def test_connections_beyond_the_bound_are_closed() -> None:

@@ -306,10 +306,7 @@ async def test_draining_finishes_a_running_stream_and_refuses_new_calls() -> Non
         await running.read()
         stopping = asyncio.create_task(server.stop())
         await until(lambda: server.not_ready_reason(DECODER) == "stopping")
-        assert await health(address, "") == (NOT_SERVING, f"{DECODER}: stopping")
-        refused = error_from_rpc(await failure(stub.Describe(DESCRIBE)))
-        assert isinstance(refused, Unavailable)
-        assert "stopping" in refused.message
+        assert isinstance(error_from_rpc(await failure(stub.Describe(DESCRIBE))), Unavailable)
         assert not stopping.done()
         servicer.go_on.set()
         words = [event.delta.text async for event in running if event.WhichOneof("event") == "delta"]

@@ -162,6 +162,11 @@ def test_a_status_without_details(code: grpc.StatusCode, expected: type[VScanErr
     assert type(error_from_rpc(as_rpc_error(code, ""))) is expected
 
 
+def test_a_call_that_came_as_its_server_was_stopping_may_be_sent_again() -> None:
+    assert type(error_from_rpc(as_rpc_error(grpc.StatusCode.CANCELLED, "CANCELLED"))) is Unavailable
+    assert type(error_from_rpc(as_rpc_error(grpc.StatusCode.CANCELLED, "Locally cancelled by application!"))) is Cancelled
+
+
 def test_googles_retry_info_alone_is_heeded() -> None:
     status, retry = status_pb2.Status(code=8), error_details_pb2.RetryInfo()
     retry.retry_delay.FromMilliseconds(777)
