@@ -10,7 +10,8 @@ StreamInOneTask          one call, one task
               Parse      bytes to the request message
                 servicer
 
-Strangers are refused before their bytes are parsed; gRPC itself has received them, `max_message_bytes` at most.
+Strangers are refused before their bytes are parsed, and where metadata alone shows them, before these are read. Where callers
+may be known by a certificate gRPC has received them, `max_message_bytes` at most.
 """
 
 from __future__ import annotations

@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class DecoderStub(object):
     """Answers questions about images and videos.
+
+    Every call also: UNAUTHENTICATED (the caller's identity is missing or not known), PERMISSION_DENIED (metadata x-vscan-on-behalf-of from a caller
+    that may not speak for tenants), INVALID_ARGUMENT (metadata x-vscan-tenant; a bad tenant in x-vscan-on-behalf-of), RESOURCE_EXHAUSTED (a
+    tenant's limit, with a retry delay).
     """
 
     def __init__(self, channel):
@@ -49,6 +53,10 @@ class DecoderStub(object):
 
 class DecoderServicer(object):
     """Answers questions about images and videos.
+
+    Every call also: UNAUTHENTICATED (the caller's identity is missing or not known), PERMISSION_DENIED (metadata x-vscan-on-behalf-of from a caller
+    that may not speak for tenants), INVALID_ARGUMENT (metadata x-vscan-tenant; a bad tenant in x-vscan-on-behalf-of), RESOURCE_EXHAUSTED (a
+    tenant's limit, with a retry delay).
     """
 
     def Generate(self, request, context):
@@ -92,6 +100,10 @@ def add_DecoderServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Decoder(object):
     """Answers questions about images and videos.
+
+    Every call also: UNAUTHENTICATED (the caller's identity is missing or not known), PERMISSION_DENIED (metadata x-vscan-on-behalf-of from a caller
+    that may not speak for tenants), INVALID_ARGUMENT (metadata x-vscan-tenant; a bad tenant in x-vscan-on-behalf-of), RESOURCE_EXHAUSTED (a
+    tenant's limit, with a retry delay).
     """
 
     @staticmethod

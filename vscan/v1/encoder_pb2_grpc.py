@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class VisionEncoderStub(object):
     """Turns images and videos into few visual tokens and remembers them.
+
+    Every call also: UNAUTHENTICATED (the caller's identity is missing or not known), PERMISSION_DENIED (metadata x-vscan-on-behalf-of from a caller
+    that may not speak for tenants), INVALID_ARGUMENT (metadata x-vscan-tenant; a bad tenant in x-vscan-on-behalf-of), RESOURCE_EXHAUSTED (a
+    tenant's limit, with a retry delay).
     """
 
     def __init__(self, channel):
@@ -54,6 +58,10 @@ class VisionEncoderStub(object):
 
 class VisionEncoderServicer(object):
     """Turns images and videos into few visual tokens and remembers them.
+
+    Every call also: UNAUTHENTICATED (the caller's identity is missing or not known), PERMISSION_DENIED (metadata x-vscan-on-behalf-of from a caller
+    that may not speak for tenants), INVALID_ARGUMENT (metadata x-vscan-tenant; a bad tenant in x-vscan-on-behalf-of), RESOURCE_EXHAUSTED (a
+    tenant's limit, with a retry delay).
     """
 
     def Encode(self, request, context):
@@ -108,6 +116,10 @@ def add_VisionEncoderServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class VisionEncoder(object):
     """Turns images and videos into few visual tokens and remembers them.
+
+    Every call also: UNAUTHENTICATED (the caller's identity is missing or not known), PERMISSION_DENIED (metadata x-vscan-on-behalf-of from a caller
+    that may not speak for tenants), INVALID_ARGUMENT (metadata x-vscan-tenant; a bad tenant in x-vscan-on-behalf-of), RESOURCE_EXHAUSTED (a
+    tenant's limit, with a retry delay).
     """
 
     @staticmethod

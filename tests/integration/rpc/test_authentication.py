@@ -163,6 +163,21 @@ async def test_bytes_that_are_no_message_are_not_looked_at_before_the_caller_is_
         assert isinstance(error_from_rpc(await failure(call(b"\xff\xff", metadata=right))), InvalidArgument)
 
 
+async def test_a_stranger_is_refused_who_never_sends_a_request(people: IdentitiesFile) -> None:
+    """He could hold a place for as long as he likes; one of us who is slow is waited for."""
+    async with asked(people) as server, open_channel(server.address) as channel:
+        method: Any = channel.stream_stream(f"/{DECODER}/Describe", bytes, bytes)
+        for headers in ((), (bearer("wrong"),), (bearer("wrong"), bearer(people.tokens["web"]))):
+            call = method(metadata=headers, timeout=20)
+            assert isinstance(error_from_rpc(await failure(call)), Unauthenticated)
+        slow = method(metadata=(bearer(people.tokens["web"]),))
+        await slow.write(DESCRIBE.SerializeToString())
+        await slow.done_writing()
+        assert decoder_pb2.DescribeDecoderResponse.FromString(await slow.read()).model == "toy"
+    async with asked(people, allow_anonymous=True) as server:
+        assert await server.call() == Caller()
+
+
 async def test_health_is_for_everybody(people: IdentitiesFile) -> None:
     async with asked(people) as server, open_channel(server.address) as channel:
         reply = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=DECODER))

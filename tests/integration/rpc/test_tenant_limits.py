@@ -13,6 +13,8 @@ import grpc.aio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from tests.support.identities import IdentitiesFile
 from tests.support.toy_services import ToyDecoder, decoder_stub, failure, raw, serving_decoder
@@ -22,6 +24,8 @@ from vscan.rpc.error_details import error_from_rpc
 from vscan.rpc.server import RpcServer
 from vscan.rpc.settings import RpcSettings
 from vscan.rpc.tenant_limits import TenantCounts
+from vscan.telemetry import names
+from vscan.telemetry.providers import Telemetry
 from vscan.v1 import decoder_pb2
 
 DESCRIBE = decoder_pb2.DescribeDecoderRequest()
@@ -66,10 +70,10 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(people: IdentitiesFile, **changes: Any) -> AsyncIterator[Server]:
+async def serving(people: IdentitiesFile, telemetry: Telemetry | None = None, **changes: Any) -> AsyncIterator[Server]:
     servicer = Worded()
     rpc = RpcSettings(identities_file=people.path, drain_seconds=0, **changes)
-    async with serving_decoder(servicer, rpc) as (server, address), decoder_stub(address) as stub:
+    async with serving_decoder(servicer, rpc, telemetry) as (server, address), decoder_stub(address) as stub:
         yield Server(server, stub, servicer, people)
 
 
@@ -147,6 +151,39 @@ async def test_what_a_decoder_asks_on_behalf_is_not_held_to_the_limits_again(peo
         for _ in range(3):
             await server.describe("decoder")
         assert server.counts.running == {}
+
+
+async def test_refusals_are_counted_by_reason(people: IdentitiesFile) -> None:
+    reader = InMemoryMetricReader()
+    people.limit("shop", requests_per_second=0.001, burst=1)
+    people.limit("lab", max_concurrent_calls=1)
+    telemetry = Telemetry(meter_provider=MeterProvider([reader]))
+    async with serving(people, telemetry) as server:
+        await server.describe("web")
+        await refusal(server.describe("app"))
+        await server.generate("lab", "wait").read()
+        await refusal(server.describe("lab"))
+        people.tokens["stranger"] = "wrong"
+        await failure(server.describe("stranger"))
+        await failure(server.generate("web", "one", on_behalf_of="lab"))
+    assert refusals(reader) == {
+        ("rate", "shop"): 1,
+        ("concurrency", "lab"): 1,
+        ("unauthenticated", None): 1,
+        ("not_allowed", None): 1,
+    }
+
+
+def refusals(reader: InMemoryMetricReader) -> dict[tuple[object, object], float]:
+    """By reason and tenant."""
+    data: Any = reader.get_metrics_data()
+    metrics = [metric for resource in data.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics]
+    return {
+        (point.attributes[names.ATTR_REFUSAL], point.attributes.get(names.ATTR_TENANT)): point.value
+        for metric in metrics
+        if metric.name == names.METRIC_REFUSALS.name
+        for point in metric.data.data_points
+    }
 
 
 async def test_a_call_that_is_refused_or_fails_gives_its_place_back(people: IdentitiesFile) -> None:

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
-from vscan.cache.redis_address import RedisAddress, Topology, parse_redis_url
+from vscan.cache.redis_address import RedisAddress, Topology, has_password, parse_redis_url
 from vscan.cache.redis_client import open_client
 from vscan.cache.settings import CacheSettings, check_cache_settings
 from vscan.errors import StartupError
@@ -125,3 +125,36 @@ async def test_user_password_and_certificates_reach_the_client(url: str, tmp_pat
         assert options["ssl_ca_certs"] == str(ca)
     finally:
         await client.aclose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hidden@h/0",
+        "redis://user:hidden@h",
+        "rediss://h/0?password=hidden",
+        "redis://h?db=1&password=hidden",
+        "unix://:hidden@/path",
+        "redis+cluster://user:hidden@h:1,h:2",
+        "nonsense://user:hidden@",
+        "redis://user:hid@den@h",
+    ],
+)
+def test_a_url_with_a_password(url: str) -> None:
+    assert has_password(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "nonsense",
+        "redis://h:6379/0",
+        "redis://user@h",
+        "redis://[::1]:6379",
+        "unix:///path?db=1",
+        "redis+sentinel://user@h:1/n",
+    ],
+)
+def test_a_url_without_one(url: str) -> None:
+    assert not has_password(url)

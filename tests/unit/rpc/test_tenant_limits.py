@@ -69,8 +69,8 @@ def test_who_waits_as_long_as_it_was_told_is_let_in(rate: float, burst: int, sta
     for _ in range(burst):
         assert counts.enter("a") is None
     for _ in range(5):
-        refusal = counts.enter("a")
-        assert refusal is not None
+        while (refusal := counts.enter("a")) is None:
+            pass  # whole milliseconds may have filled in more than one token
         clock.now_s += refusal.retry_delay_ms / 1000 + 1e-6  # of a large clock the last bits are lost
         assert counts.enter("a") is None
 
