@@ -156,8 +156,8 @@ class _Marks:
         head, *marked = rendered.split(f"{self._nonce}-")
         pieces = [head]
         for each in marked:
-            number, dash, text = each.partition("-")
-            pieces += [number, text] if dash and number.isdecimal() else []  # a mark that was cut is none
+            part_number, dash, text = each.partition("-")
+            pieces += [part_number, text] if dash and part_number.isdecimal() else []  # a mark that was cut is none
         found = {int(number) for number in pieces[1::2]}
         for number, part in enumerate(chat.texts()):
             if number not in found:
