@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -153,7 +152,12 @@ class _Marks:
 
     def split(self, rendered: str, chat: Chat) -> list[Stretch]:
         """The rendering cut at the marks. Raises InvalidArgument where a text found no place."""
-        pieces = re.split(rf"{self._nonce}-(\d+)-", rendered)
+        # Not one pattern of the nonce: each would be compiled, and fill the cache that all patterns share.
+        head, *marked = rendered.split(f"{self._nonce}-")
+        pieces = [head]
+        for each in marked:
+            part_number, dash, text = each.partition("-")
+            pieces += [part_number, text] if dash and part_number.isdecimal() else []  # a mark that was cut is none
         found = {int(number) for number in pieces[1::2]}
         for number, part in enumerate(chat.texts()):
             if number not in found:

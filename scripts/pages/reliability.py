@@ -49,7 +49,7 @@ def _soak() -> str:
     lines = [
         _where(SOAK.name, report),
         f"{report['seconds']:.0f} s, {report['clients']} clients, {summary['requests']:,} requests; "
-        + ("the caches did not fill." if warm is None else f"all caches were full after {warm:.0f} s."),
+        + ("it never was warm." if warm is None else f"it was warm after {warm:.0f} s."),
         "",
         table(["check", "value", "goal"], checks),
         "",

@@ -85,7 +85,9 @@ def memory_growth(samples: Sequence[Held], name: str) -> float:
 def latency_drift(done: Sequence[Done]) -> float:
     """Of answers about known pictures: the median of the last fifth of the run over that of its second fifth."""
     answered = [each for each in done if each.kind == "repeated" and not each.error]
-    fifth = max(1, len(answered) // _FIFTHS)
+    fifth = len(answered) // _FIFTHS
+    if not fifth:
+        return 1.0  # too few to say
     return median(each.took_s for each in answered[-fifth:]) / median(each.took_s for each in answered[fifth : 2 * fifth])
 
 

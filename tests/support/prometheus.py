@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ class Figures:
 
 
 def read_figures(port: int) -> Figures:
-    """What `metrics_bind` serves on a loopback port. Raises OSError where nothing answers within a few seconds."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+    """What `metrics_bind` serves on a loopback port. Raises OSError where nothing answers within half a minute."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as page:
         text = page.read().decode()
     families = text_string_to_metric_families(text)
     return Figures([(sample.name, dict(sample.labels), sample.value) for family in families for sample in family.samples])

@@ -265,6 +265,7 @@ def _options(settings: RpcSettings) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.keepalive_time_ms", 60_000),  # finds a client that vanished without a word
         ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),  # what gRPC waits for the answer to a ping, whatever the line above says
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # the channels of vscan.rpc.channel ping every 15 s
         ("grpc.http2.max_ping_strikes", 2),  # who pings more often is cut off
