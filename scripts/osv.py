@@ -2,7 +2,7 @@
 
     python -m scripts.osv FOLDER [--pins FILE]
 
-FOLDER has the advisories as JSON files in the OSV schema, as osv.dev exports them (its file PyPI/all.zip, unpacked). Exit code 1
+FOLDER has the advisories as JSON files in the OSV schema, as osv.dev exports them (its PyPI/all.zip, unpacked). Exit code 1
 if one of the pinned versions is affected, 2 if the folder has no advisory: an empty database says nothing.
 """
 
