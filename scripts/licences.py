@@ -63,9 +63,9 @@ def closure(project: str, extras: frozenset[str]) -> list[str]:
 
 def licences(about: metadata.PackageMetadata) -> list[str]:
     """The identifiers (SPDX) in a distribution's metadata: its expression, else its field, else its classifiers."""
-    if expression := about.get("License-Expression"):
-        return _identifiers(expression)
-    field = (about.get("License") or "").strip()
+    if "License-Expression" in about:
+        return _identifiers(about["License-Expression"])
+    field = about["License"].strip() if "License" in about else ""
     if field and "\n" not in field:
         return _identifiers(_CALLED.get(field, field))
     classifiers = [
