@@ -45,8 +45,8 @@ async def test_what_never_ends_is_refused_and_the_next_is_compiled(schema: dict[
         grammars.close()
 
 
-def test_memory_ends_a_trial_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With all the time there is, and so few bytes that the first of the library's tables is too large."""
+def test_memory_ends_a_trial_too() -> None:
+    """With all the time there is."""
     source = trial_source(JsonSchema(json.dumps(ENDLESS["multiples of two numbers"])))
     triers = Triers(1)
     try:
