@@ -1,4 +1,4 @@
-# Targets for users: venv, demo, test. For developers: lint, types, proto, docs, test-system, faults, soak, clean.
+# Targets for users: venv, demo, test. For developers: lint, types, proto, docs, test-system, hostile, faults, soak, audit, clean.
 # Variables: SEED (the demo's album), WORKERS (processes that share the tests: one for each core, at most 4), PYTHON (the Python of
 # the new .venv), TORCH_INDEX_URL (see scripts/make_venv.sh).
 
@@ -9,7 +9,7 @@ SEED ?= 0
 export SEED
 WORKERS ?= auto
 
-.PHONY: venv demo test test-system faults soak lint types proto proto-check docs clean
+.PHONY: venv demo test test-system hostile faults soak lint types proto proto-check docs audit clean
 
 venv: $(STAMP)
 
@@ -55,6 +55,14 @@ proto-check: $(STAMP)
 # from the protos, the settings, the errors and the kept runs.
 docs: $(STAMP)
 	$(BIN)/python -m scripts.generate_docs
+
+# Asks a database of advisories about the pinned versions; see the script for which. Not part of `make test`: it needs the network.
+audit: $(STAMP)
+	@BIN=$(BIN) sh scripts/audit.sh
+
+# Hostile input against live services, one by one and eight at once; minutes.
+hostile: $(STAMP)
+	$(BIN)/python -m tests.hostile
 
 clean:
 	rm -rf .venv build dist demo_out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

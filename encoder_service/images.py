@@ -100,11 +100,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise InvalidArgument(_FIELD, "32 bits a channel", limit="16 bits")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        for box in _bands(rgba.size):  # one call would keep the event loop waiting: it does not release the interpreter
-            image.alpha_composite(rgba, box[:2], box)
-    return image.convert("RGB")
+        return _on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def bytes_text(count: int) -> str:
@@ -137,6 +134,16 @@ def _recognise(data: bytes, other_formats: str) -> tuple[str, type[ImageFile.Ima
         if data.startswith(magic) and (name != "WebP" or data[8:12] == b"WEBP"):
             return name, plugin
     raise InvalidArgument(_FIELD, "not an image of a known format", limit=", ".join(FORMATS) + other_formats)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """In bands: one call takes four times the memory, and keeps the event loop waiting, since it holds the interpreter."""
+    result = Image.new("RGB", image.size)
+    for box in _bands(image.size):
+        band = image.crop(box).convert("RGBA")
+        white = Image.new("RGBA", band.size, (255, 255, 255, 255))
+        result.paste(Image.alpha_composite(white, band).convert("RGB"), box[:2])
+    return result
 
 
 @contextmanager
@@ -172,5 +179,5 @@ def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
 def _upright(image: Image.Image) -> Image.Image:
     # A picture with unreadable EXIF data is still a picture; it is taken as it lies.
     with suppress(Exception):
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     return image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
@@ -160,7 +161,7 @@ class VisualTokens:
 
 def _check_lengths(message: pb.VisualTokens) -> None:
     """Before anything is made of them: a list of 64 million numbers takes gigabytes."""
-    lists = {
+    lists: dict[str, tuple[Sized, int]] = {
         "kept_indices": (message.kept_indices, MAX_UNREDUCED),
         "picked_by": (message.picked_by, MAX_UNREDUCED),
         "merged_into": (message.merged_into, MAX_UNREDUCED),

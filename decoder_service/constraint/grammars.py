@@ -76,8 +76,9 @@ class Grammars:
 
     def _make(self, constraint: Constraint) -> Grammar:
         """In a thread, which nothing can stop: so only what was seen to come to an end is begun."""
-        if not self._triers.passes(trial_source(constraint), self._max_compile_ms):
-            raise InvalidArgument(field_of(constraint), "too complex", limit=f"{self._max_compile_ms} ms of a processor")
+        tried_ms = max(1, self._max_compile_ms // 2)  # the other half is for compiling it here
+        if not self._triers.passes(trial_source(constraint), tried_ms):
+            raise InvalidArgument(field_of(constraint), "too complex", limit=f"{tried_ms} ms of a processor")
         return compile_grammar(constraint, self._vocabulary)
 
     def _keep(self, key: _Key, made: asyncio.Future[Grammar]) -> None:

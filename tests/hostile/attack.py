@@ -123,8 +123,9 @@ class Attack:
         return [*results, self._weighed(whole, grown["encoder"], max(grown["decoder"], grown["behind"]), at_once=at_once)]
 
     async def _tried(self, case: Case) -> Result:
+        made = await asyncio.to_thread(_made, case)  # not the service's time
         started = time.perf_counter()
-        ended = await self._sent(case)
+        ended = await self._sent(case, made)
         result = Result(
             family=case.family,
             name=case.name,
@@ -139,10 +140,10 @@ class Attack:
             return replace(result, fault=f"tells {telling}")
         return replace(result, fault=await self._next_fault(case))
 
-    async def _sent(self, case: Case) -> _Ended:
+    async def _sent(self, case: Case, made: bytes) -> _Ended:
         match case:
             case CallCase():
-                return await self._call(case)
+                return await self._call(case, made)
             case ReplyCase():
                 image = self._new_image()
                 self._deployment.spoiler.spoil(image, case.spoil)
@@ -156,10 +157,8 @@ class Attack:
                 return _Ended(grpc.StatusCode.OK)
         raise TypeError(type(case).__name__)
 
-    async def _call(self, case: CallCase) -> _Ended:
+    async def _call(self, case: CallCase, request: bytes) -> _Ended:
         channel = self._clients.encoder if case.target is Target.ENCODER else self._clients.decoder
-        made = await asyncio.to_thread(case.make)
-        request = made.SerializeToString() if isinstance(made, Message) else made
         try:
             if case.method == GENERATE:
                 async for _ in channel.unary_stream(case.method)(request, metadata=case.metadata, timeout=HANG_SECONDS):
@@ -239,6 +238,11 @@ async def attack(deployment: Deployment, bound: MemoryBound) -> AsyncIterator[At
     finally:
         await redis.aclose()
         await asyncio.gather(*(channel.close() for channel in channels))
+
+
+def _made(case: Case) -> bytes:
+    made = case.make() if isinstance(case, CallCase) else b""
+    return made.SerializeToString() if isinstance(made, Message) else made
 
 
 def _refusal(error: grpc.aio.AioRpcError) -> _Ended:

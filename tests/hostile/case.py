@@ -21,6 +21,8 @@ IMAGE = "messages[0].parts[0].image"
 VIDEO = "messages[0].parts[0].video"
 QUESTION = "what colour is the star"
 
+_NAMES_NO_FIELD = (StatusCode.OK, StatusCode.RESOURCE_EXHAUSTED)
+
 Metadata = tuple[tuple[str, str | bytes], ...]
 Sent = bytes | Message
 
@@ -43,7 +45,7 @@ class Expected:
         """Whether the call ended so."""
         if status not in self.statuses:
             return False
-        return status is StatusCode.OK or self.field is None or named == self.field
+        return status in _NAMES_NO_FIELD or self.field is None or named == self.field
 
 
 ANSWERED = Expected((StatusCode.OK,))

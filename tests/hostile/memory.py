@@ -15,8 +15,8 @@ class MemoryBound:
 
     A decoder has of a request's message: gRPC's bytes, Python's, the parsed message, the file taken out of it, the encoder's
     request with it, its bytes and gRPC's: 7. An encoder the first 4, and of the pixels of each image that it decodes: the
-    picture as the file has it (4 bytes a pixel, 8 for some) and in RGB (4), the processor's copy (3 and less once it is
-    small); 16 hold all. Some 64 MiB are the allocator's.
+    picture as the file has it (4 bytes a pixel) and turned or in RGB (4), the processor's copy (3, less once it is small): 12
+    hold all. Some 64 MiB are the allocator's.
     """
 
     max_message_bytes: int
@@ -29,7 +29,7 @@ class MemoryBound:
 
     def encoder_bytes(self, at_once: int) -> int:
         """The same."""
-        pixels = 16 * self.max_image_pixels * min(at_once, self.image_workers)
+        pixels = 12 * self.max_image_pixels * min(at_once, self.image_workers)
         return 4 * self.max_message_bytes * at_once + pixels + 64 * _MEBIBYTE
 
 

@@ -2,8 +2,11 @@
 
 import resource
 import struct
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from encoder_service.images import FORMATS, ImageLimits, check_bytes, check_size
 from tests.support.bad_images import png_bomb, saved
 from vscan.errors import InvalidArgument
 
+ROOT = Path(__file__).parents[3]
 LIMITS = ImageLimits(max_bytes=2**20, max_pixels=50_000_000, min_side=8, max_aspect_ratio=20)
 SAVE_AS: dict[str, dict[str, Any]] = {
     "PNG": {},
@@ -101,6 +105,21 @@ def test_transparency_lies_on_white() -> None:
         255,
         255,
     )
+
+
+def test_a_transparent_image_takes_no_more_than_twice_its_pixels() -> None:
+    """In a process of its own, whose peak nothing else has raised."""
+    script = """
+import resource
+from encoder_service.images import ImageLimits, decode_image
+from tests.hostile.image_files import png_of_zeros
+data = png_of_zeros(3000, 3000, 8, 6)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+decode_image(data, ImageLimits(max_bytes=2**20, max_pixels=9_000_000, min_side=8, max_aspect_ratio=20))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) * 1024 < 11 * 9_000_000, "8 bytes a pixel and a band; it was 16"
 
 
 def test_32_bit_pixels_are_refused() -> None:

@@ -46,7 +46,6 @@ def test_an_image_is_decoded_or_refused(data: bytes) -> None:
             picture = decode_image(data, LIMITS)
         except InvalidArgument as error:
             well_told(error, "image")
-            assert len(str(error)) < 200
         else:
             assert picture.mode == "RGB"
             assert picture.width * picture.height <= LIMITS.max_pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -29,7 +30,7 @@ from vscan.v1 import decoder_pb2 as pb
 _LIMITS = Limits(
     max_positions=4096,
     **{
-        name: getattr(DecoderSettings(model="."), name) or 4096
+        name: getattr(DecoderSettings(model=Path()), name) or 4096
         for name in Limits.__dataclass_fields__
         if name != "max_positions"
     },

@@ -55,7 +55,7 @@ def test_a_body_is_a_value_or_is_refused(data: bytes, encoding: int) -> None:
     try:
         value = read_body(EntryBody(data, Encoding(encoding)))
     except InvalidArgument as error:
-        well_told(error, "visual_tokens")
+        well_told(error, "")
     else:
         check(value)
 
@@ -89,7 +89,7 @@ def messages(draw: Any) -> visual_tokens_pb2.VisualTokens:
     return visual_tokens_pb2.VisualTokens(
         tokens=tensor_pb2.Tensor(dtype=tensor_pb2.DTYPE_FLOAT32, shape=[rows, width], data=data),
         kept_indices=draw(numbers),
-        picked_by=draw(st.lists(st.integers(0, 99), max_size=6)),  # type: ignore[arg-type]
+        picked_by=draw(st.lists(st.integers(0, 99), max_size=6)),
         merged_into=draw(numbers),
         tiles=[visual_tokens_pb2.Tile(rows=high, columns=wide, kept_count=kept) for high, wide, kept in tiles],
         unreduced_count=draw(SIZES),
