@@ -62,7 +62,7 @@ audit: $(STAMP)
 
 # Hostile input against live services, one by one and eight at once; minutes.
 hostile: $(STAMP)
-	$(BIN)/python -m tests.hostile
+	$(BIN)/python -m tests.hostile --json bench/results/hostile-cpu-2-cores.json
 
 clean:
 	rm -rf .venv build dist demo_out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

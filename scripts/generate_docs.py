@@ -12,6 +12,7 @@ from scripts.pages.encoder import encoder_page
 from scripts.pages.errors import errors_page
 from scripts.pages.evaluation import evaluation_page, readme_page
 from scripts.pages.reliability import reliability_page
+from scripts.pages.security import security_page
 from scripts.protos import ROOT
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -22,6 +23,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/errors.md": errors_page,
     "docs/evaluation.md": evaluation_page,
     "docs/reliability.md": reliability_page,
+    "docs/security.md": security_page,
     "README.md": readme_page,
 }
 

@@ -14,12 +14,15 @@ import json
 import logging
 import random
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+from bench.harness import environment
 from tests.hostile.attack import Result, attack
 from tests.hostile.case import Case
 from tests.hostile.corpus import corpus
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for result in faults:
         print(f"FAULT {result.family}: {result.name}: {result.status} {result.field} {result.text[:200]!r}: {result.fault}")
     if options.json:
-        options.json.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
+        options.json.write_text(json.dumps(report(results, at_once=options.at_once, seed=options.seed), indent=1) + "\n")
     return 1 if faults else 0
 
 
@@ -57,19 +60,57 @@ async def run(cases: Sequence[Case], folder: Path, *, at_once: int, seed: int) -
     return results
 
 
+def report(results: Sequence[Result], *, at_once: int, seed: int) -> dict[str, Any]:
+    """The run as JSON: families, what was at fault, and each case but for the text of its error.
+
+    `requests` counts both rounds. Memory is how far the highest resident memory rose: in MiB, of a case sent alone; the family
+    of all at once has that of the whole second round.
+    """
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": environment(),
+        "at_once": at_once,
+        "seed": seed,
+        "bounds_mib": {
+            "encoder": BOUND.encoder_bytes(1) // 2**20,
+            "decoder": BOUND.decoder_bytes(1) // 2**20,
+            "encoder_at_once": BOUND.encoder_bytes(at_once) // 2**20,
+            "decoder_at_once": BOUND.decoder_bytes(at_once) // 2**20,
+        },
+        "families": families(results),
+        "faults": [asdict(result) for result in results if result.fault],
+        "cases": [{name: value for name, value in asdict(result).items() if name != "text"} for result in results],
+    }
+
+
+def families(results: Iterable[Result]) -> list[dict[str, Any]]:
+    """What came of each family."""
+    by_family: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        by_family[result.family].append(result)
+    return [
+        {
+            "family": family,
+            "cases": len({one.name for one in found}),
+            "requests": len(found),
+            "faults": sum(bool(one.fault) for one in found),
+            "statuses": dict(Counter(one.status for one in found)),
+            "worst_ms": max(one.ms for one in found),
+            "encoder_mib": round(max(one.encoder_growth_bytes for one in found) / 2**20),
+            "decoder_mib": round(max(one.decoder_growth_bytes for one in found) / 2**20),
+        }
+        for family, found in by_family.items()
+    ]
+
+
 def table(results: Iterable[Result]) -> str:
     """A line for each family: cases, faults, statuses, the longest, and the most memory."""
-    families: dict[str, list[Result]] = defaultdict(list)
-    for result in results:
-        families[result.family].append(result)
     lines = [f"{'family':<26}{'cases':>6}{'faults':>7}{'answered':>9}{'worst ms':>10}{'encoder MiB':>12}{'decoder MiB':>12}"]
-    for family, found in families.items():
-        faults, answered = sum(bool(one.fault) for one in found), sum(one.status == "OK" for one in found)
-        lines.append(
-            f"{family:<26}{len(found):>6}{faults:>7}{answered:>9}"
-            f"{max(one.ms for one in found):>10.0f}{max(one.encoder_growth_bytes for one in found) / 2**20:>12.0f}"
-            f"{max(one.decoder_growth_bytes for one in found) / 2**20:>12.0f}"
-        )
+    lines += [
+        f"{one['family']:<26}{one['cases']:>6}{one['faults']:>7}{one['statuses'].get('OK', 0):>9}"
+        f"{one['worst_ms']:>10.0f}{one['encoder_mib']:>12}{one['decoder_mib']:>12}"
+        for one in families(results)
+    ]
     return "\n".join(lines)
 
 
@@ -77,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.hostile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, help="write a result for each case here")
+    parser.add_argument("--json", type=Path, help="write a report here")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="only cases whose family or name has one of these")
     parser.add_argument("--at-once", type=int, default=8, help="how many in the second round; 1 leaves it out")
     parser.add_argument("--verbose", action="store_true", help="tell of each case before it is sent")
