@@ -153,7 +153,7 @@ async def test_many_visual_tokens_are_looked_at_away_from_the_event_loop(model: 
         await loop.submit(question())
         many = random_image(600, hidden=32, seed=1)
         many.tokens[599, 31] = float("nan")
-        with pytest.raises(InvalidArgument, match=r"^images\[0\]: "):
+        with pytest.raises(InternalError, match="no numbers"):
             await loop.submit(ask(lay_out([[1], many, [2]])))
         assert threads[0] is threading.current_thread()
         assert threads[1] is not threading.current_thread()
@@ -355,9 +355,10 @@ async def test_an_answer_that_nobody_reads_ends_and_what_was_made_can_be_read(mo
     async with running(model, max_unread_events=10, max_running=4) as (loop, _):
         submission = await loop.submit(question(max_new_tokens=400, n=samples))
         await until(lambda: loop.figures.running == 0 and loop.figures.waiting == 0, what="the engine to be free")
-        read = [await anext(submission) for _ in range(submission._mailbox.unread - 1)]
+        read = []
         with pytest.raises(ResourceExhausted, match="not read: 10 events wait"):
-            await anext(submission)
+            while True:
+                read.append(await anext(submission))
         assert 10 < len(read) <= 10 + samples
         assert all(isinstance(event, Delta) for event in read)
         await assert_serves(loop)
