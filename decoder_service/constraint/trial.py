@@ -95,7 +95,7 @@ class _Trier:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).resolve())],
+                [sys.executable, "-P", str(Path(__file__).resolve())],  # -P: its folder is no place to import from
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
