@@ -117,7 +117,8 @@ async def test_a_second_signal_ends_a_decoder_at_once(stack: ProcessStack) -> No
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             await read_all(running)
     assert await code == 0
-    assert error_from_rpc(ended.value).message == "the service stopped before the call ended"
+    # In the service's words or, on a machine so slow that they are not out within a second, in gRPC's.
+    assert type(error_from_rpc(ended.value)) is Unavailable
 
 
 async def test_an_encoder_finishes_what_it_has_taken(once_started: ProcessStack) -> None:
