@@ -173,7 +173,7 @@ class EncoderLink:
                 typed = error_from_rpc(error)
                 failures += 1
                 # Where even Describe finds nobody there is nobody to ask.
-                again = isinstance(typed, Unavailable | Cancelled) and not self._away
+                again = isinstance(typed, Unavailable) and not self._away
                 wait_seconds = self._retries.wait_seconds(failures, deadline) if again else None
                 if wait_seconds is None:
                     raise _for_the_caller(typed, field, deadline) from error

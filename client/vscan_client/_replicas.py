@@ -64,6 +64,7 @@ class Replicas:
         self._looking: asyncio.Task[None] | None = None
         self._looked_at: float | None = None
         self._closing: set[asyncio.Task[None]] = set()  # kept here, or the loop would forget them
+        self._pauses: set[asyncio.Future[None]] = set()  # of those that wait to ask again
         self._closed = False
 
     def route(self, visuals: Sequence[Visual] = ()) -> Route:
@@ -109,9 +110,18 @@ class Replicas:
                 connection.calls -= 1
                 self._let_go()
 
+    def pause(self, seconds: float) -> asyncio.Future[None]:
+        """To be awaited before a call is sent again. Cancelled when the client is closed."""
+        pause = asyncio.ensure_future(asyncio.sleep(seconds))
+        self._pauses.add(pause)
+        pause.add_done_callback(self._pauses.discard)
+        return pause
+
     async def aclose(self) -> None:
         """Ends what is under way and the connections."""
         self._closed = True
+        for pause in self._pauses:
+            pause.cancel()
         if self._looking is not None:
             self._looking.cancel()
         for connection in self._connections.values():

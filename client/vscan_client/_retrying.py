@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from random import Random
-from typing import cast
 
-import grpc
-
-from vscan.errors import Cancelled, Unavailable, VScanError
-from vscan.rpc.error_details import STATUS_DETAILS_KEY, error_from_rpc
+from vscan.errors import VScanError
 from vscan_client.options import Retry
 
 # Ten calls that succeed pay for one retry.
@@ -32,17 +28,6 @@ class RetryBudget:
             return False
         self._left -= 1
         return True
-
-
-def error_of_server(error: grpc.RpcError, *, closed: bool) -> VScanError:
-    """The typed error that a failed call means. `closed`: by this side.
-
-    A caller who gives up gets CancelledError; so a bare status CANCELLED is the doing of the server's gRPC: it ends with it
-    calls that it has not begun when it stops. That is a server that is away.
-    """
-    typed, call = error_from_rpc(error), cast(grpc.Call, error)
-    bare = all(key != STATUS_DETAILS_KEY for key, _ in call.trailing_metadata() or ())
-    return Unavailable("the server ended the call") if isinstance(typed, Cancelled) and bare and not closed else typed
 
 
 def wait_seconds(retry: Retry, failures: int, error: VScanError, random: Random) -> float:

@@ -16,6 +16,7 @@ from opentelemetry import trace
 
 from vscan.errors import InvalidArgument, VScanError
 from vscan.rpc.channel import refuse_open_plaintext
+from vscan.rpc.error_details import error_from_rpc
 from vscan.rpc.renewed_channel import RenewedChannel
 from vscan.specs import ReductionSpec
 from vscan.telemetry.names import TRACER
@@ -26,7 +27,6 @@ from vscan_client._channel import open_sdk_channel
 from vscan_client._core import Core, Exchange, Question, RawPrompt
 from vscan_client._replicas import Replicas, raise_if_closed
 from vscan_client._resolving import Endpoint, parse_servers
-from vscan_client._retrying import error_of_server
 from vscan_client._token import bearer_of
 from vscan_client.answer import Answer, Place
 from vscan_client.async_stream import AsyncAnswerStream
@@ -229,7 +229,11 @@ class AsyncClient:
             else:
                 exchange.accepted()
                 return reply
-            await asyncio.sleep(wait_s)
+            try:
+                await replicas.pause(wait_s)
+            except asyncio.CancelledError:
+                raise_if_closed(self._closed)
+                raise
 
     async def _one_try(self, method: Callable[..., Awaitable[Reply]], exchange: Exchange, request: Request) -> Reply:
         metadata = (*affinity_metadata(exchange.route.key), *self._bearer.metadata())
@@ -237,7 +241,8 @@ class AsyncClient:
         try:
             return await method(request, timeout=left_s, metadata=metadata)
         except grpc.RpcError as error:
-            raise error_of_server(error, closed=self._closed) from error
+            raise_if_closed(self._closed)
+            raise error_from_rpc(error) from error
         except asyncio.CancelledError:
             raise_if_closed(self._closed)
             raise

@@ -14,12 +14,12 @@ from opentelemetry import trace
 
 from vscan.errors import VScanError
 from vscan.rpc.bearer import Bearer
+from vscan.rpc.error_details import error_from_rpc
 from vscan.v1 import decoder_pb2_grpc
 from vscan_client import _messages
 from vscan_client._affinity import affinity_metadata
 from vscan_client._core import AnswerBuilder, Core, Exchange, Question
 from vscan_client._replicas import Replicas, raise_if_closed
-from vscan_client._retrying import error_of_server
 from vscan_client._tracing import ask_span, describe_answer, describe_tries, trace_id_of, within
 from vscan_client.answer import Answer, Event, TextDelta
 
@@ -122,11 +122,21 @@ class AsyncAnswerStream:
                 return
             except VScanError as error:
                 wait_s = exchange.failed(error)
-            await asyncio.sleep(wait_s)
+            await self._pause(wait_s)
+
+    async def _pause(self, seconds: float) -> None:
+        self._call = pause = self._replicas.pause(seconds)  # as a call, it ends when the stream is closed
+        try:
+            await pause
+        except asyncio.CancelledError:
+            pause.cancel()
+            raise_if_closed(self._is_closed())
+            raise
 
     async def _one_try(
         self, channel: grpc.aio.Channel, question: Question, exchange: Exchange, span: trace.Span
     ) -> AsyncGenerator[Event, None]:
+        raise_if_closed(self._is_closed())  # while addresses were looked up
         request = _messages.generate_request(question, exchange.form)
         metadata = (*affinity_metadata(exchange.route.key), *self._bearer.metadata())
         left_s = exchange.sending(request.ByteSize())
@@ -139,7 +149,8 @@ class AsyncAnswerStream:
                 if (event := _messages.event_from_proto(message)) is not None:
                     yield event
         except grpc.RpcError as error:
-            raise error_of_server(error, closed=self._is_closed()) from error
+            raise_if_closed(self._is_closed())
+            raise error_from_rpc(error) from error
         except asyncio.CancelledError:
             raise_if_closed(self._is_closed())
             raise

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from tests.faults.album import questions
 from tests.faults.askers import Askers, undisturbed_answers
+from tests.faults.outcome import Outcome
 from tests.faults.row import Row
 from tests.support.redis_server import free_port
 from tests.support.redis_topologies import WatchedRedis
@@ -36,28 +39,34 @@ class Fleet:
 
 
 async def run_rolling_restart(folder: Path, report: Callable[[Row], None]) -> list[Row]:
-    """A row for each restart. None of them may fail a single request."""
-    rows: list[Row] = []
+    """A row for each restart. None of them may fail a single request; each has all that ended since the one before."""
+    counted_from: list[int] = []
+    restarts: list[Callable[[Sequence[Outcome]], Row]] = []
     async with fleet(folder) as running:
         asked = questions()
         undisturbed = await undisturbed_answers(running.decoders[0], asked)
         async with Askers(running.decoders, asked, undisturbed, plain=0) as askers:
             for component in (*running.services, "redis"):
-                rows.append(await _restarted(component, running, askers))
-                report(rows[-1])
+                counted_from.append(len(askers.outcomes))
+                restarts.append(await _restarted(component, running, askers))
+    bounds = pairwise([*counted_from, len(askers.outcomes)])
+    rows = [restart(askers.outcomes[begin:end]) for restart, (begin, end) in zip(restarts, bounds, strict=True)]
+    for row in rows:
+        report(row)
     return rows
 
 
-async def _restarted(component: str, running: Fleet, askers: Askers) -> Row:
+async def _restarted(component: str, running: Fleet, askers: Askers) -> Callable[[Sequence[Outcome]], Row]:
+    """What makes a row of it and of what became of the requests."""
     if await askers.all_answered_since(time.monotonic(), WITHIN_SECONDS) is None:
         raise RuntimeError(f"not every client was answered before {component} was restarted")
-    before, began_s = len(askers.outcomes), time.monotonic()
+    began_s = time.monotonic()
     signs = await (_fail_over(running.redis) if component == "redis" else _restart(running.services[component]))
     recovery_s = await askers.all_answered_since(time.monotonic(), WITHIN_SECONDS)
-    return Row.of(
+    return partial(
+        Row.of,
         NAME,
         component,
-        askers.outcomes[before:],
         recovery_s=recovery_s,
         signs=signs,
         errors_allowed=False,

@@ -10,6 +10,8 @@ from typing import Any, Self
 from tests.faults.outcome import End, Outcome
 
 _MOST_MESSAGES = 5
+# What a part that is away may come to. Any other error, as InternalError for a stream that ended without its end, is a defect.
+_ERRORS_OF_A_FAULT = frozenset({"Unavailable", "DeadlineExceeded", "ResourceExhausted"})
 _SHOWN = ("fault", "component", "requests", "answered", "equal", "typed_errors", "lost", "duplicated", "recovery_s")
 
 
@@ -98,6 +100,8 @@ class Row:
             yield f"{of}: {self.duplicated} requests ended more than once"
         if self.typed_errors and not self.errors_allowed:
             yield f"{of}: {self.typed_errors} requests failed: {dict(self.errors)}"
+        if unfit := {error: times for error, times in self.errors.items() if error not in _ERRORS_OF_A_FAULT}:
+            yield f"{of}: errors that no fault excuses: {unfit}"
         if not self.took_hold:
             yield f"{of}: the fault never took hold: {dict(self.signs)}"
         if self.recovery_s is None:

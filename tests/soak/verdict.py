@@ -4,9 +4,8 @@
                                       memory here                 against here
 
 Warm is the first sample at which every bounded cache has reached its bound, or nearly: the memory tiers of both services,
-Redis, and the KV cache, which keeps what prompts leave until its pages are wanted. They are full within seconds; but also the
-libraries keep something for each shape that they meet (oneDNN its kernels, malloc its high-water marks), bounded too, with no
-figure that says when. So warm is no earlier than a third of the run.
+Redis, and the KV cache, which keeps what prompts leave until its pages are wanted. They are full within seconds. So is what has
+no figure (malloc's high-water marks, the kernels that oneDNN keeps) once as many requests again have come: a tenth of the run.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ LONG_ENOUGH_SECONDS = 300.0
 _FIFTHS = 5
 REDIS_CONNECTIONS = 8  # of each service; a pool that has grown stays so
 _SPARE = {"tasks": 2.0, "threads": 4.0, "open_files": REDIS_CONNECTIONS + 4.0}  # above the idle state before
-_LEAST_WARM_UP = 1 / 3  # of the run
+_LEAST_WARM_UP = 1 / 10  # of the run
 
 
 def warm_at(samples: Sequence[Held], bounds: Bounds) -> int | None:
-    """The index of the first sample with all caches full, in the last two thirds; None if there is none."""
+    """The index of the first sample with all caches full, after the first tenth; None if there is none."""
     full = {
         "encoder cache_bytes": bounds.encoder_cache_bytes * FULL_SHARE,
         "decoder cache_bytes": bounds.decoder_cache_bytes * FULL_SHARE,

@@ -34,8 +34,8 @@ from vscan.v1 import errors_pb2
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 MAX_MESSAGE_CHARS = 1000  # the trailer must stay below the 8 KiB of metadata that clients take by default
 DEFAULT_RETRY_DELAY_MS = 1000
-# What gRPC says of a call that came as its server was stopping. A caller's own cancellation has other words.
-_CUT_OFF = "CANCELLED"
+# What gRPC says of a call that its own caller cancelled, or whose channel was closed. (An asyncio stub raises CancelledError.)
+_CALLERS_DOING = frozenset({"Locally cancelled by application!", "Channel closed!"})
 
 # Errors of a service's start: they speak of its files and settings, so they never travel.
 NEVER_ON_THE_WIRE: tuple[type[VScanError], ...] = (StartupError,)
@@ -91,6 +91,9 @@ def error_from_rpc(error: grpc.RpcError) -> VScanError:
     detail = _detail_in(call.trailing_metadata() or ())
     if detail is not None and detail.name in FROM_DETAIL:
         return FROM_DETAIL[detail.name](message, detail)
+    if detail is None and code is grpc.StatusCode.CANCELLED and message not in _CALLERS_DOING:
+        # No service of ours said so: its gRPC ends with it what it has not begun when it stops, and a proxy what it gives up.
+        return Unavailable(f"the server ended the call ({message or code.name})")
     return _from_code(code, message, detail or errors_pb2.ErrorDetail())
 
 
@@ -159,8 +162,6 @@ def _from_code(code: grpc.StatusCode, message: str, detail: errors_pb2.ErrorDeta
         side, verb, size, limit = too_large[1], too_large[2], int(too_large[3]), int(too_large[4])
         field = "reply" if (side, verb) in {("CLIENT", "Received"), ("SERVER", "Sent")} else "request"
         return InvalidArgument(field, f"message of {size:,} bytes", limit=f"{limit:,} bytes")
-    if code is grpc.StatusCode.CANCELLED and message == _CUT_OFF:
-        return Unavailable("the server stopped before it took the call")
     build = _BY_CODE.get(code, _plain(InternalError))
     return build(message or code.name, detail)
 

@@ -66,8 +66,9 @@ class RenewedChannel:
 
     def _renewed(self) -> _Opened:
         if self._files is not None and self._files.current() is not self._newest.credentials:
-            self._left.append(self._newest)
-            self._newest = self._open()
+            before, self._newest = self._newest, self._open()
+            self._left.append(before)
+            self._let_go()  # now, if it is idle: the call that begins may last for hours
         return self._newest
 
     def _let_go(self) -> None:

@@ -14,6 +14,7 @@ from vscan.errors import VScanError
 from vscan.rpc.hard_limit import HardLimit
 from vscan.rpc.settings import RpcSettings
 from vscan.secret_files import warn_of_open_files
+from vscan.telemetry.log_writer import write_from_a_thread
 from vscan.telemetry.logs import configure_logging
 from vscan.telemetry.process import watched_process
 from vscan.telemetry.providers import Telemetry
@@ -22,6 +23,7 @@ from vscan.telemetry.setup import setup_telemetry
 
 S = TypeVar("S", bound=ServiceSettings)
 Serve: TypeAlias = Callable[[S, Telemetry, Callable[[float], None]], Coroutine[Any, Any, None]]
+_LAST_LINES_SECONDS = 1.0
 
 
 def run_service(
@@ -45,19 +47,29 @@ def run_service(
     try:
         settings = load_settings(settings_class, overrides)
         assert isinstance(settings, TelemetrySettings)
-        configure_logging(log_format=settings.log_format, log_level=settings.log_level)
-        warn_of_open_files(settings)
-        assert isinstance(settings, RpcSettings)
-        telemetry = setup_telemetry(service_name, settings, tls=settings.server_tls, insecure=settings.insecure)
+        writer = write_from_a_thread(configure_logging(log_format=settings.log_format, log_level=settings.log_level))
         try:
-            asyncio.run(_serve_watched(serve, settings, telemetry))
+            _serve_to_the_end(service_name, serve, settings)
         finally:
-            telemetry.shutdown()
+            read = writer.wait_written(_LAST_LINES_SECONDS)
     except VScanError as error:
         line = " ".join(spell_out(error.message, settings_class, overrides).split())
         print(f"{service_name}: {line}", file=sys.stderr)
         return 1
+    if not read:
+        os._exit(0)  # the interpreter's own end would wait for a pipe that nobody reads
     return 0
+
+
+def _serve_to_the_end(service_name: str, serve: Serve[S], settings: S) -> None:
+    warn_of_open_files(settings)
+    assert isinstance(settings, RpcSettings)
+    assert isinstance(settings, TelemetrySettings)
+    telemetry = setup_telemetry(service_name, settings, tls=settings.server_tls, insecure=settings.insecure)
+    try:
+        asyncio.run(_serve_watched(serve, settings, telemetry))
+    finally:
+        telemetry.shutdown()
 
 
 def _end_at_once(number: int, frame: object) -> None:

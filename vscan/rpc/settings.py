@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from vscan.rpc.address import parse_address
 from vscan.rpc.tls_files import ServerTls
 
+_LONGEST_DRAIN_SECONDS = 86_400.0  # beyond some number no timer takes it, and the process would end without draining
+
 
 def _host_and_port(text: str) -> str:
     return str(parse_address(text))
@@ -87,13 +89,13 @@ class RpcSettings(BaseModel):
     drain_seconds: float = Field(
         default=30.0,
         ge=0,
-        allow_inf_nan=False,
+        le=_LONGEST_DRAIN_SECONDS,
         description="How long running calls may go on after SIGTERM before they are cancelled, in seconds.",
     )
     drain_delay_seconds: float = Field(
         default=0.0,
         ge=0,
-        allow_inf_nan=False,
+        le=_LONGEST_DRAIN_SECONDS,
         description="After SIGTERM: how long calls are still taken while the service is no longer ready, so that those who "
         "choose among replicas can see it, in seconds.",
     )

@@ -3,12 +3,15 @@
 import asyncio
 import gc
 import threading
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from tests.support.client_decoder import ScriptedDeployment
-from vscan.errors import Cancelled, DeadlineExceeded
+from tests.support.until import until
+from vscan.errors import Cancelled, DeadlineExceeded, ResourceExhausted
 from vscan_client import Answer, AsyncClient, Client, Timeout
 
 WAIT_S = 20
@@ -101,6 +104,46 @@ async def test_closing_an_async_client_is_an_error_of_the_call_not_of_the_task(
     for task in tasks:
         with pytest.raises(Cancelled):
             await task
+
+
+async def waiting_to_ask_again(client: AsyncClient, asking: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """A call that the server has told to come back in an hour."""
+    task = asyncio.create_task(asking)
+    await until(lambda: client._core.budget._left < client._core.retry.budget, what="it waits")
+    return task
+
+
+@pytest.mark.parametrize("closes", ["the stream", "the client"])
+async def test_closing_ends_a_stream_that_waits_to_ask_again(deployment: ScriptedDeployment, address: str, closes: str) -> None:
+    deployment.fail_with = [ResourceExhausted("full", retry_delay_ms=3_600_000)]
+    async with AsyncClient(server=address, timeout=Timeout(total=None)) as client:
+        stream = client.stream(b"cat", "what?")
+        task = await waiting_to_ask_again(client, anext(stream))
+        async with asyncio.timeout(WAIT_S):
+            await (stream if closes == "the stream" else client).aclose()
+            with pytest.raises(Cancelled):
+                await task
+    assert len(deployment.requests) == 1
+
+
+async def test_closing_ends_a_description_that_waits_to_be_asked_again(deployment: ScriptedDeployment, address: str) -> None:
+    deployment.describe_fails_with = [ResourceExhausted("full", retry_delay_ms=3_600_000)]
+    client = AsyncClient(server=address, timeout=Timeout(total=None))
+    task = await waiting_to_ask_again(client, client.describe())
+    async with asyncio.timeout(WAIT_S):
+        await client.aclose()
+        with pytest.raises(Cancelled):
+            await task
+
+
+async def test_a_task_that_waits_to_ask_again_can_be_cancelled(deployment: ScriptedDeployment, address: str) -> None:
+    deployment.fail_with = [ResourceExhausted("full", retry_delay_ms=3_600_000)]
+    async with AsyncClient(server=address, timeout=Timeout(total=None)) as client:
+        task = await waiting_to_ask_again(client, client.ask(b"cat", "what?"))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not client._decoders._pauses
 
 
 def test_many_threads_use_one_client(deployment: ScriptedDeployment, address: str) -> None:

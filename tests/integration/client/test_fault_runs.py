@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests.faults.outcome import End, Outcome
 from tests.faults.row import Row
 from tests.support.client_decoder import ScriptedDeployment
 from vscan.errors import Unavailable, VScanError
+from vscan.v1 import decoder_pb2
 from vscan_client._core import Exchange
 
 ASKING = Asking(b"cat", "what?")
@@ -34,6 +37,23 @@ async def test_a_typed_error_is_an_end(deployment: ScriptedDeployment, address: 
     outcome, _ = await asker.ask(ASKING, None)
     await asker.aclose()
     assert (outcome.end, outcome.error, outcome.lost) == (End.TYPED_ERROR, "Unavailable", False)
+
+
+async def test_an_answer_that_ends_without_its_end_is_a_failure(
+    deployment: ScriptedDeployment, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ScriptedDeployment._answer
+
+    def cut(self: ScriptedDeployment, request: decoder_pb2.GenerateRequest, context: Any) -> Iterator[Any]:
+        return (event for event in whole(self, request, context) if event.WhichOneof("event") != "finished")
+
+    monkeypatch.setattr(ScriptedDeployment, "_answer", cut)
+    askers = [SdkAsker(0, [address]), PlainAsker(1, address)]
+    outcomes = [(await asker.ask(ASKING, None))[0] for asker in askers]
+    for asker in askers:
+        await asker.aclose()
+    for outcome in outcomes:
+        assert list(Row.of("stop", "redis", [outcome], recovery_s=0.1, signs={"stopped": 1.0}).problems())
 
 
 async def test_a_client_that_asks_again_during_an_answer_is_caught(
@@ -69,6 +89,7 @@ def test_a_row_counts_requests_that_ended_twice_and_answers_that_the_log_lacks()
         replace(WELL, recovery_s=None),
         replace(WELL, not_in_log=1),
         replace(WELL, left_over="a lease"),
+        replace(WELL, typed_errors=1, errors={"InternalError": 1}),
         replace(WELL, typed_errors=1, errors_allowed=False),
     ],
 )

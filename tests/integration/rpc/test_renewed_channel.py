@@ -94,6 +94,25 @@ async def test_the_next_call_has_the_new_certificate_and_a_running_one_ends_in_p
     assert opened.channels[1].get_state() is grpc.ChannelConnectivity.SHUTDOWN
 
 
+async def test_a_connection_that_is_idle_is_closed_though_the_next_call_goes_on(tmp_path: Path) -> None:
+    callers = Callers(tmp_path)
+    first, second = (callers.authority.issue(f"{name}@example.org") for name in ("first", "second"))
+    mounted, tls = mounted_tls(tmp_path, first, callers.authority)
+    async with serving_decoder(callers.servicer, callers.settings) as (_, address):
+        opened = Opened(address, tls)
+        await opened.describe()
+        mounted.write(cert=second.cert_file, key=second.key_file)
+        with opened.renewed.use() as channel:
+            running = stub(channel).Generate(raw("wait"))
+            await running.read()
+            before, _ = opened.channels
+            await until(lambda: before.get_state() is grpc.ChannelConnectivity.SHUTDOWN, what="the idle connection is closed")
+            callers.go_on.set()
+            while await running.read():
+                pass
+        await opened.renewed.aclose()
+
+
 async def test_half_a_rotation_and_files_that_are_gone_leave_the_certificate_before(tmp_path: Path) -> None:
     callers = Callers(tmp_path)
     first, second = (callers.authority.issue(f"{name}@example.org") for name in ("first", "second"))

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -35,15 +35,17 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def running(tmp_path: Path, *arguments: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+def running(
+    tmp_path: Path, *arguments: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """The process, and the file that will say where it listens."""
     ready = tmp_path / "ready"
     process = subprocess.Popen(
         [*COMMAND, f"ready_file={ready}", *arguments],
-        env=environment(**variables),
+        env=environment(),
         cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
         text=True,
     )
     try:
@@ -76,8 +78,9 @@ def test_an_unknown_setting_is_one_line() -> None:
     assert_refused(run(VSCAN_TOY_BINDD="x"), "VSCAN_TOY_BINDD: no such setting, did you mean VSCAN_TOY_BIND?")
 
 
-def test_a_bad_setting_is_one_line() -> None:
-    result = run(VSCAN_TOY_DRAIN_SECONDS="soon")
+@pytest.mark.parametrize("seconds", ["soon", "1e300"])
+def test_a_bad_setting_is_one_line(seconds: str) -> None:
+    result = run(VSCAN_TOY_DRAIN_SECONDS=seconds)
     assert result.returncode == 1
     assert result.stderr.startswith("vscan-toy: VSCAN_TOY_DRAIN_SECONDS: ")
     assert result.stderr.count("\n") == 1
@@ -150,6 +153,42 @@ async def test_what_hangs_at_the_end_does_not_keep_the_process(tmp_path: Path) -
     assert process.returncode == 1
     assert "the process did not end within 0.5 s and is ended now" in stdout
     assert "wedged" in stderr or "in wait" in stderr  # where its threads were
+
+
+@contextmanager
+def full_pipe() -> Iterator[int]:
+    """The end to write to of a pipe that is full, and that nobody reads."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write_end, bytes(4096))
+    os.set_blocking(write_end, True)
+    try:
+        yield write_end
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+async def test_it_serves_and_ends_though_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    with full_pipe() as pipe, running(tmp_path, stdout=pipe, stderr=pipe) as (process, ready):
+        await until(ready.exists)
+        async with decoder_stub(ready.read_text()) as stub:
+            async for _ in stub.Generate(decoder_pb2.GenerateRequest(raw=decoder_pb2.RawPrompt(text="one"))):
+                pass
+        process.send_signal(signal.SIGTERM)
+        process.wait(END_SECONDS)
+    assert process.returncode == 0
+
+
+async def test_where_a_hanging_process_is_does_not_keep_it_if_nobody_reads_it(tmp_path: Path) -> None:
+    with full_pipe() as pipe, running(tmp_path, "fault=hang", stderr=pipe) as (process, ready):
+        await until(ready.exists)
+        process.send_signal(signal.SIGTERM)
+        stdout, _ = process.communicate(timeout=END_SECONDS)
+    assert process.returncode == 1
+    assert "is ended now" in stdout
 
 
 async def test_before_it_serves_a_signal_ends_it_at_once(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_every_status_without_details_means_an_error(code: grpc.StatusCode) -> N
     [
         (grpc.StatusCode.UNAVAILABLE, Unavailable),
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded),
-        (grpc.StatusCode.CANCELLED, Cancelled),
+        (grpc.StatusCode.CANCELLED, Unavailable),
         (grpc.StatusCode.UNKNOWN, InternalError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, ResourceExhausted),
         (grpc.StatusCode.UNIMPLEMENTED, FailedPrecondition),
@@ -162,9 +162,19 @@ def test_a_status_without_details(code: grpc.StatusCode, expected: type[VScanErr
     assert type(error_from_rpc(as_rpc_error(code, ""))) is expected
 
 
-def test_a_call_that_came_as_its_server_was_stopping_may_be_sent_again() -> None:
-    assert type(error_from_rpc(as_rpc_error(grpc.StatusCode.CANCELLED, "CANCELLED"))) is Unavailable
-    assert type(error_from_rpc(as_rpc_error(grpc.StatusCode.CANCELLED, "Locally cancelled by application!"))) is Cancelled
+@pytest.mark.parametrize("words", ["CANCELLED", "", "Received RST_STREAM with error code 8"])
+def test_a_call_that_its_server_or_a_proxy_cut_off_may_be_sent_again(words: str) -> None:
+    assert type(error_from_rpc(as_rpc_error(grpc.StatusCode.CANCELLED, words))) is Unavailable
+
+
+@pytest.mark.parametrize("words", ["Locally cancelled by application!", "Channel closed!"])
+def test_a_call_that_its_own_caller_ended_is_cancelled(words: str) -> None:
+    assert type(error_from_rpc(as_rpc_error(grpc.StatusCode.CANCELLED, words))) is Cancelled
+
+
+def test_a_service_that_says_cancelled_means_it() -> None:
+    said = to_status(Cancelled("the request was cancelled"))
+    assert type(error_from_rpc(as_rpc_error(grpc.StatusCode.CANCELLED, "the request was cancelled", said))) is Cancelled
 
 
 def test_googles_retry_info_alone_is_heeded() -> None:
