@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 # What tells two versions of a file apart. A swapped link leads to another inode, an edit in place to another time or size,
@@ -26,6 +28,7 @@ class WatchedFile:
         self.path = path
         self._max_bytes = max_bytes
         self._seen: _Signature | None = None
+        self._was_read = False
 
     def read_if_changed(self) -> bytes | None:
         """The content, if it is another version than at the last call; else None, also where that one could not be read.
@@ -47,13 +50,23 @@ class WatchedFile:
             raise
 
     def _read(self) -> bytes:
-        with self.path.open("rb") as file:
+        with open(self.path, "rb", opener=_open_regular if self._was_read else None) as file:
             # Of the file that is read, not of the path: between the two looks the path may have come to lead elsewhere.
             self._seen = _signature_of(os.fstat(file.fileno()))
             content = file.read(self._max_bytes + 1)
         if len(content) > self._max_bytes:
             raise FileTooLarge(0, f"more than {self._max_bytes:,} bytes", str(self.path))
+        self._was_read = True
         return content
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """A file that has become a pipe would be waited for, perhaps for ever. At first it may be one: `<(…)` of a shell."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
 
 
 def _signature_of(status: os.stat_result) -> _Signature:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from decoder_service.constraint.grammar import Grammar, compile_grammar, field_of, trial_source
 from decoder_service.constraint.trial import Triers
+from decoder_service.constraint.turns import Turns
 from decoder_service.constraint.vocabulary import Vocabulary
 from vscan.errors import InvalidArgument, ResourceExhausted, VScanError
 from vscan.specs import Constraint
 
 _THREADS = 2
-_MAX_BEING_MADE = 16
+_MAX_BEING_MADE = 16  # of one tenant
 _RETRY_MS = 500
 
 # The tenant, and what it asks for: how long an answer takes tells nobody what others have asked for.
@@ -33,7 +34,7 @@ class Grammars:
         self._max_compile_ms = max_compile_ms
         self._max_remembered = max_remembered
         self._triers = Triers(_THREADS)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="grammar")
+        self._turns: Turns[Grammar] = Turns(_THREADS, "grammar")
         self._made: OrderedDict[_Key, Grammar] = OrderedDict()
         self._being_made: dict[_Key, asyncio.Future[Grammar]] = {}
 
@@ -60,16 +61,15 @@ class Grammars:
 
     def close(self) -> None:
         """Compiles no more; does not wait for what is under way."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._turns.close()
         self._triers.close()
 
     def _begin(self, key: _Key) -> asyncio.Future[Grammar]:
-        if len(self._being_made) >= _MAX_BEING_MADE:
+        tenant, constraint = key
+        if sum(each == tenant for each, _ in self._being_made) >= _MAX_BEING_MADE:
             reason = f"{_MAX_BEING_MADE} constraints are being compiled"
             raise ResourceExhausted(reason, retry_delay_ms=_RETRY_MS)
-        _, constraint = key
-        loop = asyncio.get_running_loop()
-        making = loop.run_in_executor(self._threads, self._make, constraint)
+        making = self._turns.run(tenant, partial(self._make, constraint))
         self._being_made[key] = making
         making.add_done_callback(lambda made: self._keep(key, made))
         return making

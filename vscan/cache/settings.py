@@ -31,7 +31,7 @@ class CacheSettings(BaseModel):
         default=None, description="File with the password of the Sentinels, which is not that of the Redis they watch."
     )
     redis_tls_ca_file: Path | None = Field(
-        default=None, description="CA certificates (PEM) that a rediss:// server is checked against. Default: the system's."
+        default=None, description="CA certificates (PEM) that a rediss:// server is checked against, beside the system's."
     )
     redis_tls_cert_file: Path | None = Field(
         default=None, description="Client certificate (PEM) for a rediss:// server that asks for one."

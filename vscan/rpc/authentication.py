@@ -13,13 +13,10 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from hashlib import sha256
-from typing import Any
-
-import grpc
 
 from vscan.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from vscan.rpc.bearer import MAX_TOKEN_CHARS, is_token
-from vscan.rpc.handlers import AroundInterceptor, Call, Context, Continuation, Handler, is_infrastructure
+from vscan.rpc.handlers import AroundInterceptor, Call, Context
 from vscan.rpc.identities import Identities, certificate_name
 from vscan.rpc.tenant import ANONYMOUS, ON_BEHALF_OF_KEY, TENANT_METADATA_KEY, Caller, is_tenant_name, set_caller
 from vscan.telemetry.logs import MAX_WORD_CHARS, add_request_fields
@@ -33,7 +30,7 @@ _REFUSAL = "the caller's identity is missing or not known here"
 
 
 class Authentication(AroundInterceptor):
-    """Says whose call it is (`current_caller`), before its request is parsed.
+    """Says whose call it is (`current_caller`), before its request is read.
 
     Args:
         identities: those that hold now; None where everybody is let in.
@@ -48,17 +45,6 @@ class Authentication(AroundInterceptor):
         self._allow_anonymous = allow_anonymous
         self._metrics = metrics
 
-    async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Handler:
-        """Wraps the handler. Of a call that its metadata alone shows to be a stranger's no request is read.
-
-        gRPC reads the request before it begins a call that has one: sent slowly it would hold a place and memory for him.
-        """
-        handler = await super().intercept_service(continuation, handler_call_details)
-        method = handler_call_details.method
-        if handler is None or is_infrastructure(method) or not self._is_stranger(handler_call_details.invocation_metadata):
-            return handler
-        return grpc.stream_stream_rpc_method_handler(self._streamed(method, _refuse))  # type: ignore[arg-type]
-
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
         """Sets the caller of the call's task."""
@@ -72,16 +58,6 @@ class Authentication(AroundInterceptor):
         set_caller(caller)
         _log_caller(caller)
         yield
-
-    def _is_stranger(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
-        """Whether no certificate can make this call somebody's."""
-        identities = self._identities()
-        if identities is None:
-            return False
-        shown = _by_key(metadata).get(AUTHORIZATION_KEY)
-        if shown is None:
-            return not identities.by_certificate and not self._allow_anonymous
-        return _of_token(identities, shown) is None
 
     def _caller(self, context: Context, metadata: Mapping[str, list[str | bytes]]) -> Caller:
         identities = self._identities()
@@ -105,12 +81,6 @@ class Authentication(AroundInterceptor):
         if more or not isinstance(tenant, str) or not is_tenant_name(tenant):
             raise InvalidArgument(f"metadata.{ON_BEHALF_OF_KEY}", "is not the name of one tenant")
         return Caller(tenant=tenant, identity=caller.identity, speaks_for_tenants=True)
-
-
-async def _refuse(requests: Any, context: Context) -> AsyncIterator[bytes]:
-    """Where the identities have changed since the call was seen, and would let it in now."""
-    raise Unauthenticated(_REFUSAL)
-    yield  # unreachable: this makes it a stream
 
 
 def _by_key(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, list[str | bytes]]:

@@ -17,6 +17,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
+_LARGE_BYTES = 2**20  # of a reply
+
 Context = Any  # grpc.aio.ServicerContext, or OpenTelemetry's proxy of one
 Handler = Any  # grpc.RpcMethodHandler
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
@@ -97,7 +99,16 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 class StreamInOneTask(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Writes a stream's replies, and looks to its caller like a stream without any."""
+    """Writes a stream's replies, and looks to its caller like a stream without any.
+
+    Args:
+        patience_seconds: longest wait for the caller to take a reply. Then its call is over: it would keep its place, and what
+            it has been given, for as long as its connection lives. Large replies keep their place as long as that: gRPC holds
+            them until they are read or the connection ends, and so much memory has to be counted.
+    """
+
+    def __init__(self, patience_seconds: float) -> None:
+        self._patience_seconds = patience_seconds
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """Wraps a streaming handler."""
@@ -109,15 +120,17 @@ class StreamInOneTask(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def write_replies(request: Any, context: Context) -> AsyncIterator[Any]:
             async with aclosing(behavior(request, context)) as replies:
                 async for reply in replies:
-                    await _write(context, reply)
+                    await self._write(context, reply)
             return
             yield  # unreachable: this makes it the async generator that the instrumentation library iterates over
 
         return with_behavior(handler, write_replies)
 
-
-async def _write(context: Context, reply: Any) -> None:
-    try:
-        await context.write(reply)
-    except grpc.aio.InternalError as error:  # the connection has gone; that the call is cancelled will be known in a moment
-        raise asyncio.CancelledError from error
+    async def _write(self, context: Context, reply: Any) -> None:
+        try:
+            async with asyncio.timeout(None if len(reply) > _LARGE_BYTES else self._patience_seconds):
+                await context.write(reply)
+        except TimeoutError as error:  # a status would wait behind the replies that are not read
+            raise asyncio.CancelledError from error
+        except grpc.aio.InternalError as error:  # the connection has gone; that the call is cancelled will be known in a moment
+            raise asyncio.CancelledError from error

@@ -14,13 +14,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from vscan.errors import StartupError
 from vscan.rpc.address import Address
+from vscan.rpc.infrastructure import MAX_CALLS, InfrastructureGate
 from vscan.rpc.listening import check_free
 from vscan.rpc.readiness import Readiness
 
 NOT_READY_KEY = "vscan-not-ready"  # trailing metadata of a Check that answers NOT_SERVING
 MAX_WATCHES = 32
 _MAX_CONNECTIONS = 32  # of the port for health alone
-_MAX_CALLS = 64
 _MAX_MESSAGE_BYTES = 1024
 _MAX_METADATA_BYTES = 4096
 
@@ -74,7 +74,7 @@ class HealthPort:
 
     def __init__(self, address: Address, readiness: Readiness) -> None:
         self._address = address
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
+        self._server = grpc.aio.server(interceptors=[InfrastructureGate()], options=_OPTIONS)
         health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(readiness, reasons=False), self._server)
 
     async def start(self) -> str:
@@ -96,7 +96,7 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
-    ("grpc.max_concurrent_streams", _MAX_CALLS),
+    ("grpc.max_concurrent_streams", MAX_CALLS),
     ("grpc.max_allowed_incoming_connections", _MAX_CONNECTIONS),
     ("grpc.max_connection_idle_ms", 60_000),  # each probe of a kubelet is a connection of its own
     ("grpc.server_handshake_timeout_ms", 5_000),

@@ -167,7 +167,7 @@ def _document(content: bytes) -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError:
         raise IdentitiesError("not UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a plain ValueError
         place = re.search(r"\(at [^()]*\)$", str(error))
         raise IdentitiesError(f"not TOML{f' {place[0]}' if place else ''}") from None
 

@@ -40,13 +40,14 @@ class IdentityBook:
         self._check_seconds = check_seconds
         self._problem = ""
         self._task: asyncio.Task[None] | None = None
+        self._unsettled: bytes | None = None
         try:
-            first = self._read()
+            content = self._content()
+            assert content is not None  # what was never seen has changed
+            self._now = self._checked(content)
         except IdentitiesError as error:
             raise StartupError(f"identities_file: {path}: {error}") from None
-        assert first is not None  # what was never seen has changed
-        self._now = first
-        _warn_of_idle_limits(first)
+        _warn_of_idle_limits(self._now)
 
     @property
     def now(self) -> Identities:
@@ -64,9 +65,13 @@ class IdentityBook:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def refresh(self) -> None:
-        """Looks once, now. The reading is done off the event loop: a large file takes long to parse."""
+        """Looks once, now. Off the event loop: a large file takes long to parse.
+
+        A new version holds when the next look finds it unchanged. Half of one, while it is being written, may be well formed
+        and mean something else: of an entry without its last line the tenant is `default`.
+        """
         try:
-            new = await asyncio.to_thread(self._read)
+            new = await asyncio.to_thread(self._settled)
         except IdentitiesError as error:
             if str(error) != self._problem:
                 self._problem = str(error)
@@ -85,14 +90,20 @@ class IdentityBook:
             except Exception:  # without this loop nobody could be shut out any more
                 _log.exception("looking at the identities file failed")
 
-    def _read(self) -> Identities | None:
-        """Another version than the last one read, or None."""
+    def _settled(self) -> Identities | None:
+        """The version that the last look found first, and this one unchanged; None if there is none."""
+        before, self._unsettled = self._unsettled, None
+        self._unsettled = self._content()
+        return self._checked(before) if self._unsettled is None and before is not None else None
+
+    def _content(self) -> bytes | None:
+        """Of another version than the last one read, or None."""
         try:
-            content = self._file.read_if_changed()
+            return self._file.read_if_changed()
         except OSError as error:
             raise IdentitiesError(f"cannot be read: {error.strerror}") from None
-        if content is None:
-            return None
+
+    def _checked(self, content: bytes) -> Identities:
         identities = parse_identities(content)
         if problem := self._why_not(identities):
             raise IdentitiesError(problem)

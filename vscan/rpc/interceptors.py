@@ -28,7 +28,7 @@ import grpc.aio
 from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
-from vscan.errors import InternalError, InvalidArgument, VScanError
+from vscan.errors import DeadlineExceeded, InternalError, InvalidArgument, VScanError
 from vscan.offload import off_loop_if_large
 from vscan.rpc.authentication import Authentication
 from vscan.rpc.error_details import NEVER_ON_THE_WIRE, STATUS_DETAILS_KEY, error_from_rpc, one_line, to_status
@@ -42,7 +42,6 @@ from vscan.rpc.handlers import (
     behavior_of,
     is_infrastructure,
     is_polled,
-    with_behavior,
 )
 from vscan.rpc.identities import Identities
 from vscan.rpc.request_room import RequestRoom
@@ -73,11 +72,11 @@ _GONE = (asyncio.CancelledError, GeneratorExit)
 _DEADLINE_ROUNDING_SECONDS = 0.1
 
 
-def outer_interceptors(telemetry: Telemetry) -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
+def outer_interceptors(settings: RpcSettings, telemetry: Telemetry) -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
     """Those around the gate, outermost first."""
     return [
         aio_server_interceptor(tracer_provider=telemetry.tracer_provider, filter_=_traced),
-        StreamInOneTask(),
+        StreamInOneTask(settings.client_patience_seconds),
         RequestLogInterceptor(RpcMetrics(telemetry.meter)),
         ErrorInterceptor(),
     ]
@@ -144,12 +143,14 @@ class CodecInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Parses requests and serializes replies within the error interceptor, where gRPC would do so around everything.
 
     So bytes that are no message get INVALID_ARGUMENT, and a reply that cannot be sent is a fault like any other. Before
-    requests are parsed they are weighed, all calls together, and their fields counted.
+    requests are parsed they are weighed, all calls together, and their fields counted. Nor are they read before: what is around
+    this one, the caller's identity and limits, has been decided by then.
     """
 
     def __init__(self, settings: RpcSettings) -> None:
         self._room = RequestRoom(settings.max_request_bytes)
         self._max_fields = settings.max_message_fields
+        self._patience_seconds = settings.client_patience_seconds
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """Takes over from gRPC where the request is one message."""
@@ -158,17 +159,32 @@ class CodecInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return handler
         behavior, parse, serialize = behavior_of(handler), handler.request_deserializer, handler.response_serializer
 
-        async def serve(request: bytes, context: Context) -> bytes:
+        async def serve(_: Any, context: Context) -> AsyncIterator[bytes]:
+            request = await self._read(context)
             with self._room.holding(len(request)):
-                return bytes(serialize(await behavior(await self._parsed(parse, request), context)))
-
-        async def serve_stream(request: bytes, context: Context) -> AsyncIterator[bytes]:
-            with self._room.holding(len(request)):
-                async with aclosing(behavior(await self._parsed(parse, request), context)) as replies:
+                message = await self._parsed(parse, request)
+                if not handler.response_streaming:
+                    yield bytes(serialize(await behavior(message, context)))
+                    return
+                async with aclosing(behavior(message, context)) as replies:
                     async for reply in replies:
                         yield serialize(reply)
 
-        return with_behavior(handler, serve_stream if handler.response_streaming else serve, raw=True)
+        # On the wire it is as it was. But of a stream gRPC reads nothing, and what is written ends, only when it is asked to:
+        # who sends slowly, or does not read, is already let in, counted and bounded in time.
+        return grpc.stream_stream_rpc_method_handler(serve)  # type: ignore[arg-type]
+
+    async def _read(self, context: Context) -> bytes:
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                request = await context.read()
+        except TimeoutError:
+            raise DeadlineExceeded(f"the request did not come within {self._patience_seconds:g} s") from None
+        except grpc.aio.InternalError as error:  # as in writing
+            raise asyncio.CancelledError from error
+        if request is grpc.aio.EOF:  # type: ignore[attr-defined]
+            raise InvalidArgument("request", "none was sent")
+        return bytes(request)
 
     async def _parsed(self, parse: Any, request: bytes) -> Any:
         if may_exceed(request, self._max_fields):

@@ -20,6 +20,7 @@ from vscan.rpc.gate import Gate
 from vscan.rpc.health import HealthPort, HealthServicer
 from vscan.rpc.identities import Identities
 from vscan.rpc.identity_book import IdentityBook
+from vscan.rpc.infrastructure import InfrastructureGate
 from vscan.rpc.interceptors import inner_interceptors, outer_interceptors
 from vscan.rpc.listening import check_free, server_credentials, write_ready_file
 from vscan.rpc.liveness import Liveness
@@ -30,7 +31,6 @@ from vscan.telemetry.providers import Telemetry
 
 _LAST_WORDS_SECONDS = 1.0  # for statuses on their way out once the last call has ended
 _END_SECONDS = 15.0  # for everything that ends once the calls have
-_INFRASTRUCTURE_CALLS = 64  # health and reflection are served beyond the services' own bound
 _REFUSED_AT_ONCE = 1000
 _NEVER_MS = 2**31 - 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -82,13 +82,15 @@ class RpcServer:
         self._background: list[asyncio.Task[None]] = []
         self.server: grpc.aio.Server = grpc.aio.server(
             interceptors=[
-                *outer_interceptors(telemetry),
+                InfrastructureGate(),
+                *outer_interceptors(settings, telemetry),
                 self._gate,
                 *inner_interceptors(settings, telemetry, self.identities, self.tenant_counts),
                 *interceptors,
             ],
+            # Without `maximum_concurrent_rpcs`: it counts calls whose replies are not read while their connection lives.
+            # The gates count each call before anything of it is read.
             options=_options(settings),
-            maximum_concurrent_rpcs=settings.max_concurrent_calls + _INFRASTRUCTURE_CALLS,
         )
         self._add_infrastructure(services)
 
@@ -259,8 +261,8 @@ def _options(settings: RpcSettings) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         # Of one connection. Far more than are served: the gate refuses with a delay, gRPC at this bound cuts some without.
         ("grpc.max_concurrent_streams", settings.max_concurrent_calls * 4 + _REFUSED_AT_ONCE),
-        # Without `max_connection_age_grace_ms`: calls that run then are never cut.
         ("grpc.max_connection_age_ms", _milliseconds(settings.max_connection_age_seconds)),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(settings.max_connection_grace_seconds)),
         ("grpc.max_connection_idle_ms", _milliseconds(settings.max_connection_idle_seconds)),
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.keepalive_time_ms", 60_000),  # finds a client that vanished without a word

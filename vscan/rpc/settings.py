@@ -86,6 +86,14 @@ class RpcSettings(BaseModel):
     max_concurrent_calls: int = Field(
         default=256, ge=1, description="Calls served at once; one more gets RESOURCE_EXHAUSTED with a retry delay."
     )
+    client_patience_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest wait for a caller, in seconds: until its whole request has come, and until it has taken a reply, "
+        "where so many lie unread that gRPC sends no more. Then its call is ended; one with a reply of more than 1 MiB is with "
+        "its connection.",
+    )
     drain_seconds: float = Field(
         default=30.0,
         ge=0,
@@ -119,6 +127,12 @@ class RpcSettings(BaseModel):
         gt=0,
         description="A connection gets no new calls after so long (10 % more or less), in seconds, so that clients find new "
         "replicas; its running calls end in peace. `inf`: never.",
+    )
+    max_connection_grace_seconds: float = Field(
+        default=3600.0,
+        gt=0,
+        description="How long after that its last calls may still run, in seconds; then it is closed. Ends what callers have "
+        "forgotten. `inf`: they may for ever.",
     )
     max_connection_idle_seconds: float = Field(
         default=600.0, gt=0, description="A connection without a call for so long is closed, in seconds. `inf`: never."

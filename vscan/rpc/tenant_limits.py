@@ -23,6 +23,7 @@ from vscan.rpc.tenant import DEFAULT_TENANT, current_caller
 from vscan.telemetry.metrics import AdmissionMetrics
 
 _PLACE_RETRY_DELAY_MS = 200  # how long a call lasts nobody knows
+_LONGEST_WAIT_SECONDS = 3600.0  # told to a caller; one a day, or as little as a float can say, is a rate too
 _ROUNDING = 1e-9  # who waits as long as it was told is not sent away for the last bit
 
 
@@ -132,7 +133,7 @@ class TenantCounts:
         now_s = self._clock()
         state.tokens, state.at_s = min(allowance.burst, state.tokens + (now_s - state.at_s) * rate), now_s
         if state.tokens < 1 - _ROUNDING:
-            wait_ms = max(1, math.ceil((1 - state.tokens) / rate * 1000))
+            wait_ms = max(1, math.ceil(min((1 - state.tokens) / rate, _LONGEST_WAIT_SECONDS) * 1000))
             return Refusal("rate", f"this tenant has used up its {rate:g} requests a second", wait_ms)
         state.tokens -= 1
         return None

@@ -90,6 +90,29 @@ async def test_a_busy_encoder_says_when_to_come_back() -> None:
         with pytest.raises(ResourceExhausted) as caught:
             await one.resolve(inputs(image_bytes("busy")), ANYTHING, "default")
     assert caught.value.retry_delay_ms == 1234
+    assert str(caught.value) == "the encoder is busy"  # how full it is, with whose calls, is not for callers
+
+
+@pytest.mark.parametrize(
+    ("of_encoder", "of_caller"),
+    [
+        ("image", "messages[0].parts[0].image"),
+        ("image.data", "messages[0].parts[0].image.data"),
+        ("video.frames.images[2].data", "messages[0].parts[0].image.frames.images[2].data"),
+        ("reduction.budget", "reduction.budget"),
+        ("reply", "reduction"),
+        ("images[2]", "messages[0].parts[0].image.images[2]"),  # of frames, where the encoder names no video
+        ("imagery", "messages[0].parts[0].image.imagery"),
+    ],
+)
+async def test_what_the_encoder_refuses_has_its_name_in_the_callers_request(of_encoder: str, of_caller: str) -> None:
+    def refuse(reply: encoder_pb2.EncodeResponse) -> None:
+        raise InvalidArgument(of_encoder, "no good", limit="one of them")
+
+    async with small_encoder(None, spoil_reply=refuse) as (_, address), resolver(None, address) as one:
+        with pytest.raises(InvalidArgument) as caught:
+            await one.resolve(inputs(image_bytes("refused")), ANYTHING, "default")
+    assert (caught.value.field, caught.value.problem, caught.value.limit) == (of_caller, "no good", "one of them")
 
 
 async def test_an_unknown_fault_of_the_encoder_keeps_its_text_to_itself() -> None:

@@ -148,6 +148,18 @@ async def test_plaintext_beyond_this_machine_can_be_asked_for() -> None:
     await channel.close(None)
 
 
+async def test_a_compressed_message_is_as_large_as_what_is_in_it() -> None:
+    settings = RpcSettings(max_message_bytes=2**20)
+    servicer = ToyDecoder()
+    request = raw("a" * 64 * 2**20)
+    async with serving_decoder(servicer, settings) as (_, address), grpc.aio.insecure_channel(address) as channel:
+        stub = decoder_pb2_grpc.DecoderStub(channel)  # type: ignore[no-untyped-call]
+        error = await failure(stub.Generate(request, compression=grpc.Compression.Gzip, timeout=20))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert not servicer.entered.is_set()
+        assert (await stub.Describe(DESCRIBE, compression=grpc.Compression.Gzip)).model == "toy"
+
+
 async def test_a_request_of_many_fields_is_refused_before_it_is_parsed() -> None:
     servicer = ToyDecoder()
     async with serving_decoder(servicer, RpcSettings(max_message_fields=64)) as (_, address), decoder_stub(address) as stub:

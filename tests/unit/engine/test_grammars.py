@@ -137,3 +137,30 @@ async def test_too_many_at_once_are_refused(make: Any, compiler: Compiler) -> No
     compiler.go_on.set()
     assert len(await asyncio.gather(*asked)) == 16
     await grammars.get(Regex("b"), tenant="t")
+
+
+async def test_one_tenants_many_keep_out_nobody_else(make: Any, compiler: Compiler) -> None:
+    """Who has asked for as many as it may leaves the next turn, and room to ask, to others."""
+    grammars = make()
+    compiler.go_on.clear()
+    asked = [asyncio.create_task(grammars.get(Regex(f"a{number}"), tenant="greedy")) for number in range(16)]
+    await asyncio.sleep(0)
+    other = asyncio.create_task(grammars.get(Regex("b"), tenant="other"))
+    assert await asyncio.to_thread(compiler.entered.wait, 60)
+    compiler.go_on.set()
+    assert (await other).field == "sampling.regex"
+    await asyncio.gather(*asked)
+    assert Regex("b") in compiler.asked[:4]  # two had begun, and one more of the other thread
+
+
+async def test_who_waits_is_told_when_no_more_is_compiled(make: Any, compiler: Compiler) -> None:
+    grammars = make()
+    compiler.go_on.clear()
+    asked = [asyncio.create_task(grammars.get(Regex(f"a{number}"), tenant="t")) for number in range(4)]
+    assert await asyncio.to_thread(compiler.entered.wait, 60)
+    grammars.close()
+    for waiting in asked[2:]:
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    compiler.go_on.set()
+    await asyncio.gather(*asked[:2], return_exceptions=True)  # their trials may have been ended too

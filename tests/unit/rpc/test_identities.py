@@ -105,6 +105,7 @@ def test_an_empty_file_lets_nobody_in() -> None:
         ("identities = [3]", "identities[0]: "),
         ("[[identities]\n", "not TOML (at line 1, column 13)"),
         ("x = " + "[" * 10_000, "not TOML"),
+        ("x = " + "9" * 5_000, "not TOML"),
     ],
 )
 def test_a_bad_one_is_named(text: str, said: str) -> None:

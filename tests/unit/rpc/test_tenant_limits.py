@@ -75,6 +75,15 @@ def test_who_waits_as_long_as_it_was_told_is_let_in(rate: float, burst: int, sta
         assert counts.enter("a") is None
 
 
+def test_of_the_smallest_rate_a_delay_is_told() -> None:
+    """What is waited for is more than a float, or a duration of protobuf, can say."""
+    counts = counts_of(Clock(), a=Allowance(5e-324, 1, None))
+    assert counts.enter("a") is None
+    refusal = counts.enter("a")
+    assert refusal is not None
+    assert refusal.retry_delay_ms == 3_600_000
+
+
 def test_a_refusal_for_places_costs_no_token_and_one_for_tokens_no_place() -> None:
     clock = Clock()
     counts = counts_of(clock, a=Allowance(1.0, 2, 1))

@@ -66,3 +66,15 @@ def test_one_that_is_too_large_is_told_once(tmp_path: Path) -> None:
     assert file.read_if_changed() is None
     path.write_bytes(bytes(10))
     assert file.read_if_changed() == bytes(10)
+
+
+@pytest.mark.timeout(20)
+def test_one_that_became_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"one")
+    file = WatchedFile(path, max_bytes=10)
+    file.read_if_changed()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="not a regular file"):
+        file.read_if_changed()
