@@ -104,11 +104,13 @@ def test_ctrl_c_in_the_terminal_does_not_reach_it(watched: Watched) -> None:
 
 
 PARENT = """
-import os, sys
+import os, sys, threading
 from vscan_client.cli.child import Child
 sleeper = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
-child = Child("x", sleeper, environment=dict(os.environ),
-              on_line=lambda name, line: print(child.pid, flush=True), on_end=lambda: None)
+up = threading.Event()
+child = Child("x", sleeper, environment=dict(os.environ), on_line=lambda name, line: up.set(), on_end=lambda: None)
+up.wait()
+print(child.pid, flush=True)
 child.wait(600)
 """
 

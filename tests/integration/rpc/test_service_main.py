@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -145,9 +146,16 @@ async def test_a_collector_that_is_away_does_not_hold_up_the_end(tmp_path: Path)
     assert process.returncode == 0
 
 
+async def serves(ready: Path) -> None:
+    """Waits for an answer: by then it listens to signals."""
+    await until(ready.exists)
+    async with decoder_stub(await asyncio.to_thread(ready.read_text)) as stub:
+        await stub.Describe(decoder_pb2.DescribeDecoderRequest(), wait_for_ready=True)
+
+
 async def test_what_hangs_at_the_end_does_not_keep_the_process(tmp_path: Path) -> None:
     with running(tmp_path, "fault=hang") as (process, ready):
-        await until(ready.exists)
+        await serves(ready)
         process.send_signal(signal.SIGTERM)
         stdout, stderr = process.communicate(timeout=END_SECONDS)
     assert process.returncode == 1
@@ -184,7 +192,7 @@ async def test_it_serves_and_ends_though_nobody_reads_what_it_prints(tmp_path: P
 
 async def test_where_a_hanging_process_is_does_not_keep_it_if_nobody_reads_it(tmp_path: Path) -> None:
     with full_pipe() as pipe, running(tmp_path, "fault=hang", stderr=pipe) as (process, ready):
-        await until(ready.exists)
+        await serves(ready)
         process.send_signal(signal.SIGTERM)
         stdout, _ = process.communicate(timeout=END_SECONDS)
     assert process.returncode == 1
