@@ -21,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/python -m demo
 
 test: $(STAMP) lint types proto-check
-	$(BIN)/python -m pytest -m "not system and not gpu" -n $(WORKERS) --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not system and not gpu" -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Needs root and the packages that .ci/run installs.
 test-system: $(STAMP)
