@@ -1,0 +1,1 @@
+"""Whether neighbouring releases work together: recorded messages, and mixed deployments."""
