@@ -2,7 +2,7 @@
 
     python -m tests.compat --with REVISION
 
-Each row is one deployment over one Redis: whose encoder, whose decoder, whose client. All ask the same, and every row must answer
+Each row is one deployment over one Redis: whose encoder, whose decoder, whose client. All ask the same; every row must answer
 as the one that is all of this checkout. Exit code 1 if one differs or fails.
 """
 

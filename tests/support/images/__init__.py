@@ -1,0 +1,1 @@
+"""Builds container images without an engine: a Dockerfile's instructions, run in chroots over overlay mounts."""

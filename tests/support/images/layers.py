@@ -1,0 +1,136 @@
+"""Folders as layers of a file system, and commands in them: overlay mounts in namespaces that end with the command.
+
+    view of (base, a, b)     lowerdir=b:a:base, read-only
+    a command that changes   the same with an upper folder, which is the next layer
+
+Needs root and `unshare`. No mount outlives its command, but for the tmpfs that `Layers` makes where a disk takes no overlays.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+Chain = tuple[Path, ...]  # from the base up
+NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_LONGEST_SECONDS = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What of this machine commands may see while they build: files and folders, read-only, and variables.
+
+    Attributes:
+        shown: where each is here, to where it is there; all of these below /run/machine.
+        variables: for the environment of RUN.
+    """
+
+    shown: Mapping[Path, str]
+    variables: Mapping[str, str]
+
+
+class Layers:
+    """A folder of layers, removed with everything at the end."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="vscan-images-"))
+        self._mounted = False
+        self._count = 0
+
+    def __enter__(self) -> Layers:
+        self.folder.chmod(0o755)  # ordinary users live below it
+        if not self._overlay_works():
+            run(["mount", "-t", "tmpfs", "-o", "size=8g,mode=755", "tmpfs", str(self.folder)])
+            self._mounted = True
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._mounted:
+            run(["umount", str(self.folder)])
+        shutil.rmtree(self.folder)
+
+    def new(self, name: str) -> Path:
+        """An empty folder."""
+        self._count += 1
+        made = self.folder / f"{self._count:02}{name}"
+        made.mkdir()
+        return made
+
+    def change(self, chain: Chain, script: str, machine: Machine | None = None) -> Chain:
+        """Runs a shell script of this machine's with the view at `$root`, writable; the chain with what it changed on top."""
+        upper, work, root = self.new("l"), self.new("w"), self.new("r")
+        options = f"lowerdir={_lower(chain)},upperdir={upper},workdir={work}"
+        try:
+            run(
+                [
+                    *NAMESPACES,
+                    "sh",
+                    "-euc",
+                    f"root={root}\nmount -t overlay -o {options} overlay $root\n{_inside(machine)}{script}",
+                ]
+            )
+        finally:
+            shutil.rmtree(work)
+            root.rmdir()
+        return (*chain, upper)
+
+    def _overlay_works(self) -> bool:
+        lower, upper, work, root = (self.new(name) for name in "luwr")
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        tried = subprocess.run(
+            [*NAMESPACES, "mount", "-t", "overlay", "-o", options, "overlay", str(root)], capture_output=True, check=False
+        )
+        return tried.returncode == 0
+
+
+def mount_view(chain: Chain, root: str) -> str:
+    """A line of shell that mounts the view of a chain, read-only."""
+    return f"mount -t overlay -o lowerdir={_lower(chain)} overlay {root}\n"
+
+
+def chroot(arguments: Sequence[str], environment: Mapping[str, str], folder: str = "/") -> str:
+    """A line of shell that becomes a command in `$root`, with these variables and no others."""
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    inner = ["env", "-i", "-C", folder, *variables, *arguments]
+    return f"exec chroot $root {shlex.join(inner)}\n"
+
+
+def prepare(root: str = "$root") -> str:
+    """Lines of shell that give a mounted view its /proc and the few devices that a container has."""
+    lines = [f"mount -t proc proc {root}/proc", f"mount -t tmpfs -o mode=755 tmpfs {root}/dev", f"mkdir -m 1777 {root}/dev/shm"]
+    lines += [f": >{root}/dev/{name} && mount --bind /dev/{name} {root}/dev/{name}" for name in _DEVICES]
+    lines += [f"ln -s /proc/self/fd {root}/dev/fd"]
+    return "\n".join(lines) + "\n"
+
+
+def run(command: Sequence[str]) -> str:
+    """What a command prints; its end of it all in the error where it fails."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LONGEST_SECONDS, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{command[-1][-1500:]}\nended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
+    return done.stdout
+
+
+def _inside(machine: Machine | None) -> str:
+    if machine is None:
+        return ""
+    lines = [prepare().rstrip(), "mount -t tmpfs tmpfs $root/run", "mkdir $root/run/machine"]
+    for here, there in machine.shown.items():
+        make = f"mkdir -p $root{there}" if here.is_dir() else f": >$root{there}"
+        lines += [make, f"mount --bind {here} $root{there}", f"mount -o remount,bind,ro $root{there}"]
+    for name in ("resolv.conf", "hosts"):
+        lines += [f"mount --bind /etc/{name} $root/etc/{name}"]
+    return "\n".join(lines) + "\n"
+
+
+def _lower(chain: Chain) -> str:
+    return ":".join(str(layer) for layer in reversed(chain))

@@ -1,0 +1,172 @@
+"""The images of the CPU variant without an engine: each instruction in a chroot, both services as containers beside a Redis.
+
+Not run here: an engine's own build, the CUDA variant, an engine that acts on HEALTHCHECK.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+import vscan
+from embedded_model.album import draw_album
+from scripts.protos import ROOT
+from tests.support.images.build import Builder, Image
+from tests.support.images.container import Container
+from tests.support.images.layers import Layers
+from tests.support.images.machine import bare_debian, this_machine, torch_index
+from tests.support.network_namespace import NetworkNamespace
+from tests.support.redis_server import redis_server_program
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
+
+SERVICES = ("encoder", "decoder")
+HEALTH = {"encoder": "127.0.0.1:7073", "decoder": "127.0.0.1:7072"}
+ADDRESSES = {"encoder": {}, "decoder": {"VSCAN_DECODER_ENCODER_ADDRESS": "127.0.0.1:7071"}}
+
+
+@pytest.fixture(scope="module")
+def layers() -> Iterator[Layers]:
+    with Layers() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def images(layers: Layers) -> dict[str, Image]:
+    """Both, as `docker build` would make them."""
+    builder = Builder(layers, bare_debian(layers), ROOT, this_machine())
+    arguments = {"TORCH_INDEX_URL": torch_index()}
+    made = {name: builder.build(ROOT / "docker" / f"{name}.Dockerfile", arguments) for name in SERVICES}
+    # What is long is done once: the second build takes all layers of the first one.
+    assert builder.steps_reused >= len(made["decoder"].chain) - 1
+    return made
+
+
+@pytest.fixture(scope="module")
+def deployment(layers: Layers, images: dict[str, Image]) -> Iterator[SimpleNamespace]:
+    """Redis and both services on a network of their own, at the ports that they have by default; ready."""
+    (picture,) = draw_album(5, pictures=1, questions=1)
+    image = layers.folder / "picture.png"
+    image.write_bytes(picture.png())
+    image.chmod(0o644)
+    with NetworkNamespace() as network:
+        containers = {
+            name: Container(
+                layers,
+                images[name],
+                name,
+                environment=ADDRESSES[name],
+                run_in=network.command,
+                shown={image: "/tmp/picture.png"},
+            )
+            for name in SERVICES
+        }
+        quiet = subprocess.DEVNULL
+        redis = subprocess.Popen([*network.command, redis_server_program(), "--save", ""], stdout=quiet, stderr=quiet)
+        try:
+            for container in containers.values():
+                container.start()
+            for name, container in containers.items():
+                container.wait_for(["vscan", "health", HEALTH[name]])
+            yield SimpleNamespace(**containers, all=containers, question=picture.questions[0].text, network=network)
+        finally:
+            for container in containers.values():
+                container.stop()
+            redis.terminate()
+            redis.wait()
+
+
+def _python(container: Container, program: str) -> str:
+    done = container.execute(["python", "-c", program])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_question_is_answered_end_to_end(deployment: SimpleNamespace) -> None:
+    ask = ["vscan", "ask", "/tmp/picture.png", deployment.question, "--server", "127.0.0.1:7070", "--json"]
+    answers = [json.loads(deployment.decoder.execute(ask).stdout) for _ in range(2)]
+    assert answers[0]["text"] == answers[1]["text"] != ""
+    assert [answer["images"][0]["place"] for answer in answers] == ["encoded", "memory"]
+    dbsize = subprocess.run([*deployment.network.command, "redis-cli", "dbsize"], capture_output=True, text=True, check=True)
+    assert int(dbsize.stdout) == 1
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_health_check_of_the_image_says_that_it_lives(deployment: SimpleNamespace, name: str) -> None:
+    assert deployment.all[name].is_healthy()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_it_is_an_ordinary_user_without_any_right(deployment: SimpleNamespace, name: str) -> None:
+    status = _python(deployment.all[name], "print(open('/proc/1/status').read())")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert fields["Name"] == "tini"
+    assert fields["Uid"].split() == fields["Gid"].split() == ["10001"] * 4
+    assert {int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+    assert fields["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_its_root_is_read_only_and_it_left_nothing_but_in_tmp(deployment: SimpleNamespace, name: str) -> None:
+    done = deployment.all[name].execute(["sh", "-c", "touch /app/x || touch /venv/x || touch /x"])
+    assert done.returncode
+    assert "Read-only file system" in done.stderr
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_module_that_it_loads_is_compiled_already(deployment: SimpleNamespace, name: str) -> None:
+    program = (
+        f"import sys, os, {name}_service.__main__\n"
+        "cached = [getattr(m, '__cached__', None) for m in list(sys.modules.values())]\n"
+        "files = {f for f in cached if isinstance(f, str)}\n"
+        "print(len(files), [f for f in files if not os.path.exists(f)])"
+    )
+    count, _, missing = _python(deployment.all[name], program).partition(" ")
+    assert int(count) > 1000
+    assert missing == "[]"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_nothing_that_builds_is_left_in_it(deployment: SimpleNamespace, name: str) -> None:
+    program = (
+        "import importlib.util, os, shutil\n"
+        "print([m for m in ('pip', 'setuptools', 'wheel') if importlib.util.find_spec(m)],"
+        " [t for t in ('gcc', 'cc', 'make', 'pip', 'pip3') if shutil.which(t)],"
+        " [d for d in ('/pip', '/src', '/root/.cache', '/tmp/.cache') if os.path.exists(d)],"
+        " os.listdir('/var/lib/apt/lists'))"
+    )
+    assert _python(deployment.all[name], program) == "[] [] [] []"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_it_has_the_versions_that_are_pinned(deployment: SimpleNamespace, name: str) -> None:
+    program = "from importlib import metadata as m; print(*[f'{d.name}=={d.version}' for d in m.distributions()], sep='\\n')"
+    installed = dict(line.lower().replace("_", "-").split("==") for line in _python(deployment.all[name], program).splitlines())
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    assert installed.pop("vscan-serve") == vscan.__version__
+    # A build of torch for CPUs says so in its version.
+    wrong = {one: version for one, version in installed.items() if pinned.get(one) not in (version, version.partition("+")[0])}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_told_to_end_it_ends_in_order(layers: Layers, images: dict[str, Image], name: str) -> None:
+    with NetworkNamespace() as network:
+        container = Container(layers, images[name], f"{name}-ending", environment=ADDRESSES[name], run_in=network.command)
+        container.start()
+        container.wait_for(["vscan", "health", HEALTH[name], "--service", "liveness"])
+        assert container.stop() == 0
+    print(_mib(images[name]))
+
+
+def _mib(image: Image) -> str:
+    """How large the image is, for whoever reads the output."""
+    sizes = [
+        subprocess.run(["du", "-sm", str(layer)], capture_output=True, text=True, check=True).stdout for layer in image.chain
+    ]
+    return " + ".join(size.split()[0] for size in sizes)
