@@ -1,10 +1,15 @@
-"""Writes the generated pages of `docs/` and a table of README.md: `python -m scripts.generate_docs`, which is `make docs`."""
+"""Writes what is generated: pages of `docs/`, a table of README.md, the dashboard, and what `k8s/` has of `observability/`.
+
+python -m scripts.generate_docs      which is `make docs`
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
+from scripts.observability.dashboard import dashboard_json
+from scripts.observability.manifests import grafana_dashboard, otel_collector, prometheus_rule
 from scripts.pages.api import api_page
 from scripts.pages.cache import cache_page
 from scripts.pages.configuration import configuration_page
@@ -25,12 +30,17 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reliability.md": reliability_page,
     "docs/security.md": security_page,
     "README.md": readme_page,
+    "observability/grafana/dashboards/vscan.json": dashboard_json,
+    "k8s/components/monitoring/grafana-dashboard.yaml": grafana_dashboard,  # of the file above, so after it
+    "k8s/components/monitoring/prometheus-rule.yaml": prometheus_rule,
+    "k8s/base/otel-collector/configmap.yaml": otel_collector,
 }
 
 
 def main() -> int:
     """Returns the exit status."""
     for name, make in PAGES.items():
+        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
         (ROOT / name).write_text(make())
         print(f"wrote {name}")
     return 0
