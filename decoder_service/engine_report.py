@@ -6,13 +6,13 @@ import asyncio
 
 from decoder_service.engine import EngineFigures
 from decoder_service.engine_loop import EngineLoop
-from vscan.telemetry.metrics import DecoderMetrics
+from vscan.telemetry.decoder_metrics import EngineMetrics
 
 
 class EngineReport:
-    """Reports until it is cancelled."""
+    """Reports until it is cancelled, and then once more."""
 
-    def __init__(self, engine: EngineLoop, metrics: DecoderMetrics, *, every_seconds: float = 0.5) -> None:
+    def __init__(self, engine: EngineLoop, metrics: EngineMetrics, *, every_seconds: float = 0.5) -> None:
         self._engine = engine
         self._metrics = metrics
         self._every_seconds = every_seconds
@@ -20,9 +20,12 @@ class EngineReport:
 
     async def run(self) -> None:
         """Never returns."""
-        while True:
+        try:
+            while True:
+                self.report()
+                await asyncio.sleep(self._every_seconds)
+        finally:
             self.report()
-            await asyncio.sleep(self._every_seconds)
 
     def report(self) -> None:
         """Looks once."""
@@ -32,6 +35,8 @@ class EngineReport:
         self._metrics.reused(figures.reused_rows - last.reused_rows)
         self._metrics.preempted(figures.preemptions - last.preemptions)
         self._last = figures
+        for step in self._engine.take_steps():
+            self._metrics.stepped(step.duration_ms, rows=step.rows, sequences=step.sequences)
         if (pages := figures.pages) is not None:
             self._metrics.kv_pages(held=pages.held, idle=pages.idle, free=pages.total - pages.held - pages.idle)
         for usage in figures.segments:

@@ -53,7 +53,8 @@ from vscan.rpc.identities import Identities
 from vscan.rpc.renewed_channel import RenewedChannel
 from vscan.rpc.server import RpcServer
 from vscan.specs import PruneSpec
-from vscan.telemetry.metrics import CacheMetrics, DecoderMetrics
+from vscan.telemetry.decoder_metrics import EngineMetrics
+from vscan.telemetry.metrics import CacheMetrics
 from vscan.telemetry.providers import Telemetry
 from vscan.v1 import decoder_pb2_grpc
 
@@ -133,7 +134,9 @@ async def running_decoder(
             Observer(telemetry, model=half.name),
             _identity(settings, half),
         )
-        _keep_reporting(stack, EngineReport(engine, DecoderMetrics(telemetry.meter)))
+        metrics = EngineMetrics(telemetry.meter)
+        metrics.capacity(running=settings.max_running, waiting=settings.max_queue)
+        _keep_reporting(stack, EngineReport(engine, metrics))
         stack.push_async_callback(server.stop)  # first of all: what still runs needs everything else
         await resolver.start()
         await readiness.set("model", None)
