@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from opentelemetry.trace import NoOpTracer, Tracer
 
@@ -26,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 # What happened to whom.
 Outcome = tuple[str, Event]
+_MOST_STEPS = 16_384  # kept for metrics, if nobody takes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,14 @@ class EngineFigures:
     preemptions: int = 0
 
 
+class StepFigures(NamedTuple):
+    """One step that ran rows, for metrics."""
+
+    duration_ms: float
+    rows: int  # at the first layer
+    sequences: int
+
+
 @dataclass(slots=True, eq=False)
 class _Request:
     asked: EngineRequest
@@ -48,7 +60,7 @@ class _Request:
 
 
 class Engine:
-    """Owned by one thread. `check`, `check_room` and `figures` may be used from any.
+    """Owned by one thread. `check`, `check_room`, `figures` and `take_steps` may be used from any.
 
     Args:
         runner: the device work.
@@ -67,6 +79,7 @@ class Engine:
         self._decode = decode
         self._tracer = tracer or NoOpTracer()
         self._requests: dict[str, _Request] = {}
+        self._steps: deque[StepFigures] = deque(maxlen=_MOST_STEPS)
         self.figures = EngineFigures(0, 0, cache.usage())
 
     def prepare(self) -> None:
@@ -137,12 +150,21 @@ class Engine:
         Raises:
             DeviceLost: nothing more can be served.
         """
+        started_s = time.perf_counter()
         outcomes = self._end_late()
         step = self._scheduler.schedule()
         if step.pieces:
             outcomes += self._run(step)
         self._refresh_figures()
+        if step.pieces:
+            rows = sum(piece.rows(0) for piece in step.pieces)
+            self._steps.append(StepFigures((time.perf_counter() - started_s) * 1e3, rows, len(step.pieces)))
         return outcomes
+
+    def take_steps(self, most: int = _MOST_STEPS) -> list[StepFigures]:
+        """The oldest steps that nobody has taken, each once; of very many the first ones are lost."""
+        steps = self._steps
+        return [steps.popleft() for _ in range(min(most, len(steps)))]
 
     def end_all(self, error: VScanError) -> list[Outcome]:
         """Ends every request that is left with `error`."""

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from decoder_service.engine import Engine, EngineFigures, Outcome
+from decoder_service.engine import Engine, EngineFigures, Outcome, StepFigures
 from decoder_service.request import Delta, EngineRequest, Event, Failure, Result
 from vscan.errors import InternalError, InvalidArgument, ResourceExhausted, Unavailable, VScanError
 from vscan.heartbeat import Heartbeat
@@ -46,7 +46,7 @@ class _Mailbox:
     """Where one request's events arrive, on the event loop that submitted it."""
 
     def __init__(self) -> None:
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[Event, float]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         # Each written by one thread alone.
         self._delivered = 0
@@ -61,13 +61,16 @@ class _Mailbox:
         """From any thread. A loop that has closed has nobody left who waits."""
         self._delivered += 1
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+            self._loop.call_soon_threadsafe(self._arrived, event)
 
-    async def take(self) -> Event:
-        """The next event, once there is one."""
+    async def take(self) -> tuple[Event, float]:
+        """The next event, once there is one, and when it came, by `time.perf_counter`."""
         event = await self._events.get()
         self._taken += 1
         return event
+
+    def _arrived(self, event: Event) -> None:
+        self._events.put_nowait((event, time.perf_counter()))
 
 
 class Submission(AsyncIterator[Delta | Result]):
@@ -75,10 +78,14 @@ class Submission(AsyncIterator[Delta | Result]):
 
     Closing it before its end cancels the request, and so does cancelling the task that waits for the next event, leaving
     `async with`, or dropping the last reference.
+
+    Attributes:
+        came_s: when the last event that was taken came, by `time.perf_counter`: it may have waited for a caller that is slow.
     """
 
     def __init__(self, request_id: str, mailbox: _Mailbox, cancel: Callable[[str], None]) -> None:
         self.request_id = request_id
+        self.came_s = 0.0
         self._mailbox = mailbox
         self._cancel = cancel
         self._ended = False
@@ -87,7 +94,7 @@ class Submission(AsyncIterator[Delta | Result]):
         if self._ended:
             raise StopAsyncIteration
         try:
-            event = await self._mailbox.take()
+            event, self.came_s = await self._mailbox.take()
         except asyncio.CancelledError:
             self.close()
             raise
@@ -151,6 +158,10 @@ class EngineLoop:
         figures = self._engine.figures
         with self._wake:
             return replace(figures, waiting=figures.waiting + len(self._on_the_way()))
+
+    def take_steps(self, *most: int) -> list[StepFigures]:
+        """For metrics; from any thread. See `Engine.take_steps`."""
+        return self._engine.take_steps(*most)
 
     def start(self) -> None:
         """Starts the thread."""

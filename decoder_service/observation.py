@@ -11,13 +11,14 @@ from opentelemetry.trace import Span, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from decoder_service.answering import Asked
-from decoder_service.chat import Chat, MediaKind
+from decoder_service.chat import MediaKind
 from decoder_service.question import Question
-from decoder_service.request import Result
+from decoder_service.request import Delta, Result
 from vscan.errors import VScanError
 from vscan.telemetry import names
+from vscan.telemetry.decoder_metrics import AnswerMetrics
 from vscan.telemetry.logs import add_request_fields
-from vscan.telemetry.metrics import DecoderMetrics, TokenMetrics
+from vscan.telemetry.metrics import TokenMetrics
 from vscan.telemetry.providers import Telemetry
 
 _MAX_ATTRIBUTE = 2**63 - 1
@@ -29,25 +30,31 @@ class Observer:
 
     def __init__(self, telemetry: Telemetry, *, model: str) -> None:
         self._tracer = telemetry.tracer
-        self._decoder = DecoderMetrics(telemetry.meter)
+        self._answers = AnswerMetrics(telemetry.meter, model=model)
         self._tokens = TokenMetrics(telemetry.meter)
         self._model = model
 
     @contextmanager
-    def watch(self) -> Iterator[Observation]:
-        """Around one call, from its arrival; the span is the current one within."""
-        attributes = {names.ATTR_GEN_AI_PROVIDER: names.PROVIDER, names.ATTR_GEN_AI_REQUEST_MODEL: self._model}
+    def watch(self, prompt: str | None) -> Iterator[Observation]:
+        """Around one call, from its arrival; the span is the current one within. `prompt`: which of the contract's it has."""
+        operation = "text_completion" if prompt == "raw" else "chat"
+        attributes = {
+            names.ATTR_GEN_AI_OPERATION: operation,
+            names.ATTR_GEN_AI_PROVIDER: names.PROVIDER,
+            names.ATTR_GEN_AI_REQUEST_MODEL: self._model,
+        }
         with self._tracer.start_as_current_span(
             names.SPAN_GENERATE, attributes=attributes, record_exception=False, set_status_on_exception=False
         ) as span:
+            observation = Observation(span, self._answers, self._tokens, operation)
             try:
-                yield Observation(span, self._decoder, self._tokens)
+                yield observation
             except _GONE:
-                span.set_attribute(names.ATTR_ERROR_TYPE, "Cancelled")
+                observation.failed("Cancelled")
                 raise
             except Exception as error:
+                observation.failed(type(error).__name__)
                 # The text of an unknown fault may hold anything: it stays in the service's own log.
-                span.set_attribute(names.ATTR_ERROR_TYPE, type(error).__name__)
                 span.set_status(Status(StatusCode.ERROR, error.message if isinstance(error, VScanError) else None))
                 raise
 
@@ -55,11 +62,14 @@ class Observer:
 class Observation:
     """Of one call. Durations in milliseconds, from the call's arrival."""
 
-    def __init__(self, span: Span, decoder: DecoderMetrics, tokens: TokenMetrics) -> None:
+    def __init__(self, span: Span, answers: AnswerMetrics, tokens: TokenMetrics, operation: str) -> None:
         self._arrived_s = time.perf_counter()
         self._span = span
-        self._decoder = decoder
+        self._answers = answers
         self._tokens = tokens
+        self._operation = operation
+        self._last_s: dict[int, float] = {}  # by sample: when its last token came
+        self._ended = False
         self.time_to_first_token_ms = 0.0
 
     @property
@@ -75,8 +85,6 @@ class Observation:
 
     def asked(self, question: Question) -> None:
         """The request was read."""
-        operation = "chat" if isinstance(question.prompt, Chat) else "text_completion"
-        self._span.set_attribute(names.ATTR_GEN_AI_OPERATION, operation)
         videos = sum(one.kind is MediaKind.VIDEO for one in question.media)
         images = len(question.media) - videos
         self._span.set_attributes({names.ATTR_IMAGES: images, names.ATTR_VIDEOS: videos})
@@ -109,14 +117,19 @@ class Observation:
             visual_tokens_unreduced=asked.visual_unreduced,
             samples=sampling.n,
         )
-        for image in asked.images:
+        for image, place in zip(asked.images, places, strict=True):
             self._tokens.record("encoder", image.tokens.unreduced_count, image.tokens.kept_count)
+            self._answers.image("image" if image.tokens.frames is None else "video", place)
 
-    def token_came(self) -> None:
-        """To be told of every token; only the first one counts."""
+    def token_came(self, delta: Delta, came_s: float) -> None:
+        """More of an answer came, by `time.perf_counter`: nearly always one token."""
+        last_s = self._last_s.get(delta.sample)
+        self._last_s[delta.sample] = came_s
+        if last_s is not None:
+            self._answers.next_token((came_s - last_s) * 1e3)
         if not self.time_to_first_token_ms:
             self.time_to_first_token_ms = self.elapsed_ms
-            self._decoder.first_token(self.time_to_first_token_ms)
+            self._answers.first_token(self._operation, self.time_to_first_token_ms)
             self._span.set_attribute(names.ATTR_TIME_TO_FIRST_TOKEN_MS, self.time_to_first_token_ms)
             add_request_fields(time_to_first_token_ms=self.time_to_first_token_ms)
 
@@ -131,8 +144,10 @@ class Observation:
             }
         )
         add_request_fields(completion_tokens=made, reason=result.reason.value)
-        self._decoder.waited(result.queue_ms)
-        self._decoder.finished(
+        self._ended = True
+        self._answers.waited(result.queue_ms)
+        self._answers.finished(
+            self._operation,
             input_tokens=rows,
             output_tokens=made,
             longest_tokens=max(each.completion_tokens for each in result.samples),
@@ -141,3 +156,9 @@ class Observation:
         )
         if result.pruning:
             self._tokens.record("prune", result.pruning[0].tokens_before, result.pruning[-1].tokens_after)
+
+    def failed(self, error: str) -> None:
+        """The call ended by an error of this class, or "Cancelled". A caller that leaves with a whole answer has not failed."""
+        self._span.set_attribute(names.ATTR_ERROR_TYPE, error)
+        if not self._ended:
+            self._answers.failed(self._operation, error, self.elapsed_ms)

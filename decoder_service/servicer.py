@@ -48,7 +48,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer):
     async def Generate(self, request: decoder_pb2.GenerateRequest, context: Any) -> AsyncIterator[decoder_pb2.GenerateEvent]:
         """See decoder.proto."""
         opened = self._ready()
-        with opened.observer.watch() as observation:
+        with opened.observer.watch(request.WhichOneof("prompt")) as observation:
             question = opened.read(request)
             observation.asked(question)
             asked = await opened.answering.prepare(
@@ -93,7 +93,7 @@ class _Opened:
             yield replies.started(asked, report_kept=question.report_kept)
             async for event in events:
                 if isinstance(event, Delta):
-                    observation.token_came()
+                    observation.token_came(event, events.came_s)
                     yield replies.delta(event)
                     continue
                 observation.finished(asked, event)

@@ -53,7 +53,8 @@ from vscan.rpc.identities import Identities
 from vscan.rpc.renewed_channel import RenewedChannel
 from vscan.rpc.server import RpcServer
 from vscan.specs import PruneSpec
-from vscan.telemetry.metrics import CacheMetrics, DecoderMetrics
+from vscan.telemetry.decoder_metrics import EngineMetrics
+from vscan.telemetry.metrics import CacheMetrics
 from vscan.telemetry.providers import Telemetry
 from vscan.v1 import decoder_pb2_grpc
 
@@ -119,6 +120,7 @@ async def running_decoder(
         stack.push_async_callback(_stop_engine, engine)
         await warm_up(engine, half.language, half.prune_layers)
         server.watch_over(engine.heart)  # not before: first steps may compile for minutes
+        engine.take_steps()  # nor are they what later ones are like
 
         cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
         stack.push_async_callback(cache.aclose)
@@ -133,7 +135,9 @@ async def running_decoder(
             Observer(telemetry, model=half.name),
             _identity(settings, half),
         )
-        _keep_reporting(stack, EngineReport(engine, DecoderMetrics(telemetry.meter)))
+        metrics = EngineMetrics(telemetry.meter)
+        metrics.capacity(running=settings.max_running, waiting=settings.max_queue)
+        _keep_reporting(stack, EngineReport(engine, metrics))
         stack.push_async_callback(server.stop)  # first of all: what still runs needs everything else
         await resolver.start()
         await readiness.set("model", None)

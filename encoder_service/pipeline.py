@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Event
 
 from opentelemetry.context import Context
@@ -95,8 +96,11 @@ class Pipeline:
         self._metrics = metrics
         self._device_pass = DevicePass(model, bounds.max_batch_tiles)
         self._max_batch_tiles = bounds.max_batch_tiles
-        self._images = _Lane("images", bounds.image_workers, bounds, metrics.waiting)
-        self._videos = _Lane("videos", bounds.video_workers, bounds, metrics.waiting)
+        self._images = _Lane("images", bounds.image_workers, bounds, partial(metrics.waiting, "image"))
+        self._videos = _Lane("videos", bounds.video_workers, bounds, partial(metrics.waiting, "video"))
+        for media in ("image", "video"):
+            metrics.queue(media, bounds.max_queue)
+        self._last_pass_s = 0.0  # when the last device pass ended
         self._batcher: Batcher[TileJob, PassResult] = Batcher(
             self._begin_batch,
             max_size=bounds.max_batch_tiles,
@@ -206,6 +210,7 @@ class Pipeline:
 
     def _begin_batch(self, jobs: Sequence[TileJob]) -> Callable[[], list[PassResult]]:
         """In the device's thread. The batch is a trace of its own, linked to every request that it served."""
+        began_s = time.perf_counter()
         tiles = sum(job.tiles for job in jobs)
         span = self._tracer.start_span(
             names.SPAN_VIT_BATCH,
@@ -224,10 +229,18 @@ class Pipeline:
             with _ended_by_errors(span):
                 found = ending()
             span.end()
-            self._metrics.batch(images=len(jobs), tiles=tiles, vit_ms=found[0].vit.ms)
+            pass_ms = self._pass_ms(began_s)
+            self._metrics.batch(images=len(jobs), tiles=tiles, vit_ms=found[0].vit.ms, pass_ms=pass_ms)
             return [replace(result, batch_span=span.get_span_context()) for result in found]
 
         return results
+
+    def _pass_ms(self, began_s: float) -> float:
+        """Of a pass that has just ended, what the one before had not. In the thread that waits for results, in their order."""
+        ended_s = time.perf_counter()
+        alone_s = max(began_s, self._last_pass_s)
+        self._last_pass_s = ended_s
+        return (ended_s - alone_s) * 1e3
 
     def _record_spans(self, queued: Interval, job: TileJob, result: PassResult) -> None:
         """The request's share of a batch, as spans of its own trace."""

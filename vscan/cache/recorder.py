@@ -53,6 +53,9 @@ class CacheRecorder(Protocol):
     def rejected(self, flaw: str) -> None:
         """A Redis entry was not to be trusted, for this reason (see `Flaw`)."""
 
+    def asked(self, operation: str, duration_ms: float, error: str = "") -> None:
+        """A Redis operation took so long, a wait for a connection included, and failed if there is an error's class."""
+
     def failed(self, operation: str, error: str) -> None:
         """A Redis operation (see `vscan.cache.redis_link.Operation`) failed, with an error of this class."""
 
@@ -70,6 +73,7 @@ class CountingRecorder:
         self.lookups: Counter[tuple[str, str]] = Counter()
         self.writes: Counter[tuple[str, str]] = Counter()
         self.flaws: Counter[str] = Counter()
+        self.operations: Counter[tuple[str, str]] = Counter()  # by operation, and an error's class
         self.errors: Counter[tuple[str, str]] = Counter()
         self.memory: tuple[int, int] = (0, 0)  # entries, bytes
         self.away: dict[str, bool] = {}
@@ -90,6 +94,10 @@ class CountingRecorder:
     def rejected(self, flaw: str) -> None:
         """See `CacheRecorder`."""
         self.flaws[Flaw(flaw)] += 1
+
+    def asked(self, operation: str, duration_ms: float, error: str = "") -> None:
+        """See `CacheRecorder`."""
+        self.operations[operation, error] += 1
 
     def failed(self, operation: str, error: str) -> None:
         """See `CacheRecorder`."""

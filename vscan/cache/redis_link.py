@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -148,14 +149,17 @@ class RedisLink:
         if not breaker.allows():
             span.set_attribute(names.ATTR_CACHE_RESULT, Outcome.SKIPPED)
             raise NoAnswer(Outcome.SKIPPED)
+        started_s = time.perf_counter()
         try:
             async with asyncio.timeout(self.deadline_seconds(entries)), self._places:
                 answer = await self._run(command)
         except Exception as error:  # whatever the client raises, it is a fault of this tier, not of the request
             span.set_attribute(names.ATTR_CACHE_RESULT, Outcome.ERROR)
             span.set_attribute(names.ATTR_ERROR_TYPE, type(error).__name__)
+            self.recorder.asked(operation, (time.perf_counter() - started_s) * 1e3, type(error).__name__)
             self._failed(operation, error)
             raise NoAnswer(Outcome.ERROR, may_have_run=not isinstance(error, ResponseError)) from error
+        self.recorder.asked(operation, (time.perf_counter() - started_s) * 1e3)
         self._succeeded(operation)
         return answer
 

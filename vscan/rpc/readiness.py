@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from grpc_health.v1 import health_pb2
 
@@ -19,9 +19,14 @@ class Readiness:
     """Each service's state, that of the server as a whole ("": all of them are ready), and `liveness`.
 
     Belongs to one event loop. A server that stops is not ready, for good; it lives until it ends.
+
+    Args:
+        services: their full names.
+        on_change: told whether the server as a whole is ready, each time that anything has changed.
     """
 
-    def __init__(self, services: Iterable[str]) -> None:
+    def __init__(self, services: Iterable[str], on_change: Callable[[bool], None] = lambda ready: None) -> None:
+        self._on_change = on_change
         self._reasons = dict.fromkeys(services, _STARTING)  # not ready, and why
         self._known = set(self._reasons)
         self._wedged: dict[str, str] = {}
@@ -76,5 +81,6 @@ class Readiness:
         return self._changed
 
     def _tell(self) -> None:
+        self._on_change(not self.reason(""))
         self._changed.set()
         self._changed = asyncio.Event()

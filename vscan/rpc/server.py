@@ -27,6 +27,7 @@ from vscan.rpc.liveness import Liveness
 from vscan.rpc.readiness import Readiness
 from vscan.rpc.settings import RpcSettings
 from vscan.rpc.tenant_limits import TenantAllowances, TenantCounts
+from vscan.telemetry.metrics import ReadyMetrics
 from vscan.telemetry.providers import Telemetry
 
 _LAST_WORDS_SECONDS = 1.0  # for statuses on their way out once the last call has ended
@@ -72,7 +73,7 @@ class RpcServer:
         self.tenant_counts = TenantCounts(TenantAllowances(settings, self.identities))
         telemetry = telemetry or Telemetry()
         self._gate = Gate(settings.max_concurrent_calls)
-        self._readiness = Readiness(services)
+        self._readiness = Readiness(services, ReadyMetrics(telemetry.meter).ready)
         self._liveness = Liveness(self._readiness, stall_seconds=settings.stall_seconds)
         self._health_port = _health_port(settings, self._readiness)
         self._stop_asked = asyncio.Event()

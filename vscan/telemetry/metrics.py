@@ -1,4 +1,4 @@
-"""The instruments of `vscan.telemetry.names`, made from a meter and grouped by who measures."""
+"""The instruments of `vscan.telemetry.names`, grouped by who measures with them; the decoder's are in `decoder_metrics`."""
 
 from __future__ import annotations
 
@@ -48,6 +48,18 @@ MAKERS: Mapping[Kind, Callable[[Meter, Metric], Any]] = {
 def _check(metric: Metric, kind: Kind) -> None:
     if metric.kind is not kind:
         raise TypeError(f"{metric.name} is a {metric.kind.value}, not a {kind.value}")
+
+
+class ReadyMetrics:
+    """Whether the service is ready: not, at first."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._ready = gauge(meter, names.METRIC_READY)
+        self.ready(False)
+
+    def ready(self, ready: bool) -> None:
+        """It is, or not, from now on."""
+        self._ready.set(int(ready))
 
 
 class RpcMetrics:
@@ -123,6 +135,7 @@ class CacheMetrics:
         self._lookups = counter(meter, names.METRIC_CACHE_LOOKUPS)
         self._writes = counter(meter, names.METRIC_CACHE_WRITES)
         self._rejected = counter(meter, names.METRIC_CACHE_REJECTED)
+        self._operation = histogram(meter, names.METRIC_REDIS_OPERATION)
         self._errors = counter(meter, names.METRIC_REDIS_ERRORS)
         self._left_alone = gauge(meter, names.METRIC_REDIS_LEFT_ALONE)
         self._leases = counter(meter, names.METRIC_CACHE_LEASES)
@@ -140,6 +153,11 @@ class CacheMetrics:
     def rejected(self, flaw: str) -> None:
         """A Redis entry was not to be trusted, for this reason (see `vscan.cache.entry.Flaw`)."""
         self._rejected.add(1, {names.ATTR_CACHE_FLAW: flaw})
+
+    def asked(self, operation: str, duration_ms: float, error: str = "") -> None:
+        """Redis was waited for so long, and answered, or an error of this class was all that came."""
+        failure = {names.ATTR_ERROR_TYPE: error} if error else {}
+        self._operation.record(duration_ms, {names.ATTR_REDIS_OPERATION: operation} | failure)
 
     def failed(self, operation: str, error: str) -> None:
         """A Redis operation failed with an error of this class."""
@@ -165,94 +183,34 @@ class EncoderMetrics:
     def __init__(self, meter: Meter) -> None:
         self._queue_wait = histogram(meter, names.METRIC_ENCODER_QUEUE_WAIT)
         self._waiting = up_down(meter, names.METRIC_ENCODER_WAITING)
+        self._capacity = gauge(meter, names.METRIC_ENCODER_QUEUE_CAPACITY)
         self._batch_images = histogram(meter, names.METRIC_ENCODER_BATCH_IMAGES)
         self._batch_tiles = histogram(meter, names.METRIC_ENCODER_BATCH_TILES)
         self._vit = histogram(meter, names.METRIC_ENCODER_VIT)
+        self._pass = histogram(meter, names.METRIC_ENCODER_PASS)
         self._shared = counter(meter, names.METRIC_ENCODER_SHARED)
+        self._shared.add(0)
 
-    def waiting(self, change: int) -> None:
-        """Images joined (+) or left (-) the queue."""
-        self._waiting.add(change)
+    def queue(self, media: str, capacity: int) -> None:
+        """There is a queue of so many places for "image" or "video", and nobody in it."""
+        self._capacity.set(capacity, {names.ATTR_MEDIA: media})
+        self.waiting(media, 0)
+
+    def waiting(self, media: str, change: int) -> None:
+        """Images or videos joined (+) or left (-) their queue."""
+        self._waiting.add(change, {names.ATTR_MEDIA: media})
 
     def waited(self, queue_ms: float) -> None:
         """An image's wait ended in a batch."""
         self._queue_wait.record(queue_ms)
 
-    def batch(self, *, images: int, tiles: int, vit_ms: float) -> None:
-        """A device pass ended."""
+    def batch(self, *, images: int, tiles: int, vit_ms: float, pass_ms: float) -> None:
+        """A device pass ended, of whose time no part was counted to another one."""
         self._batch_images.record(images)
         self._batch_tiles.record(tiles)
         self._vit.record(vit_ms)
+        self._pass.record(pass_ms)
 
     def shared(self) -> None:
         """A request took the result of another one's encoding."""
         self._shared.add(1)
-
-
-class DecoderMetrics:
-    """The engine's queue, its memory, and how fast answers come."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._first_token = histogram(meter, names.METRIC_TIME_TO_FIRST_TOKEN)
-        self._per_token = histogram(meter, names.METRIC_TIME_PER_OUTPUT_TOKEN)
-        self._duration = histogram(meter, names.METRIC_GEN_AI_REQUEST_DURATION)
-        self._usage = histogram(meter, names.METRIC_TOKEN_USAGE)
-        self._queue_wait = histogram(meter, names.METRIC_DECODER_QUEUE_WAIT)
-        self._waiting = up_down(meter, names.METRIC_DECODER_WAITING)
-        self._running = up_down(meter, names.METRIC_DECODER_RUNNING)
-        self._kv_rows = gauge(meter, names.METRIC_KV_ROWS)
-        self._kv_bytes = gauge(meter, names.METRIC_KV_BYTES)
-        self._kv_blocks = gauge(meter, names.METRIC_KV_BLOCKS)
-        self._kv_idle_bytes = gauge(meter, names.METRIC_KV_IDLE_BYTES)
-        self._kv_pages = gauge(meter, names.METRIC_KV_PAGES)
-        self._kv_reused_rows = counter(meter, names.METRIC_KV_REUSED_ROWS)
-        self._preemptions = counter(meter, names.METRIC_PREEMPTIONS)
-
-    def waiting(self, change: int) -> None:
-        """Requests joined (+) or left (-) the queue."""
-        self._waiting.add(change)
-
-    def running(self, change: int) -> None:
-        """Requests joined (+) or left (-) the batch."""
-        self._running.add(change)
-
-    def waited(self, queue_ms: float) -> None:
-        """A request's wait ended in its first step."""
-        self._queue_wait.record(queue_ms)
-
-    def first_token(self, time_ms: float) -> None:
-        """A request's first token came `time_ms` after its arrival."""
-        self._first_token.record(time_ms / 1000)
-
-    def finished(
-        self, *, input_tokens: int, output_tokens: int, longest_tokens: int, decode_ms: float, total_ms: float
-    ) -> None:
-        """A request ended, all of its samples having made `output_tokens` and one of them `longest_tokens`, after the first of
-        which `decode_ms` passed.
-        """
-        self._usage.record(input_tokens, {names.ATTR_GEN_AI_TOKEN_TYPE: "input"})
-        self._usage.record(output_tokens, {names.ATTR_GEN_AI_TOKEN_TYPE: "output"})
-        self._duration.record(total_ms / 1000)
-        if longest_tokens > 1:
-            self._per_token.record(decode_ms / 1000 / (longest_tokens - 1))
-
-    def kv(self, segment: int, *, rows: int, blocks: int, used_bytes: int, idle_bytes: int) -> None:
-        """What a segment holds now."""
-        attributes = {names.ATTR_SEGMENT: segment}
-        self._kv_rows.set(rows, attributes)
-        self._kv_blocks.set(blocks, attributes)
-        self._kv_bytes.set(used_bytes, attributes)
-        self._kv_idle_bytes.set(idle_bytes, attributes)
-
-    def kv_pages(self, *, held: int, idle: int, free: int) -> None:
-        """What became of the cache's pages."""
-        for state, count in (("held", held), ("idle", idle), ("free", free)):
-            self._kv_pages.set(count, {names.ATTR_PAGE_STATE: state})
-
-    def reused(self, rows: int) -> None:
-        """So many more prompt rows were found in the cache."""
-        self._kv_reused_rows.add(rows)
-
-    def preempted(self, count: int) -> None:
-        """So many more requests gave their memory back."""
-        self._preemptions.add(count)

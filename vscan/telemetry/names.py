@@ -22,7 +22,7 @@ SPAN_REDIS_EXISTS = "redis.exists"  #     asking where entries are
 SPAN_REDIS_DELETE = "redis.delete"  #     removing entries that are not to be trusted
 SPAN_REDIS_LEASE = "redis.lease"  #       a replica's turn at encoding an image, the wait for another's included
 SPAN_ENCODE = "encode"  #     encoder: one Encode call
-SPAN_QUEUE = "queue"  #       waiting: for room in the encoder's batch, or for the decoder's engine
+SPAN_QUEUE = "queue"  #       waiting for room in the encoder's batch
 SPAN_DECODE_IMAGE = "decode_image"  #       file bytes to pixels, of an image or of a video's frames
 SPAN_VIT = "vit"  #       the vision transformer
 SPAN_REDUCE = "reduce"  #       scans, projector, merging
@@ -103,6 +103,11 @@ ATTR_SEGMENT = "vscan.segment"  # index of a segment, from 0
 ATTR_PAGE_STATE = "vscan.page.state"  # "held" (by running requests), "idle" (a later prompt may reuse them) or "free"
 ATTR_ATTEMPT = "vscan.attempt"  # requests that the SDK has sent for one question
 
+# ── Attributes of metrics.
+ATTR_REFUSAL = "vscan.refusal"  # "unauthenticated", "not_allowed", "rate" or "concurrency"
+ATTR_STATUS = "vscan.status"  # gRPC's name of the status: "OK", "INVALID_ARGUMENT", ...
+ATTR_MEDIA = "vscan.media"  # "image" or "video"
+
 
 class Kind(Enum):
     """How a metric is measured."""
@@ -115,28 +120,61 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric: name, unit (UCUM; `{…}` counts things), what it says, and for a histogram the upper bounds of its buckets."""
+    """A metric: name, unit (UCUM; `{…}` counts things), what it says, and for a histogram the upper bounds of its buckets.
+
+    Attributes:
+        attributes: those that every point of it has.
+        sometimes: those that a point has where there is something to say.
+    """
 
     name: str
     unit: str
     kind: Kind
     description: str
     bounds: tuple[float, ...] | None = None
+    attributes: tuple[str, ...] = ()
+    sometimes: tuple[str, ...] = ()
 
 
 _MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000)
-_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
+_SHORT_MS = (0.1, 0.2, *_MS)
 _TOKENS = (1, 4, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
+_STEP = (*_BATCH, 256, 512, 1024, 2048, 4096, 8192, 16_384)
+# The conventions' own bounds, and more of them where ours differ: objectives at 0.2 and 2 s, faster models, longer answers.
+_FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.25, 0.5, 0.75, 1, 2, 2.5, 5, 7.5, 10, 20, 30, 60)
+_PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
+_ANSWER_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68)
+_USAGE = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 65_536, 262_144)
+_OF_A_MODEL = (ATTR_GEN_AI_OPERATION, ATTR_GEN_AI_PROVIDER, ATTR_GEN_AI_REQUEST_MODEL)
 
 # ── Metrics: both services.
-METRIC_REQUESTS = Metric("vscan.requests", "{request}", Kind.COUNTER, "Calls ended, by rpc.method and status (gRPC's name)")
-METRIC_REQUEST_DURATION = Metric(
-    "vscan.request.duration", "ms", Kind.HISTOGRAM, "From a call's arrival to its end, by rpc.method and status", _MS
+METRIC_READY = Metric("vscan.ready", "1", Kind.GAUGE, "1 while the service is ready, else 0: while it loads its model, too")
+METRIC_REQUESTS = Metric(
+    "vscan.requests",
+    "{request}",
+    Kind.COUNTER,
+    "Calls ended, by status (gRPC's name)",
+    attributes=(ATTR_RPC_METHOD, ATTR_STATUS),
 )
-METRIC_RUNNING_REQUESTS = Metric("vscan.requests.running", "{request}", Kind.UP_DOWN, "Calls being served, by rpc.method")
+METRIC_REQUEST_DURATION = Metric(
+    "vscan.request.duration",
+    "ms",
+    Kind.HISTOGRAM,
+    "From a call's arrival to its end",
+    _MS,
+    (ATTR_RPC_METHOD, ATTR_STATUS),
+)
+METRIC_RUNNING_REQUESTS = Metric(
+    "vscan.requests.running", "{request}", Kind.UP_DOWN, "Calls being served", attributes=(ATTR_RPC_METHOD,)
+)
 METRIC_REFUSALS = Metric(
-    "vscan.refusals", "{request}", Kind.COUNTER, "Calls refused for who calls, by reason; for a limit also by vscan.tenant"
+    "vscan.refusals",
+    "{request}",
+    Kind.COUNTER,
+    "Calls refused for who calls, by reason; for a limit with its tenant",
+    attributes=(ATTR_REFUSAL,),
+    sometimes=(ATTR_TENANT,),
 )
 METRIC_PROCESS_TASKS = Metric("vscan.process.tasks", "{task}", Kind.GAUGE, "Tasks of the event loop that have not ended")
 METRIC_PROCESS_THREADS = Metric("vscan.process.threads", "{thread}", Kind.GAUGE, "Threads, those of libraries too")
@@ -150,30 +188,68 @@ METRIC_VISUAL_TOKENS_BEFORE = Metric(
     "vscan.visual_tokens.before",
     "{token}",
     Kind.HISTOGRAM,
-    "Visual tokens that reach a stage, one image or prompt, by stage",
+    "Visual tokens that reach a stage, of one image or prompt",
     _TOKENS,
+    (ATTR_STAGE,),
 )
 METRIC_VISUAL_TOKENS_AFTER = Metric(
     "vscan.visual_tokens.after",
     "{token}",
     Kind.HISTOGRAM,
-    "Visual tokens that leave a stage, one image or prompt, by stage",
+    "Visual tokens that leave a stage, of one image or prompt",
     _TOKENS,
+    (ATTR_STAGE,),
 )
-METRIC_CACHE_LOOKUPS = Metric("vscan.cache.lookups", "{lookup}", Kind.COUNTER, "Keys looked up, by tier and result")
-METRIC_CACHE_WRITES = Metric("vscan.cache.writes", "{write}", Kind.COUNTER, "Entries written, by tier and result")
+METRIC_CACHE_LOOKUPS = Metric(
+    "vscan.cache.lookups",
+    "{lookup}",
+    Kind.COUNTER,
+    "Keys looked up",
+    attributes=(ATTR_CACHE_TIER, ATTR_CACHE_RESULT),
+)
+METRIC_CACHE_WRITES = Metric(
+    "vscan.cache.writes",
+    "{write}",
+    Kind.COUNTER,
+    "Entries written, or not",
+    attributes=(ATTR_CACHE_TIER, ATTR_CACHE_RESULT),
+)
 METRIC_CACHE_REJECTED = Metric(
-    "vscan.cache.rejected", "{entry}", Kind.COUNTER, "Redis entries that were not to be trusted and were deleted, by reason"
+    "vscan.cache.rejected",
+    "{entry}",
+    Kind.COUNTER,
+    "Redis entries that were not to be trusted and were deleted, by reason",
+    attributes=(ATTR_CACHE_FLAW,),
 )
-METRIC_REDIS_ERRORS = Metric("vscan.redis.errors", "{error}", Kind.COUNTER, "Failed Redis operations, by operation and error")
+METRIC_REDIS_OPERATION = Metric(
+    "vscan.redis.operation",
+    "ms",
+    Kind.HISTOGRAM,
+    "How long Redis was waited for, a wait for a connection included; not while the breaker is open",
+    _SHORT_MS,
+    (ATTR_REDIS_OPERATION,),
+    (ATTR_ERROR_TYPE,),
+)
+METRIC_REDIS_ERRORS = Metric(
+    "vscan.redis.errors",
+    "{error}",
+    Kind.COUNTER,
+    "Failed Redis operations",
+    attributes=(ATTR_REDIS_OPERATION, ATTR_ERROR_TYPE),
+)
 METRIC_REDIS_LEFT_ALONE = Metric(
     "vscan.redis.left_alone",
     "{breaker}",
     Kind.GAUGE,
-    "1 while the circuit breaker of reads or of writes is open, else 0, by access",
+    "1 while the circuit breaker of reads or of writes is open, else 0",
+    attributes=(ATTR_REDIS_ACCESS,),
 )
 METRIC_CACHE_LEASES = Metric(
-    "vscan.cache.leases", "{turn}", Kind.COUNTER, "Turns at encoding an image that no cache had, by what became of them"
+    "vscan.cache.leases",
+    "{turn}",
+    Kind.COUNTER,
+    "Turns at encoding an image that no cache had, by what became of them",
+    attributes=(ATTR_LEASE_OUTCOME,),
 )
 METRIC_CACHE_BYTES = Metric("vscan.cache.memory", "By", Kind.GAUGE, "Bytes held by the memory tier")
 METRIC_CACHE_ENTRIES = Metric("vscan.cache.memory.entries", "{entry}", Kind.GAUGE, "Entries held by the memory tier")
@@ -186,56 +262,128 @@ METRIC_ENCODER_QUEUE_WAIT = Metric(
     "From an image's admission to its batch's start (scale the encoder by it)",
     _MS,
 )
-METRIC_ENCODER_WAITING = Metric("vscan.encoder.waiting", "{image}", Kind.UP_DOWN, "Images admitted and not yet in a batch")
+METRIC_ENCODER_WAITING = Metric(
+    "vscan.encoder.waiting",
+    "{image}",
+    Kind.UP_DOWN,
+    "Images and videos admitted and not yet in a batch",
+    attributes=(ATTR_MEDIA,),
+)
+METRIC_ENCODER_QUEUE_CAPACITY = Metric(
+    "vscan.encoder.queue.capacity",
+    "{image}",
+    Kind.GAUGE,
+    "Most images, and most videos, that may wait: what comes then is refused",
+    attributes=(ATTR_MEDIA,),
+)
 METRIC_ENCODER_BATCH_IMAGES = Metric(
     "vscan.encoder.batch.images", "{image}", Kind.HISTOGRAM, "Images in one device pass", _BATCH
 )
 METRIC_ENCODER_BATCH_TILES = Metric("vscan.encoder.batch.tiles", "{tile}", Kind.HISTOGRAM, "Tiles in one device pass", _BATCH)
 METRIC_ENCODER_VIT = Metric("vscan.encoder.vit", "ms", Kind.HISTOGRAM, "The vision transformer, one device pass", _MS)
+METRIC_ENCODER_PASS = Metric(
+    "vscan.encoder.pass",
+    "ms",
+    Kind.HISTOGRAM,
+    "One device pass, copies and reduction included. On a GPU, where a pass begins before the last one has ended, counted from "
+    "that end: so the rate of its sum, by 1000, is the share of time in which the device had work",
+    _MS,
+)
 METRIC_ENCODER_SHARED = Metric(
     "vscan.encoder.shared", "{request}", Kind.COUNTER, "Requests answered by an encoding that another one had begun"
 )
 
 # ── Metrics: the decoder.
 METRIC_TIME_TO_FIRST_TOKEN = Metric(
-    "gen_ai.server.time_to_first_token", "s", Kind.HISTOGRAM, "From a request's arrival to its first token", _SECONDS
+    "gen_ai.server.time_to_first_token",
+    "s",
+    Kind.HISTOGRAM,
+    "From a request's arrival to its first token",
+    _FIRST_TOKEN_S,
+    _OF_A_MODEL,
 )
 METRIC_TIME_PER_OUTPUT_TOKEN = Metric(
-    "gen_ai.server.time_per_output_token", "s", Kind.HISTOGRAM, "Between tokens after the first, mean of one answer", _SECONDS
+    "gen_ai.server.time_per_output_token",
+    "s",
+    Kind.HISTOGRAM,
+    "Between tokens after the first, mean of one answer",
+    _PER_TOKEN_S,
+    _OF_A_MODEL,
 )
 METRIC_GEN_AI_REQUEST_DURATION = Metric(
-    "gen_ai.server.request.duration", "s", Kind.HISTOGRAM, "From a request's arrival to the end of its answer", _SECONDS
+    "gen_ai.server.request.duration",
+    "s",
+    Kind.HISTOGRAM,
+    "From a request's arrival to the end of its answer, or to its failure or cancellation",
+    _ANSWER_S,
+    _OF_A_MODEL,
+    (ATTR_ERROR_TYPE,),
 )
 METRIC_TOKEN_USAGE = Metric(
-    "gen_ai.client.token.usage", "{token}", Kind.HISTOGRAM, "Tokens of one request, by gen_ai.token.type", _TOKENS
+    "gen_ai.client.token.usage",
+    "{token}",
+    Kind.HISTOGRAM,
+    "Tokens of one answered request (the conventions have no name for a server's)",
+    _USAGE,
+    (*_OF_A_MODEL, ATTR_GEN_AI_TOKEN_TYPE),
+)
+METRIC_IMAGES = Metric(
+    "vscan.images",
+    "{image}",
+    Kind.COUNTER,
+    "Images and videos of requests, by where their tokens were found",
+    attributes=(ATTR_MEDIA, ATTR_PLACE),
 )
 METRIC_DECODER_WAITING = Metric(
     "vscan.decoder.waiting", "{request}", Kind.UP_DOWN, "Requests accepted and not yet running (scale the decoder by it)"
 )
-METRIC_DECODER_RUNNING = Metric("vscan.decoder.running", "{request}", Kind.UP_DOWN, "Requests in the engine's batch")
+METRIC_DECODER_QUEUE_CAPACITY = Metric(
+    "vscan.decoder.queue.capacity", "{request}", Kind.GAUGE, "Most requests that may wait: what comes then is refused"
+)
+METRIC_DECODER_RUNNING = Metric(
+    "vscan.decoder.running", "{request}", Kind.UP_DOWN, "Requests in the engine's batch, each sample one"
+)
+METRIC_DECODER_CAPACITY = Metric(
+    "vscan.decoder.capacity", "{request}", Kind.GAUGE, "Most requests in the engine's batch, each sample one"
+)
 METRIC_DECODER_QUEUE_WAIT = Metric(
     "vscan.decoder.queue_wait", "ms", Kind.HISTOGRAM, "From a request's acceptance to its first step", _MS
 )
-METRIC_KV_ROWS = Metric("vscan.decoder.kv.rows", "{row}", Kind.GAUGE, "Rows held in the KV cache, by segment")
-METRIC_KV_BYTES = Metric("vscan.decoder.kv.used", "By", Kind.GAUGE, "Bytes of the KV cache in use, by segment")
-METRIC_KV_BLOCKS = Metric("vscan.decoder.kv.blocks", "{block}", Kind.GAUGE, "Blocks of the KV cache in use, by segment")
+METRIC_TOKEN_GAP = Metric(
+    "vscan.decoder.token_gap", "ms", Kind.HISTOGRAM, "Between two tokens of an answer on their way to the caller", _MS
+)
+METRIC_STEP = Metric(
+    "vscan.decoder.step",
+    "ms",
+    Kind.HISTOGRAM,
+    "One step of the engine that ran rows; the rate of its sum, by 1000, is the share of time in which the engine worked",
+    _SHORT_MS,
+)
+METRIC_STEP_ROWS = Metric("vscan.decoder.step.rows", "{row}", Kind.HISTOGRAM, "Rows of one step at the first layer", _STEP)
+METRIC_STEP_SEQUENCES = Metric(
+    "vscan.decoder.step.sequences", "{sequence}", Kind.HISTOGRAM, "Sequences that had rows in one step", (*_BATCH, 256, 512)
+)
+METRIC_KV_ROWS = Metric("vscan.decoder.kv.rows", "{row}", Kind.GAUGE, "Rows held in the KV cache", attributes=(ATTR_SEGMENT,))
+METRIC_KV_BYTES = Metric("vscan.decoder.kv.used", "By", Kind.GAUGE, "Bytes of the KV cache in use", attributes=(ATTR_SEGMENT,))
+METRIC_KV_BLOCKS = Metric(
+    "vscan.decoder.kv.blocks", "{block}", Kind.GAUGE, "Blocks of the KV cache in use", attributes=(ATTR_SEGMENT,)
+)
 METRIC_KV_IDLE_BYTES = Metric(
     "vscan.decoder.kv.idle",
     "By",
     Kind.GAUGE,
-    "Bytes of the KV cache that nobody holds and a later prompt may reuse, by segment",
+    "Bytes of the KV cache that nobody holds and a later prompt may reuse",
+    attributes=(ATTR_SEGMENT,),
 )
-METRIC_KV_PAGES = Metric("vscan.decoder.kv.pages", "{page}", Kind.GAUGE, "Pages of the KV cache: held, idle and free ones")
+METRIC_KV_PAGES = Metric(
+    "vscan.decoder.kv.pages", "{page}", Kind.GAUGE, "Pages of the KV cache, all of them", attributes=(ATTR_PAGE_STATE,)
+)
 METRIC_KV_REUSED_ROWS = Metric(
     "vscan.decoder.kv.reused_rows", "{row}", Kind.COUNTER, "Prompt rows found in the KV cache instead of run"
 )
 METRIC_PREEMPTIONS = Metric(
     "vscan.decoder.preemptions", "{preemption}", Kind.COUNTER, "Running requests that had to give their memory back for a while"
 )
-
-# ── Attributes of metrics.
-ATTR_REFUSAL = "vscan.refusal"  # "unauthenticated", "not_allowed", "rate" or "concurrency"
-ATTR_STATUS = "vscan.status"  # gRPC's name of the status: "OK", "INVALID_ARGUMENT", ...
 
 
 def all_metrics() -> tuple[Metric, ...]:

@@ -16,7 +16,8 @@ from tests.support.toy_services import ToyDecoder, decoder_stub, failure, raw, s
 from tests.support.until import until
 from vscan.errors import ResourceExhausted, StartupError
 from vscan.telemetry import names
-from vscan.telemetry.metrics import DecoderMetrics, EncoderMetrics, histogram
+from vscan.telemetry.decoder_metrics import AnswerMetrics, EngineMetrics
+from vscan.telemetry.metrics import EncoderMetrics, histogram
 from vscan.telemetry.process import watched_process
 from vscan.telemetry.providers import Telemetry
 from vscan.telemetry.settings import TelemetrySettings
@@ -70,18 +71,19 @@ async def test_calls_are_counted_by_method_and_status(caplog: pytest.LogCaptureF
 
 def test_what_autoscaling_reads_is_there_under_these_names(caplog: pytest.LogCaptureFixture) -> None:
     with served(caplog) as (telemetry, url):
-        encoder, decoder = EncoderMetrics(telemetry.meter), DecoderMetrics(telemetry.meter)
+        encoder, engine = EncoderMetrics(telemetry.meter), EngineMetrics(telemetry.meter)
         encoder.waited(3.0)
-        decoder.waiting(2)
-        decoder.kv(1, rows=7, blocks=1, used_bytes=4096, idle_bytes=0)
-        decoder.kv_pages(held=3, idle=2, free=5)
-        decoder.first_token(120.0)
+        engine.waiting(2)
+        engine.kv(1, rows=7, blocks=1, used_bytes=4096, idle_bytes=0)
+        engine.kv_pages(held=3, idle=2, free=5)
+        AnswerMetrics(telemetry.meter, model="m").first_token("chat", 120.0)
         samples = scrape(url)
     assert samples["vscan_encoder_queue_wait_milliseconds_count", labels()] == 1
     assert samples["vscan_decoder_waiting", labels()] == 2
     assert samples["vscan_decoder_kv_used_bytes", labels(vscan_segment="1")] == 4096
     assert samples["vscan_decoder_kv_pages", labels(vscan_page_state="held")] == 3
-    assert samples["gen_ai_server_time_to_first_token_seconds_sum", labels()] == pytest.approx(0.12)
+    of_model = labels(gen_ai_operation_name="chat", gen_ai_provider_name="vscan", gen_ai_request_model="m")
+    assert samples["gen_ai_server_time_to_first_token_seconds_sum", of_model] == pytest.approx(0.12)
     assert any(name == "process_resident_memory_bytes" for name, _ in samples)
 
 
@@ -97,7 +99,7 @@ def test_buckets_are_the_named_ones(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_two_services_in_one_process_keep_their_metrics_apart(caplog: pytest.LogCaptureFixture) -> None:
     with served(caplog) as (one, one_url), served(caplog) as (_, other_url):
-        DecoderMetrics(one.meter).waiting(5)
+        EngineMetrics(one.meter).waiting(5)
         assert ("vscan_decoder_waiting", labels()) in scrape(one_url)
         assert ("vscan_decoder_waiting", labels()) not in scrape(other_url)
 
@@ -114,7 +116,7 @@ def test_the_port_is_free_after_shutdown_and_taken_before(caplog: pytest.LogCapt
 def test_metrics_go_to_the_collector_where_wanted(wanted: bool) -> None:
     with OtlpCollector() as collector:
         telemetry = setup_telemetry("x", TelemetrySettings(otlp_endpoint=collector.endpoint, otlp_metrics=wanted))
-        DecoderMetrics(telemetry.meter).waiting(1)
+        EngineMetrics(telemetry.meter).waiting(1)
         telemetry.shutdown()
         assert (names.METRIC_DECODER_WAITING.name in collector.metric_names) is wanted
 
@@ -123,7 +125,7 @@ def test_without_exporters_nothing_is_sent_and_spans_have_ids() -> None:
     telemetry = setup_telemetry("x", TelemetrySettings())
     with telemetry.tracer.start_as_current_span("s") as span:
         assert span.get_span_context().is_valid
-    DecoderMetrics(telemetry.meter).waiting(1)
+    EngineMetrics(telemetry.meter).waiting(1)
     telemetry.shutdown()
 
 

@@ -6,32 +6,37 @@ import re
 from pathlib import Path
 
 import pytest
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
+from prometheus_client import CollectorRegistry
 
 from vscan.telemetry import names
+from vscan.telemetry.decoder_metrics import AnswerMetrics, EngineMetrics
 from vscan.telemetry.metrics import (
     MAKERS,
     AdmissionMetrics,
     CacheMetrics,
-    DecoderMetrics,
     EncoderMetrics,
     ProcessMetrics,
+    ReadyMetrics,
     RpcMetrics,
     TokenMetrics,
     counter,
     histogram,
 )
 from vscan.telemetry.names import Kind, Metric
+from vscan.telemetry.prometheus_names import label_name, series_names
 
 ROOT = Path(__file__).parents[3]
 
 ATTRIBUTES = {name: value for name, value in vars(names).items() if name.startswith("ATTR_")}
 SPANS = {name: value for name, value in vars(names).items() if name.startswith("SPAN_")}
 METRICS = names.all_metrics()
-UCUM = {"ms", "s", "By"}
+UCUM = {"ms", "s", "By", "1"}
 
 
 def test_names_are_unique() -> None:
@@ -113,11 +118,12 @@ def measured(reader: InMemoryMetricReader) -> dict[str, list[object]]:
     }
 
 
-def test_every_metric_is_measured_by_one_of_the_groups() -> None:
-    reader = InMemoryMetricReader()
-    meter = MeterProvider([reader]).get_meter("t")
+def measure_everything(meter: Meter) -> None:
+    """A point of every metric, with every attribute that it may have."""
+    ReadyMetrics(meter).ready(True)
     rpc, tokens, cache = RpcMetrics(meter), TokenMetrics(meter), CacheMetrics(meter)
-    encoder, decoder, process = EncoderMetrics(meter), DecoderMetrics(meter), ProcessMetrics(meter)
+    encoder, process = EncoderMetrics(meter), ProcessMetrics(meter)
+    engine, answers = EngineMetrics(meter), AnswerMetrics(meter, model="m")
     process.holds(tasks=1, threads=1, descriptors=1)
     process.lag(1.0)
     rpc.began("/m")
@@ -127,33 +133,67 @@ def test_every_metric_is_measured_by_one_of_the_groups() -> None:
     cache.looked_up("memory", "hit")
     cache.written("redis", "ok")
     cache.rejected("tag")
+    cache.asked("get", 1.5)
+    cache.asked("get", 1.5, "TimeoutError")
     cache.failed("get", "TimeoutError")
     cache.holds(1, 10)
     cache.left_alone("write", True)
     cache.leased("led")
-    encoder.waiting(1)
+    encoder.queue("image", 8)
+    encoder.waiting("image", 1)
     encoder.waited(2.0)
-    encoder.batch(images=2, tiles=3, vit_ms=4.0)
+    encoder.batch(images=2, tiles=3, vit_ms=4.0, pass_ms=5.0)
     encoder.shared()
-    decoder.waiting(1)
-    decoder.running(1)
-    decoder.waited(1.0)
-    decoder.first_token(5.0)
-    decoder.finished(input_tokens=11, output_tokens=3, longest_tokens=3, decode_ms=20.0, total_ms=30.0)
-    decoder.kv(0, rows=11, blocks=1, used_bytes=1000, idle_bytes=0)
-    decoder.kv_pages(held=3, idle=2, free=5)
-    decoder.reused(16)
-    decoder.preempted(1)
+    engine.capacity(running=8, waiting=16)
+    engine.waiting(1)
+    engine.running(1)
+    engine.stepped(2.5, rows=40, sequences=3)
+    engine.kv(0, rows=11, blocks=1, used_bytes=1000, idle_bytes=0)
+    engine.kv_pages(held=3, idle=2, free=5)
+    engine.reused(16)
+    engine.preempted(1)
+    answers.image("video", "redis")
+    answers.waited(1.0)
+    answers.first_token("chat", 5.0)
+    answers.next_token(20.0)
+    answers.finished("chat", input_tokens=11, output_tokens=3, longest_tokens=3, decode_ms=20.0, total_ms=30.0)
+    answers.failed("chat", "Cancelled", 30.0)
+
+
+def test_every_metric_is_measured_by_one_of_the_groups() -> None:
+    reader = InMemoryMetricReader()
+    measure_everything(MeterProvider([reader]).get_meter("t"))
     assert measured(reader).keys() == {metric.name for metric in METRICS}
+
+
+def test_prometheus_calls_them_as_said() -> None:
+    registry = CollectorRegistry()
+    reader = PrometheusMetricReader(registry=registry, scope_info_enabled=False)
+    measure_everything(MeterProvider([reader]).get_meter("t"))
+    families = [family for family in registry.collect() if family.name != "target"]
+    assert {sample.name for family in families for sample in family.samples} == set[str]().union(*map(series_names, METRICS))
+    wanted = {
+        series: {label_name(one) for one in (*metric.attributes, *metric.sometimes)}
+        for metric in METRICS
+        for series in series_names(metric)
+    }
+    for family in families:
+        for sample in family.samples:
+            assert sample.labels.keys() - {"le"} == wanted[sample.name], sample.name
+
+
+def test_a_unit_that_prometheus_has_no_name_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="furlong"):
+        series_names(Metric("vscan.distance", "furlong", Kind.COUNTER, "How far"))
 
 
 def test_times_of_the_conventions_are_in_seconds_and_per_token() -> None:
     reader = InMemoryMetricReader()
-    decoder = DecoderMetrics(MeterProvider([reader]).get_meter("t"))
-    decoder.first_token(250.0)
-    decoder.finished(input_tokens=1, output_tokens=9, longest_tokens=5, decode_ms=400.0, total_ms=650.0)
+    answers = AnswerMetrics(MeterProvider([reader]).get_meter("t"), model="m")
+    answers.first_token("chat", 250.0)
+    answers.finished("chat", input_tokens=1, output_tokens=9, longest_tokens=5, decode_ms=400.0, total_ms=650.0)
     # These have no time between tokens.
-    decoder.finished(input_tokens=1, output_tokens=1, longest_tokens=1, decode_ms=0.0, total_ms=250.0)
+    answers.finished("chat", input_tokens=1, output_tokens=1, longest_tokens=1, decode_ms=0.0, total_ms=250.0)
     points = measured(reader)
     assert points[names.METRIC_TIME_TO_FIRST_TOKEN.name][0].sum == pytest.approx(0.25)  # type: ignore[attr-defined]
     per_token = points[names.METRIC_TIME_PER_OUTPUT_TOKEN.name][0]

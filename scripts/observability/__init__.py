@@ -1,0 +1,1 @@
+"""Dashboard and manifests, made from what lies in `observability/`."""
