@@ -54,7 +54,7 @@ class Layers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self._mounted:
             run(["umount", str(self.folder)])
-        shutil.rmtree(self.folder)
+        run(["rm", "-rf", "--one-file-system", str(self.folder)])  # tens of thousands of files
 
     def new(self, name: str) -> Path:
         """An empty folder."""
