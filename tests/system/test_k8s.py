@@ -6,6 +6,7 @@ import ssl
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -80,8 +81,8 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
             decoder.wait_ready()
             yield Production(objects, mounts, people, server, encoder, decoder, collector)
         finally:
-            decoder.stop()
-            encoder.stop()
+            with ThreadPoolExecutor() as both:
+                list(both.map(PodService.stop, (decoder, encoder)))
 
 
 def test_a_question_is_answered_and_its_image_kept_in_redis(production: Production) -> None:

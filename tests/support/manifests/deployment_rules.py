@@ -34,7 +34,7 @@ def redis_keeps_nothing(objects: list[Object]) -> list[str]:
             continue
         (container,) = pod_of(workload)["containers"]
         options = dict(zip(container["args"][::2], container["args"][1::2], strict=True))
-        wanted = {"--save": "", "--appendonly": "no", "--maxmemory-policy": "allkeys-lfu"}
+        wanted = {"--save": "", "--appendonly": "no", "--maxmemory-policy": "allkeys-lfu", "--protected-mode": "no"}
         faults += [f"redis: {name} is {options.get(name)!r}" for name, value in wanted.items() if options.get(name) != value]
         if "--aclfile" not in options or not file_is_there(objects, pod_of(workload), container, options["--aclfile"]):
             faults.append("redis: everybody may write")

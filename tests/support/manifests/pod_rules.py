@@ -213,6 +213,18 @@ def spread_and_protected(objects: list[Object]) -> list[str]:
     return faults
 
 
+def evictable(objects: list[Object]) -> list[str]:
+    """No emptyDir keeps a node from being taken away (the cluster autoscaler's rule), since none holds what must last."""
+    key = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+    faults = []
+    for workload in of_kind(objects, "Deployment"):
+        said = workload["spec"]["template"]["metadata"].get("annotations", {}).get(key, "")
+        local = {volume["name"] for volume in pod_of(workload).get("volumes", []) if "emptyDir" in volume}
+        if local != set(filter(None, said.split(","))):
+            faults.append(f"{title(workload)}: {sorted(local)} would keep its node")
+    return faults
+
+
 def pinned_images(objects: list[Object]) -> list[str]:
     """Each image has a tag that is not `latest`, or a digest."""
     faults = []
@@ -253,6 +265,7 @@ RULES = (
     no_tokens,
     time_to_drain,
     spread_and_protected,
+    evictable,
     pinned_images,
     gpus_on_their_own_nodes,
 )
