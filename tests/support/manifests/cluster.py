@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,27 @@ class PodRedis(RedisServer):
             return False
 
 
+# Needs root: a root file system that cannot be written, but for the folder of temporary files.
+_READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind / && exec "$@"'
+
+
 class PodService(ServiceProcess):
     """Encoder or decoder with the variables of its manifest; it listens beyond loopback, as it does in a pod.
 
     Args:
         changes: variables that a single machine wants otherwise; None takes one away.
+        read_only: with a root file system as the pod's, and the image's HOME.
     """
 
     def __init__(
-        self, kind: str, objects: list[Object], mounts: Mounts, folder: Path, changes: dict[str, Any] | None = None
+        self,
+        kind: str,
+        objects: list[Object],
+        mounts: Mounts,
+        folder: Path,
+        changes: dict[str, Any] | None = None,
+        *,
+        read_only: bool = False,
     ) -> None:
         self.port, self.health_port, self.metrics_port = free_port(), free_port(), free_port()
         prefix = f"VSCAN_{kind.upper()}_"
@@ -70,7 +83,10 @@ class PodService(ServiceProcess):
             variables.pop(prefix + name, None)
             if value is not None:
                 variables[prefix + name] = str(value)
-        super().__init__(kind, folder, {"bind": f"0.0.0.0:{self.port}"}, environment=variables)
+        temporary = tempfile.gettempdir()
+        run_in = ["unshare", "--mount", "sh", "-c", _READ_ONLY, temporary] if read_only else []
+        variables |= {"HOME": temporary} if read_only else {}
+        super().__init__(kind, folder, {"bind": f"0.0.0.0:{self.port}"}, environment=variables, run_in=run_in)
 
     def wait_ready(self) -> None:
         """Waits until the port for health says so, as kubelet would ask it."""

@@ -5,33 +5,21 @@ from __future__ import annotations
 import re
 
 import pytest
-import yaml
 
 from scripts.observability.promql import names_in
+from tests.support.manifests.adapter import adapted_metrics
 from tests.support.manifests.objects import SERVICES, named, pod_of
-from tests.support.manifests.rendering import K8S, rendered
+from tests.support.manifests.rendering import rendered
 from tests.support.manifests.wiring_rules import unknown_metrics
 
 KEDA = "overlays/production"
 HPA = "production with autoscaling-hpa"
-ADAPTER = K8S / "components" / "autoscaling-hpa" / "prometheus-adapter-values.yaml"
-
-
-def _adapted() -> dict[str, tuple[str, str]]:
-    """What prometheus-adapter makes: name → (series, query with its holes filled)."""
-    made = {}
-    for rule in yaml.safe_load(ADAPTER.read_text())["rules"]["custom"]:
-        series = rule["seriesQuery"].partition("{")[0]
-        assert re.fullmatch(rule["name"]["matches"], series)
-        query = rule["metricsQuery"].replace("<<.Series>>", series).replace("<<.LabelMatchers>>", 'namespace="vscan"')
-        made[rule["name"]["as"]] = (series, query.replace("<<.GroupBy>>", "pod"))
-    return made
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_pods_metric_is_made_by_the_adapter_from_what_is_emitted(name: str) -> None:
     (metric,) = named(rendered(HPA), "HorizontalPodAutoscaler", name)["spec"]["metrics"]
-    series, query = _adapted()[metric["pods"]["metric"]["name"]]
+    series, query = adapted_metrics()[metric["pods"]["metric"]["name"]]
     assert series.startswith(f"vscan_{name}_")
     assert unknown_metrics(query) == set()
     assert unknown_metrics(query.replace(series, f"{series}s")) == {f"{series}s"}
@@ -42,7 +30,7 @@ def test_the_adapter_makes_nothing_that_is_not_asked_for() -> None:
     asked = {
         named(objects, "HorizontalPodAutoscaler", name)["spec"]["metrics"][0]["pods"]["metric"]["name"] for name in SERVICES
     }
-    assert asked == set(_adapted())
+    assert asked == set(adapted_metrics())
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -56,7 +44,7 @@ def test_both_kinds_want_the_same(name: str) -> None:
     assert trigger["metricType"] == metric["pods"]["target"]["type"] == "AverageValue"
     assert trigger["metadata"]["threshold"] == metric["pods"]["target"]["averageValue"]
     asked = names_in(trigger["metadata"]["query"]).metrics - {"up"}
-    assert asked == {_adapted()[metric["pods"]["metric"]["name"]][0]}
+    assert asked == {adapted_metrics()[metric["pods"]["metric"]["name"]][0]}
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -36,7 +36,9 @@ def test_secrets_are_other_ones_each_time() -> None:
     assert all(len(value) == 64 for value in values)
     password, users = one[1]["stringData"]["password"], one[1]["stringData"]["users.acl"]
     assert password not in users
-    assert f"#{hashlib.sha256(password.encode()).hexdigest()} " in users
+    granted = users.partition(f"user vscan on #{hashlib.sha256(password.encode()).hexdigest()} ")[2].strip()
+    assert granted
+    assert f"ACL SETUSER vscan on >PASSWORD {granted}\n" in (K8S.parent / "docs" / "cache.md").read_text()
 
 
 def test_redis_starts_as_its_manifest_says_and_knows_its_users_alone(tmp_path: Path) -> None:
