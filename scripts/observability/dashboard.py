@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, VariableRefresh, VariableSort
@@ -33,10 +35,11 @@ def dashboard() -> builders.Dashboard:
     page.with_variable(_choice("namespace", "Namespace", ""))
     page.with_variable(_choice("job", "Service", 'namespace=~"$namespace"'))
     page.with_variable(_choice("instance", "Instance", 'namespace=~"$namespace",job=~"$job"'))
+    ids = itertools.count(1)  # known, so that links to a panel stay right
     for title, panels in ROWS.items():
-        page.with_row(builders.Row(title))
+        page.with_row(builders.Row(title).id(next(ids)))
         for panel in panels():
-            page.with_panel(panel)
+            page.with_panel(panel.id(next(ids)))
     return page
 
 

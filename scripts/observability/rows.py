@@ -23,9 +23,9 @@ ENCODE = 'rpc_method="/vscan.v1.VisionEncoder/Encode"'
 QUANTILES = (0.5, 0.95, 0.99)
 
 
-def quantiles(histogram: str) -> dict[str, str]:
+def quantiles(histogram: str, labels: str = "") -> dict[str, str]:
     """p50, p95 and p99 of a histogram, over all instances that are shown."""
-    rate = f"sum by (le) (rate({histogram}_bucket{{<here>}}{_WITHIN}))"
+    rate = f"sum by (le) (rate({histogram}_bucket{{<here>{labels and ',' + labels}}}{_WITHIN}))"
     return {f"p{quantile * 100:.0f}": f"histogram_quantile({quantile}, {rate})" for quantile in QUANTILES}
 
 
@@ -156,9 +156,9 @@ def traffic() -> list[AnyPanel]:
         ),
         series(
             "Whole answers",
-            "From a request's arrival to the end of its answer.",
+            "From a request's arrival to the end of its answer, of those that were answered.",
             SECONDS,
-            quantiles("gen_ai_server_request_duration_seconds"),
+            quantiles("gen_ai_server_request_duration_seconds", 'error_type=""'),
         ),
         series(
             "Time per output token",
