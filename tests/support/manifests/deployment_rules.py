@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
 from tests.support.manifests.objects import SERVICES, Object, environment, named, of_kind, own_settings, pod_of, services
 from tests.support.manifests.wiring_rules import file_is_there
 from vscan.rpc.address import parse_address
@@ -50,17 +53,33 @@ def certificates_fit(objects: list[Object]) -> list[str]:
     faults = []
     settings = {name: own_settings(name, container) for name, _, container in services(objects)}
     certificates = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "Certificate")}
-    for name, own in settings.items():
-        if "tls_cert_file" in own and name not in certificates.get(name, {}).get("dnsNames", []):
-            faults.append(f"{name}: its certificate is not for {name}")
-    over_tls = (settings["decoder"].get("redis_url") or "").startswith("rediss://")
-    if over_tls and "redis" not in certificates.get("redis", {}).get("dnsNames", []):
-        faults.append("redis: its certificate is not for redis")
+    faults += [
+        f"{server}: its certificate is not for {name}"
+        for server, name in _called_over_tls(objects, settings)
+        if name not in certificates.get(server, {}).get("dnsNames", [])
+    ]
     if "identities_file" in settings["encoder"]:
         (uri,) = certificates["decoder-client"]["uris"]
         if f'certificate = "{uri}"' not in named(objects, "ConfigMap", "encoder-identities")["data"]["identities.toml"]:
             faults.append(f"encoder: does not know {uri}")
     return faults
+
+
+def _called_over_tls(objects: list[Object], settings: dict[str, dict[str, str | None]]) -> Iterator[tuple[str, str]]:
+    """(server, the name that it is called by) of each connection over TLS within the namespace."""
+    for name, own in settings.items():
+        if "tls_cert_file" in own:
+            yield name, name
+        for field, scheme in (("redis_url", "rediss"), ("otlp_endpoint", "https")):
+            url = urlsplit(own.get(field) or "")
+            if url.scheme == scheme:
+                yield {"rediss": "redis", "https": "otel-collector"}[scheme], str(url.hostname)
+    if "encoder_tls" in settings["decoder"]:
+        yield "encoder", parse_address((settings["decoder"]["encoder_address"] or "").removeprefix("dns:///")).host
+    for monitor in of_kind(objects, "ServiceMonitor"):
+        for endpoint in monitor["spec"]["endpoints"]:
+            if "tlsConfig" in endpoint:
+                yield monitor["metadata"]["name"], endpoint["tlsConfig"].get("serverName", "")
 
 
 def guarded(objects: list[Object]) -> list[str]:
