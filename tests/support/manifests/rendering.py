@@ -25,8 +25,21 @@ _COMBINATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "production with external-redis": ("overlays/production", ("external-redis",), ()),
     "production with autoscaling-hpa": ("overlays/production", ("autoscaling-hpa",), ("autoscaling",)),
 }
+# A copy of production for another model beside it: the lines that its README shows.
+OTHER_MODEL = "/models/llava-1.5-13b-hf"
+COPIES: dict[str, dict[str, Any]] = {
+    "production of another model": {
+        "namespace": "green",
+        "patches": [
+            {
+                "target": {"kind": "Job", "name": "fill-model"},
+                "patch": f"- {{op: replace, path: /spec/template/spec/containers/0/env/1/value, value: {OTHER_MODEL}}}",
+            }
+        ],
+    }
+}
 # Deployments as they are applied, and what they are made of.
-APPLIED = ["base", *(f"overlays/{name}" for name in OVERLAYS), *_COMBINATIONS]
+APPLIED = ["base", *(f"overlays/{name}" for name in OVERLAYS), *_COMBINATIONS, *COPIES]
 PARTS = [f"base with {name}" for name in COMPONENTS]
 
 
@@ -38,7 +51,7 @@ def rendered(name: str) -> Objects:
 @cache
 def _rendered(name: str) -> Objects:
     try:
-        if name in _COMBINATIONS or name in PARTS:
+        if name in _COMBINATIONS or name in COPIES or name in PARTS:
             return _render_combination(name)
         return render(K8S / name)
     except NoKustomize as missing:
@@ -49,9 +62,13 @@ def _rendered(name: str) -> Objects:
 
 def _render_combination(name: str) -> Objects:
     start, added, left_out = _COMBINATIONS.get(name) or ("base", (name.removeprefix("base with "),), ())
+    if name in COPIES:
+        start, added = "overlays/production", ()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made).resolve()
-        (folder / "kustomization.yaml").write_text(yaml.safe_dump(_kustomization(folder, K8S / start, added, left_out)))
+        own = _kustomization(folder, K8S / start, added, left_out)
+        own |= COPIES.get(name, {})
+        (folder / "kustomization.yaml").write_text(yaml.safe_dump(own))
         return render(folder)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.support.manifests.objects import named, of_kind, pod_of
-from tests.support.manifests.rendering import APPLIED, COMPONENTS, K8S, OVERLAYS, PARTS, rendered
+from tests.support.manifests.rendering import APPLIED, COMPONENTS, COPIES, K8S, OVERLAYS, PARTS, rendered
 from tests.support.manifests.wiring_rules import foreign_names
 from vscan import __version__
 
@@ -80,3 +81,9 @@ def test_collectors_tls_is_that_of_the_one_host() -> None:
     ]
     theirs = (K8S.parent / "observability" / "otel-collector" / "tls.yaml").read_text()
     assert yaml.safe_load(ours) == yaml.safe_load(theirs)
+
+
+def test_the_lines_for_another_model_are_those_that_are_tried() -> None:
+    text = (K8S / "overlays" / "production" / "README.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert yaml.safe_load(block) == COPIES["production of another model"]

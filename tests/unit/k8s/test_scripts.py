@@ -18,7 +18,7 @@ from scripts import get_kubectl, kustomize
 from tests.support.manifests.cluster import PodRedis
 from tests.support.manifests.mounted import Mounts, run_make_secrets
 from tests.support.manifests.objects import Object, environment, named, own_settings, pod_of, services
-from tests.support.manifests.rendering import K8S, rendered
+from tests.support.manifests.rendering import K8S, OTHER_MODEL, rendered
 
 # ── Secrets, and the users of Redis.
 
@@ -121,9 +121,20 @@ def test_sums_are_checked_where_there_are_any(tmp_path: Path, sound: bool) -> No
     assert (tmp_path / "models" / "llava").exists() is sound
 
 
-def test_a_service_waits_for_what_the_job_makes() -> None:
-    objects = rendered("overlays/production")
-    target = environment(_job())["TARGET"]
+@pytest.mark.parametrize(
+    ("name", "directory"),
+    [
+        ("overlays/gpu", "/models/llava-1.5-7b-hf"),
+        ("overlays/production", "/models/llava-1.5-7b-hf"),
+        ("base with model-volume", "/models/llava-1.5-7b-hf"),
+        ("production of another model", OTHER_MODEL),
+    ],
+)
+def test_a_service_waits_for_what_the_job_makes(name: str, directory: str) -> None:
+    objects = rendered(name)
+    (filled,) = pod_of(named(objects, "Job", "fill-model"))["containers"]
+    target = environment(filled)["TARGET"]
+    assert target == directory
     for name, pod, container in services(objects):
         (waits,) = pod["initContainers"]
         assert environment(waits)["TARGET"] == own_settings(name, container)["model"] == target
