@@ -10,8 +10,8 @@ import pytest
 
 from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
+from scripts.kustomize import render
 from scripts.protos import ROOT
-from tests.support.manifests.rendering import rendered
 from vscan.config import ServiceSettings
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -74,7 +74,7 @@ def test_it_starts_a_service_that_exists_as_an_ordinary_user(path: Path) -> None
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_kubernetes_runs_its_image_as_its_user(path: Path) -> None:
     name = path.name.partition(".")[0]
-    deployments = {o["metadata"]["name"]: o for o in rendered("base") if o["kind"] == "Deployment"}
+    deployments = {o["metadata"]["name"]: o for o in render(ROOT / "k8s" / "base") if o["kind"] == "Deployment"}
     pod = deployments[name]["spec"]["template"]["spec"]
     (user,) = _values(path, "USER")
     assert f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" == user
