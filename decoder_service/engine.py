@@ -161,10 +161,10 @@ class Engine:
             self._steps.append(StepFigures((time.perf_counter() - started_s) * 1e3, rows, len(step.pieces)))
         return outcomes
 
-    def take_steps(self) -> list[StepFigures]:
-        """The steps since the last time it was asked, or the last of very many."""
+    def take_steps(self, most: int = _MOST_STEPS) -> list[StepFigures]:
+        """The oldest steps that nobody has taken, each once; of very many the first ones are lost."""
         steps = self._steps
-        return [steps.popleft() for _ in range(len(steps))]
+        return [steps.popleft() for _ in range(min(most, len(steps)))]
 
     def end_all(self, error: VScanError) -> list[Outcome]:
         """Ends every request that is left with `error`."""

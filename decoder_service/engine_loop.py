@@ -159,9 +159,9 @@ class EngineLoop:
         with self._wake:
             return replace(figures, waiting=figures.waiting + len(self._on_the_way()))
 
-    def take_steps(self) -> list[StepFigures]:
+    def take_steps(self, *most: int) -> list[StepFigures]:
         """For metrics; from any thread. See `Engine.take_steps`."""
-        return self._engine.take_steps()
+        return self._engine.take_steps(*most)
 
     def start(self) -> None:
         """Starts the thread."""

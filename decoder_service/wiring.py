@@ -120,6 +120,7 @@ async def running_decoder(
         stack.push_async_callback(_stop_engine, engine)
         await warm_up(engine, half.language, half.prune_layers)
         server.watch_over(engine.heart)  # not before: first steps may compile for minutes
+        engine.take_steps()  # nor are they what later ones are like
 
         cache = TieredCache.from_settings(settings, recorder=CacheMetrics(telemetry.meter), tracer=telemetry.tracer)
         stack.push_async_callback(cache.aclose)

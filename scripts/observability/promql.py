@@ -33,11 +33,25 @@ _AGGREGATIONS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Matcher:
+    """One condition of a selector: `code=~"5.."`."""
+
+    label: str
+    operator: str  # =, !=, =~ or !~
+    value: str  # without its quotes
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
-    """One selector: a metric's name, "" if it has none, and the labels that it matches."""
+    """One selector: a metric's name, "" if it has none, and the conditions on its labels."""
 
     metric: str
-    labels: frozenset[str]
+    matchers: tuple[Matcher, ...] = ()
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels that it matches."""
+        return frozenset(matcher.label for matcher in self.matchers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +110,7 @@ class _Reader:
             self._next()
             self._select(text)
         else:
-            self._selections.append(Selection(text, frozenset()))
+            self._selections.append(Selection(text))
 
     def _aggregates(self, text: str, following: str) -> bool:
         return text.lower() in _AGGREGATIONS and following.lower() in {"by", "without"}
@@ -108,17 +122,16 @@ class _Reader:
                 yield token[1]
 
     def _select(self, metric: str) -> None:
-        labels = set()
+        matchers = []
         while (token := self._next())[1] != "}":
-            kind, text = token
-            if kind != "name":
+            if token[0] != "name":
                 continue
-            _, value = self._next(), self._next()[1]
-            if text == "__name__":
-                metric = value[1:-1]
+            matcher = Matcher(token[1], self._next()[1], self._next()[1][1:-1])
+            if matcher.label == "__name__":
+                metric = matcher.value
             else:
-                labels.add(text)
-        self._selections.append(Selection(metric, frozenset(labels)))
+                matchers.append(matcher)
+        self._selections.append(Selection(metric, tuple(matchers)))
 
     def _next(self) -> tuple[str, str]:
         if self._at == len(self._tokens):

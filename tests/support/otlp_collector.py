@@ -1,4 +1,4 @@
-"""A real OTLP/gRPC collector of the tests' own: it keeps the spans and the names of the metrics that it gets.
+"""A real OTLP/gRPC collector of the tests' own: it keeps the spans and the metrics that it gets.
 
     with OtlpCollector() as collector:              # or `async with`
         ...                                         # export to collector.endpoint
@@ -15,13 +15,14 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.common.v1 import common_pb2
+from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 WAIT_SECONDS = 30.0
@@ -49,6 +50,19 @@ class CollectedSpan:
     def duration_ms(self) -> float:
         """From start to end."""
         return (self.end_ns - self.start_ns) / 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectedMetric:
+    """A metric as it came over the wire, with what its points said at that time."""
+
+    name: str
+    unit: str
+    kind: str  # "gauge", "sum" (of what only grows), "up_down" or "histogram"
+    service: str
+    attributes: tuple[dict[str, Any], ...]  # of each point
+    values: tuple[float, ...]  # of each point; of a histogram its count
+    exemplars: tuple[str, ...]  # trace ids
 
 
 @dataclass(slots=True)
@@ -80,13 +94,13 @@ class Node:
 
 
 class OtlpCollector:
-    """The server, on a free port unless told. `spans` and `metric_names` are what has arrived so far."""
+    """The server, on a free port unless told. `spans` is what has arrived so far, `metrics` the last of each service."""
 
     def __init__(self, port: int = 0, *, credentials: grpc.ServerCredentials | None = None) -> None:
         self._scheme = "http" if credentials is None else "https"
         self._arrived = threading.Condition()
         self._spans: list[CollectedSpan] = []
-        self._metric_names: set[str] = set()
+        self._metrics: dict[tuple[str, str], CollectedMetric] = {}  # by service and name
         self._server = grpc.server(ThreadPoolExecutor(max_workers=2), options=[("grpc.so_reuseport", 0)])
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), self._server)
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), self._server)
@@ -110,7 +124,13 @@ class OtlpCollector:
     def metric_names(self) -> set[str]:
         """A copy."""
         with self._arrived:
-            return set(self._metric_names)
+            return {name for _, name in self._metrics}
+
+    @property
+    def metrics(self) -> list[CollectedMetric]:
+        """A copy. Exemplars are those of all exports."""
+        with self._arrived:
+            return list(self._metrics.values())
 
     def trace(self, trace_id: str) -> list[CollectedSpan]:
         """The spans of one trace."""
@@ -134,13 +154,15 @@ class OtlpCollector:
     def wait_for_metric(self, name: str, timeout_seconds: float = WAIT_SECONDS) -> None:
         """Waits until a metric of that name was exported."""
         with self._arrived:
-            assert self._arrived.wait_for(lambda: name in self._metric_names, timeout_seconds), f"{name} did not come"
+            assert self._arrived.wait_for(lambda: any(name == known for _, known in self._metrics), timeout_seconds), (
+                f"{name} did not come"
+            )
 
     def clear(self) -> None:
         """Forgets what has come."""
         with self._arrived:
             self._spans.clear()
-            self._metric_names.clear()
+            self._metrics.clear()
 
     def take_spans(self, spans: Sequence[CollectedSpan]) -> None:
         """Called by the trace service."""
@@ -148,10 +170,13 @@ class OtlpCollector:
             self._spans.extend(spans)
             self._arrived.notify_all()
 
-    def take_metrics(self, names: set[str]) -> None:
+    def take_metrics(self, metrics: Sequence[CollectedMetric]) -> None:
         """Called by the metrics service."""
         with self._arrived:
-            self._metric_names |= names
+            for metric in metrics:
+                before = self._metrics.get((metric.service, metric.name))
+                seen = () if before is None else before.exemplars
+                self._metrics[metric.service, metric.name] = replace(metric, exemplars=(*seen, *metric.exemplars))
             self._arrived.notify_all()
 
     def __enter__(self) -> OtlpCollector:
@@ -212,12 +237,12 @@ class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):  # type: ignore
 
     def Export(self, request: metrics_service_pb2.ExportMetricsServiceRequest, context: Any) -> Any:
         self._collector.take_metrics(
-            {
-                metric.name
+            [
+                _measured(metric, str(_attributes(resource.resource.attributes).get("service.name", "")))
                 for resource in request.resource_metrics
                 for scope in resource.scope_metrics
                 for metric in scope.metrics
-            }
+            ]
         )
         return metrics_service_pb2.ExportMetricsServiceResponse()
 
@@ -237,6 +262,22 @@ def _collected(span: trace_pb2.Span, resource: dict[str, Any]) -> CollectedSpan:
         links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
         events=tuple(event.name for event in span.events),
         failed=span.status.code == trace_pb2.Status.STATUS_CODE_ERROR,
+    )
+
+
+def _measured(metric: metrics_pb2.Metric, service: str) -> CollectedMetric:
+    kind = str(metric.WhichOneof("data"))
+    data = getattr(metric, kind)
+    points = data.data_points
+    grows = kind != "sum" or data.is_monotonic
+    return CollectedMetric(
+        name=metric.name,
+        unit=metric.unit,
+        kind=kind if grows else "up_down",
+        service=service,
+        attributes=tuple(_attributes(point.attributes) for point in points),
+        values=tuple(point.count if kind == "histogram" else point.as_double or point.as_int for point in points),
+        exemplars=tuple(one.trace_id.hex() for point in points for one in point.exemplars if one.trace_id),
     )
 
 

@@ -22,7 +22,7 @@ SPAN_REDIS_EXISTS = "redis.exists"  #     asking where entries are
 SPAN_REDIS_DELETE = "redis.delete"  #     removing entries that are not to be trusted
 SPAN_REDIS_LEASE = "redis.lease"  #       a replica's turn at encoding an image, the wait for another's included
 SPAN_ENCODE = "encode"  #     encoder: one Encode call
-SPAN_QUEUE = "queue"  #       waiting: for room in the encoder's batch, or for the decoder's engine
+SPAN_QUEUE = "queue"  #       waiting for room in the encoder's batch
 SPAN_DECODE_IMAGE = "decode_image"  #       file bytes to pixels, of an image or of a video's frames
 SPAN_VIT = "vit"  #       the vision transformer
 SPAN_REDUCE = "reduce"  #       scans, projector, merging
@@ -340,9 +340,11 @@ METRIC_DECODER_WAITING = Metric(
 METRIC_DECODER_QUEUE_CAPACITY = Metric(
     "vscan.decoder.queue.capacity", "{request}", Kind.GAUGE, "Most requests that may wait: what comes then is refused"
 )
-METRIC_DECODER_RUNNING = Metric("vscan.decoder.running", "{request}", Kind.UP_DOWN, "Requests in the engine's batch")
+METRIC_DECODER_RUNNING = Metric(
+    "vscan.decoder.running", "{request}", Kind.UP_DOWN, "Requests in the engine's batch, each sample one"
+)
 METRIC_DECODER_CAPACITY = Metric(
-    "vscan.decoder.capacity", "{request}", Kind.GAUGE, "Most requests in the engine's batch, a sample counted as one"
+    "vscan.decoder.capacity", "{request}", Kind.GAUGE, "Most requests in the engine's batch, each sample one"
 )
 METRIC_DECODER_QUEUE_WAIT = Metric(
     "vscan.decoder.queue_wait", "ms", Kind.HISTOGRAM, "From a request's acceptance to its first step", _MS

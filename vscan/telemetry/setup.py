@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import MeterProvider, TraceBasedExemplarFilter
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
@@ -55,7 +56,9 @@ def setup_telemetry(
         console=settings.trace_console,
         sample_ratio=settings.trace_sample_ratio,
     )
-    meters = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+    # Said here, though the SDK would do the same unless its own variable says otherwise.
+    exemplars = TraceBasedExemplarFilter()
+    meters = MeterProvider(metric_readers=readers, resource=resource, exemplar_filter=exemplars, shutdown_on_exit=False)
     return Telemetry(tracers, meters, _shutdown_all(tracers.shutdown, meters.shutdown, stop_prometheus))
 
 
@@ -68,7 +71,9 @@ def setup_tracing(
 
 
 def _resource(service_name: str) -> Resource:
-    return Resource.create({SERVICE_NAME: service_name, SERVICE_VERSION: vscan.__version__})
+    """Who measures. `OTEL_RESOURCE_ATTRIBUTES` adds to it; the name and the version are this project's to say."""
+    instance = Resource({SERVICE_INSTANCE_ID: str(uuid.uuid4())})
+    return instance.merge(Resource.create({SERVICE_NAME: service_name, SERVICE_VERSION: vscan.__version__}))
 
 
 def _tracers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.support.asking import PICTURE, ask, chat, decoder_stub, raw, refusal
+from tests.support.asking import OTHER_PICTURE, PICTURE, ask, chat, decoder_stub, raw, refusal
 from tests.support.stack import in_process_stack
 from tests.support.until import until
 from vscan.telemetry import names
@@ -139,6 +140,45 @@ async def test_metrics_of_answers_and_of_the_engine(stub: Stub) -> None:
             return bool(found) and all(point.value == 0 for point in found)
 
         await until(nothing_left, what=f"{metric.name} to be 0")
+
+
+async def test_gaps_are_between_the_tokens_of_each_sample(stub: Stub) -> None:
+    def gaps() -> int:
+        return sum(point.count for point in points(names.METRIC_TOKEN_GAP.name))
+
+    before = gaps()
+    reply = await ask(stub, chat(PICTURE, "w1", n=3, temperature=1.0, max_new_tokens=5))
+    assert gaps() - before == len(reply.deltas) - 3
+
+
+async def test_requests_that_fail_and_that_are_cancelled_are_counted(stub: Stub) -> None:
+    def ended() -> Counter[tuple[str, str | None]]:
+        found = points(names.METRIC_GEN_AI_REQUEST_DURATION.name)
+        keys = (names.ATTR_GEN_AI_OPERATION, names.ATTR_ERROR_TYPE)
+        return Counter({tuple(point.attributes.get(key) for key in keys): point.count for point in found})
+
+    before = ended()
+    await refusal(stub, raw("<image> <image>", PICTURE))
+    call = stub.Generate(chat("w1", max_new_tokens=3000))
+    await call.read()
+    call.cancel()
+    await ask(stub, raw("w1"))
+    wanted = {("text_completion", "InvalidArgument"): 1, ("chat", "Cancelled"): 1, ("text_completion", None): 1}
+    await until(lambda: dict(ended() - before) == wanted, what="all three counted")
+
+
+async def test_images_are_counted_by_where_they_were(stub: Stub) -> None:
+    def places() -> Counter[tuple[str, str]]:
+        found = points(names.METRIC_IMAGES.name)
+        return Counter(
+            {(point.attributes[names.ATTR_MEDIA], point.attributes[names.ATTR_PLACE]): point.value for point in found}
+        )
+
+    request = chat(OTHER_PICTURE, OTHER_PICTURE, "w1")
+    before = places()
+    await ask(stub, request)
+    await ask(stub, request)
+    assert places() - before == {("image", "encoded"): 1, ("image", "shared"): 1, ("image", "memory"): 2}
 
 
 async def test_a_second_question_about_a_picture_runs_fewer_rows(stub: Stub) -> None:

@@ -26,7 +26,7 @@ from decoder_service.request import (
 from decoder_service.runner.faults import DeviceLost
 from decoder_service.runner.runner import Runner, SequenceOutput
 from decoder_service.sequence import Piece
-from tests.support.engines import add, assert_empty, ids_of, make_engine, make_runner, run_all, text_of
+from tests.support.engines import WatchedRunner, add, assert_empty, ids_of, make_engine, make_runner, run_all, text_of
 from tests.support.language_models import ask, lay_out, random_image, random_language
 from vscan.errors import Cancelled, DeadlineExceeded, InternalError, InvalidArgument, ResourceExhausted
 from vscan.rpc.deadlines import Deadline
@@ -59,6 +59,18 @@ def test_an_answer_is_deltas_and_then_one_result(model: Any) -> None:
     assert 0 < result.prune_ms < result.prefill_ms
     assert result.decode_ms > 0
     assert_empty(engine)
+
+
+def test_steps_tell_their_rows_and_sequences_once(model: Any) -> None:
+    runner = make_runner(model, WatchedRunner)
+    engine = make_engine(runner=runner, max_step_rows=16)
+    run_all(engine, [question(picture, max_new_tokens=4) for picture in range(3)])
+    steps = engine.take_steps()
+    assert sum(step.rows for step in steps) == runner.rows[0]
+    assert max(step.sequences for step in steps) == 3
+    assert all(0 < step.rows <= 16 and step.duration_ms > 0 for step in steps)
+    engine.step()
+    assert engine.take_steps() == [], "told once, and none of a step without rows"
 
 
 def test_a_stop_string_ends_the_answer_early(model: Any) -> None:

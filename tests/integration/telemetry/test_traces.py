@@ -216,6 +216,14 @@ async def test_the_caller_decides_what_is_recorded() -> None:
         assert shape(one_tree(await it.spans()))[0] == f"client CLIENT {GENERATE}"
 
 
+async def test_the_settings_alone_say_what_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    telemetry = setup_telemetry("vscan-decoder", TelemetrySettings())
+    with telemetry.tracer.start_as_current_span("s") as span:
+        assert span.is_recording()
+    telemetry.shutdown()
+
+
 async def test_polls_and_health_checks_make_no_traces() -> None:
     async with OtlpCollector() as collector:
         telemetry = setup_telemetry("vscan-decoder", TelemetrySettings(otlp_endpoint=collector.endpoint, otlp_metrics=False))

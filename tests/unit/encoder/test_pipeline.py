@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,14 @@ async def test_closing_answers_those_who_are_decoded_and_those_who_wait_for_that
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 4
     assert not any(one.begun.is_set() for one in media[1:])
+
+
+async def test_time_that_two_passes_share_counts_once() -> None:
+    async with running() as pipeline:
+        began_s = time.perf_counter()
+        passes_ms = [pipeline._pass_ms(began_s) for _ in range(3)]  # all of them begun before the first one ended
+        assert sum(passes_ms) <= (time.perf_counter() - began_s) * 1e3
+        assert min(passes_ms) > 0
 
 
 async def test_whoever_goes_while_it_is_decoded_keeps_its_place_until_its_thread_is_free() -> None:

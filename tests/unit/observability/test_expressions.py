@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import grpc
 import pytest
 import yaml
 
-from scripts.observability.promql import names_in
+from decoder_service.config import DecoderSettings
+from encoder_service.config import EncoderSettings
+from scripts.observability.promql import Selection, names_in
 from scripts.observability.sources import (
     LEVELS,
     OBSERVABILITY,
@@ -21,8 +24,10 @@ from scripts.observability.sources import (
     recorded,
 )
 from scripts.protos import ROOT
+from vscan.telemetry.catalogue import LABELS
 from vscan.telemetry.names import METRIC_TIME_TO_FIRST_TOKEN, Kind, Metric, all_metrics
 from vscan.telemetry.prometheus_names import label_name, series_names
+from vscan.v1 import decoder_pb2, encoder_pb2
 
 # What Prometheus adds when it scrapes, on Kubernetes too.
 SCRAPED = frozenset({"job", "instance", "namespace"})
@@ -49,12 +54,36 @@ KNOWN: Mapping[str, frozenset[str]] = {
 }
 
 
+# Of labels with few values, all of them; and the methods of the contracts and the statuses of gRPC.
+VALUES: Mapping[str, frozenset[str]] = {
+    **{label_name(name): frozenset(values) for name, values in LABELS.items() if not isinstance(values, str)},
+    "vscan_status": frozenset(code.name for code in grpc.StatusCode),
+    "rpc_method": frozenset(
+        f"/{service.full_name}/{method.name}"
+        for service in (*decoder_pb2.DESCRIPTOR.services_by_name.values(), *encoder_pb2.DESCRIPTOR.services_by_name.values())
+        for method in service.methods
+    ),
+}
+
+
+def wrong_values(selection: Selection) -> list[str]:
+    """Values that a selector asks for and no series has."""
+    return [
+        f"{matcher.label} is never {value!r}"
+        for matcher in selection.matchers
+        if matcher.label in VALUES
+        for value in (matcher.value.split("|") if "~" in matcher.operator else [matcher.value])
+        if value not in VALUES[matcher.label]
+    ]
+
+
 def problems(text: str) -> list[str]:
     """What an expression asks for that nobody serves or records."""
     names = names_in(text)
     unknown = [f"no metric {one.metric!r}" for one in names.selections if one.metric not in KNOWN]
     known = [one for one in names.selections if one.metric in KNOWN]
     wrong = [f"{one.metric} has no label {label!r}" for one in known for label in sorted(one.labels - KNOWN[one.metric])]
+    wrong += [problem for one in known for problem in wrong_values(one)]
     anywhere = frozenset[str]().union(*(KNOWN[one.metric] for one in known))
     return unknown + wrong + [f"nothing here has a label {label!r}" for label in sorted(names.labels - anywhere)]
 
@@ -71,6 +100,9 @@ def test_an_expression_asks_for_what_there_is(expression: Expression) -> None:
         ('rate(vscan_requests_total{vscan_state="OK"}[5m])', "vscan_requests_total has no label 'vscan_state'"),
         ("sum by (vscan_tier) (vscan_cache_lookups_total)", "nothing here has a label 'vscan_tier'"),
         ('{job="a"}', "no metric ''"),
+        ('vscan_cache_leases_total{vscan_cache_lease=~"led|stolen"}', "vscan_cache_lease is never 'stolen'"),
+        ('vscan_requests_total{rpc_method="/vscan.v1.Decoder/Answer"}', "rpc_method is never '/vscan.v1.Decoder/Answer'"),
+        ('vscan_requests_total{vscan_status!="FINE"}', "vscan_status is never 'FINE'"),
         ("namespace:vscan_first_tokens:rate10m", "no metric 'namespace:vscan_first_tokens:rate10m'"),
         ('namespace:vscan_first_tokens:rate5m{job="a"}', "namespace:vscan_first_tokens:rate5m has no label 'job'"),
     ],
@@ -105,6 +137,16 @@ def test_an_alert_says_what_it_is_and_what_to_do(alert: dict[str, dict[str, str]
 def test_no_section_is_left_of_an_alert_that_is_gone() -> None:
     sections = re.findall(r"^### (VScan\w+)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
     assert sorted(sections) == sorted({alert["alert"] for alert in alerts()})
+
+
+def test_the_page_names_settings_that_there_are() -> None:
+    named = re.findall(
+        r"`(?:VSCAN_(?:ENCODER|DECODER)_)?([A-Z][A-Z_]{3,})(?:=[^`]*)?`", (ROOT / "docs" / "operations.md").read_text()
+    )
+    known = {name.upper() for settings in (EncoderSettings, DecoderSettings) for name in settings.model_fields}
+    assert {"MAX_STEP_ROWS", "IMAGE_WORKERS"} <= set(named)
+    others = {"SLOWLOG"}  # a command of Redis
+    assert {name for name in named if not name.startswith("OTEL_") and not name.endswith("_")} - known == others
 
 
 def test_the_scraped_ports_are_those_of_the_page() -> None:

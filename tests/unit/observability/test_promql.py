@@ -2,11 +2,13 @@
 
 import pytest
 
-from scripts.observability.promql import Selection, names_in
+from scripts.observability.promql import Matcher, Selection, names_in
+
+Wanted = tuple[str, frozenset[str]]
 
 
-def selection(metric: str, *labels: str) -> Selection:
-    return Selection(metric, frozenset(labels))
+def selection(metric: str, *labels: str) -> Wanted:
+    return metric, frozenset(labels)
 
 
 @pytest.mark.parametrize(
@@ -37,10 +39,15 @@ def selection(metric: str, *labels: str) -> Selection:
         ("a @ end()", [selection("a")], set()),
     ],
 )
-def test_what_an_expression_names(expression: str, selections: list[Selection], labels: set[str]) -> None:
+def test_what_an_expression_names(expression: str, selections: list[Wanted], labels: set[str]) -> None:
     names = names_in(expression)
-    assert list(names.selections) == selections
+    assert [(one.metric, one.labels) for one in names.selections] == selections
     assert names.labels == labels
+
+
+def test_conditions_are_read_with_their_values() -> None:
+    (found,) = names_in("""a{b="c",d!~'e|f',g!=`h`}""").selections
+    assert found == Selection("a", (Matcher("b", "=", "c"), Matcher("d", "!~", "e|f"), Matcher("g", "!=", "h")))
 
 
 @pytest.mark.parametrize("expression", ["a ; b", "a{b=", "sum by (a", 'a{b="c}'])
