@@ -72,7 +72,8 @@ def test_the_services_images_are_of_this_release(name: str) -> None:
     for service in ("encoder", "decoder"):
         pod = pod_of(named(objects, "Deployment", service))
         images = {container["image"] for container in [*pod["containers"], *pod.get("initContainers", [])]}
-        assert images == {f"vscan-{service}:{__version__}"}
+        variant = "-cuda" if "nvidia.com/gpu" in pod["containers"][0]["resources"]["limits"] else ""
+        assert images == {f"vscan-{service}:{__version__}{variant}"}
 
 
 def test_collectors_tls_is_that_of_the_one_host() -> None:
