@@ -107,7 +107,7 @@ def number(title: str, description: str, unit: str, expression: str, *, limits: 
 
 
 def distribution(title: str, description: str, unit: str, expression: str) -> heatmap.Panel:
-    """A histogram over time. `expression`: its buckets by `le`. Shows exemplars where Prometheus keeps any."""
+    """A histogram over time. `expression`: its buckets by `le`. Shows exemplars where there are any (of metrics over OTLP)."""
     panel = heatmap.Panel().title(title).description(description).datasource(DATASOURCE)
     query = _target(0, Query(expression, "{{le}}")).format(PromQueryFormat.HEATMAP).exemplar(True)
     panel.span(WIDTH).height(HEIGHT).targets([query]).calculate(False)

@@ -38,6 +38,12 @@ class Authority:
         issued = self._ca.issue_cert(*names)
         return self._written(b"".join(pem.bytes() for pem in issued.cert_chain_pems), issued.private_key_pem.bytes())
 
+    def issue_server(self, *names: str, valid_from: timedelta, valid_for: timedelta) -> Certificate:
+        """For hosts, at another time than now."""
+        begins = datetime.now(UTC) + valid_from
+        issued = self._ca.issue_cert(*names, not_before=begins, not_after=begins + valid_for)
+        return self._written(b"".join(pem.bytes() for pem in issued.cert_chain_pems), issued.private_key_pem.bytes())
+
     def issue_client(self, *, uris: Sequence[str] = (), hosts: Sequence[str] = (), common_name: str = "") -> Certificate:
         """For a client with these names, which trustme cannot all give; without URIs and hosts it has no alternative names."""
         names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, hosts)]

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 START_SECONDS = 30
 
@@ -41,7 +42,7 @@ class RedisServer:
         """`redis://127.0.0.1:PORT/0`; the same after a restart."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def start(self) -> RedisServer:
+    def start(self) -> Self:
         """Starts and waits until it answers."""
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(self.command(), env=self._environment, stdout=quiet, stderr=quiet)
@@ -79,7 +80,7 @@ class RedisServer:
         """Lets it go on."""
         self._running().send_signal(signal.SIGCONT)
 
-    def __enter__(self) -> RedisServer:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:

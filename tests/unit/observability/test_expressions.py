@@ -9,6 +9,8 @@ import grpc
 import pytest
 import yaml
 
+from decoder_service.config import DecoderSettings
+from encoder_service.config import EncoderSettings
 from scripts.observability.promql import Selection, names_in
 from scripts.observability.sources import (
     LEVELS,
@@ -135,6 +137,16 @@ def test_an_alert_says_what_it_is_and_what_to_do(alert: dict[str, dict[str, str]
 def test_no_section_is_left_of_an_alert_that_is_gone() -> None:
     sections = re.findall(r"^### (VScan\w+)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
     assert sorted(sections) == sorted({alert["alert"] for alert in alerts()})
+
+
+def test_the_page_names_settings_that_there_are() -> None:
+    named = re.findall(
+        r"`(?:VSCAN_(?:ENCODER|DECODER)_)?([A-Z][A-Z_]{3,})(?:=[^`]*)?`", (ROOT / "docs" / "operations.md").read_text()
+    )
+    known = {name.upper() for settings in (EncoderSettings, DecoderSettings) for name in settings.model_fields}
+    assert {"MAX_STEP_ROWS", "IMAGE_WORKERS"} <= set(named)
+    others = {"SLOWLOG"}  # a command of Redis
+    assert {name for name in named if not name.startswith("OTEL_") and not name.endswith("_")} - known == others
 
 
 def test_the_scraped_ports_are_those_of_the_page() -> None:

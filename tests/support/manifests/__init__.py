@@ -1,0 +1,1 @@
+"""What `k8s/` renders to, and the rules that it keeps."""

@@ -1,0 +1,245 @@
+"""Production's manifests as processes: TLS, identities, Redis' users, traces, metrics. The autoscalers' queries, evaluated."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+import redis
+import yaml
+from redis.exceptions import NoPermissionError
+
+from tests.support.encoder import png
+from tests.support.identities import IdentitiesFile
+from tests.support.manifests.adapter import adapted_metrics
+from tests.support.manifests.cluster import PodRedis, PodService
+from tests.support.manifests.mounted import Mounts
+from tests.support.manifests.objects import named
+from tests.support.manifests.rendering import Objects, rendered
+from tests.support.otlp_collector import OtlpCollector
+from vscan.errors import Unauthenticated, Unavailable
+from vscan_client import Client, Retry, Tls
+
+pytestmark = pytest.mark.system
+
+DEBIAN_REDIS = "/usr/bin/redis-server"
+ONCE = Retry(attempts=1)
+
+
+@dataclass(frozen=True)
+class Production:
+    """The processes and what they were told."""
+
+    objects: Objects
+    mounts: Mounts
+    people: IdentitiesFile
+    redis: PodRedis
+    encoder: PodService
+    decoder: PodService
+    collector: OtlpCollector
+
+    def client(self, token: str, encoder: str | None = None) -> Client:
+        tls = Tls(ca_file=self.mounts.authority.ca_file)
+        return Client(server=self.decoder.address, encoder=encoder, tls=tls, token=token, retry=ONCE)
+
+
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+    folder = tmp_path_factory.mktemp("production")
+    people = IdentitiesFile(folder / "people")
+    people.add("shop-web", "shop")
+    people.add("lab-web", "lab")
+    objects = rendered("overlays/production")
+    mounts = Mounts(folder, identities=people.path.read_text())
+    places = mounts.places(objects, "otel-collector")
+    certificate, key = ((places["/run/secrets/vscan-tls"] / name).read_bytes() for name in ("tls.crt", "tls.key"))
+    collector = OtlpCollector(credentials=grpc.ssl_server_credentials([(key, certificate)]))
+    with collector, PodRedis(objects, mounts, DEBIAN_REDIS) as server:
+        # What a machine without GPU, cluster DNS and checkpoint wants otherwise; all else is the manifests'.
+        here = {
+            "DEVICE": "cpu",
+            "MODEL": None,
+            "TORCH_THREADS": 1,
+            "REDIS_URL": f"rediss://vscan@127.0.0.1:{server.port}/0",
+            "OTLP_ENDPOINT": collector.endpoint,
+            "DRAIN_DELAY_SECONDS": 0,
+        }
+        encoder = PodService("encoder", objects, mounts, folder, here, read_only=True)
+        of_decoder = here | {"ENCODER_ADDRESS": f"dns:///127.0.0.1:{encoder.port}"}
+        decoder = PodService("decoder", objects, mounts, folder, of_decoder, read_only=True)
+        try:
+            encoder.launch()
+            decoder.launch()
+            encoder.wait_ready()
+            decoder.wait_ready()
+            yield Production(objects, mounts, people, server, encoder, decoder, collector)
+        finally:
+            with ThreadPoolExecutor() as both:
+                list(both.map(PodService.stop, (decoder, encoder)))
+
+
+def test_a_question_is_answered_and_its_image_kept_in_redis(production: Production) -> None:
+    with production.client(production.people.tokens["shop-web"]) as client:
+        answer = client.ask(png(3), "what color is the circle")
+    assert answer.text
+    assert answer.images[0].place.name == "ENCODED"
+    password = production.mounts.made_secrets["vscan-redis"]["password"]
+    ca_file = str(production.mounts.authority.ca_file)
+    at = {"host": "127.0.0.1", "port": production.redis.port, "ssl": True, "ssl_ca_certs": ca_file}
+    with redis.Redis(**at, username="vscan", password=password) as services, pytest.raises(NoPermissionError):
+        services.keys("*")
+    with redis.Redis(**at) as anybody:
+        assert anybody.ping()
+        with pytest.raises(NoPermissionError):
+            anybody.get("vscan:x")
+    figures = scrape(production, "encoder")
+    assert "vscan_cache_writes_total{" in figures
+    assert 'vscan_cache_tier="redis"' in figures
+
+
+def test_its_spans_reach_the_collector_over_tls_and_name_their_pod(production: Production) -> None:
+    with production.client(production.people.tokens["shop-web"]) as client:
+        client.ask(png(4), "what color is the circle")
+    spans = production.collector.wait_until(lambda spans: {"generate", "vit"} <= {span.name for span in spans})
+    pods = {(span.service, span.resource.get("k8s.pod.name"), span.resource.get("k8s.namespace.name")) for span in spans}
+    assert {(pod, namespace) for _, pod, namespace in pods} == {("encoder-0", "vscan")}  # the test's stand-in for both
+    assert {service for service, _, _ in pods} == {"vscan-encoder", "vscan-decoder"}
+    assert production.collector.metric_names == set()
+
+
+def test_they_cannot_write_into_their_root(production: Production) -> None:
+    """And have answered all the same."""
+    for service in (production.encoder, production.decoder):
+        mounts = [line.split() for line in Path(f"/proc/{service.pid}/mounts").read_text().splitlines()]
+        (options,) = [options for _, place, _, options, *_ in mounts if place == "/"][-1:]
+        assert options.split(",")[0] == "ro"
+
+
+def test_nobody_else_is_let_in(production: Production) -> None:
+    with production.client("not-a-token-that-anybody-has") as client, pytest.raises(Unauthenticated):
+        client.ask(png(3), "what color is the circle")
+    # A client with a token that is good at the decoder has no certificate for the encoder.
+    token = production.people.tokens["shop-web"]
+    with production.client(token, production.encoder.address) as client, pytest.raises(Unavailable):
+        client.encode(png(3))
+
+
+def test_prometheus_scrapes_as_its_monitors_say(production: Production) -> None:
+    assert "vscan_encoder_queue_wait_milliseconds_bucket" in scrape(production, "encoder")
+    assert "vscan_decoder_waiting" in scrape(production, "decoder")
+    with pytest.raises(OSError):
+        scrape(production, "encoder", show_certificate=False)
+
+
+def scrape(production: Production, name: str, *, show_certificate: bool = True) -> str:
+    """As Prometheus would with the ServiceMonitor's TLS; the name is checked too."""
+    (endpoint,) = named(production.objects, "ServiceMonitor", name)["spec"]["endpoints"]
+    context = ssl.create_default_context(cafile=str(production.mounts.authority.ca_file))
+    context.check_hostname = False  # it is called 127.0.0.1 here, and by the monitor's serverName there
+    if "cert" in endpoint["tlsConfig"] and show_certificate:
+        issued = production.mounts.authority.issue_client(uris=["spiffe://vscan/prometheus"])
+        context.load_cert_chain(issued.cert_file, issued.key_file)
+    service = {"encoder": production.encoder, "decoder": production.decoder}[name]
+    url = f"{endpoint['scheme']}://127.0.0.1:{service.metrics_port}/metrics"
+    with urllib.request.urlopen(url, timeout=30, context=context) as page:
+        return str(page.read().decode())
+
+
+@pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
+def test_the_probes_of_redis_find_it_well(production: Production, probe: str) -> None:
+    assert run_probe(production.redis, probe).stdout == "PONG\n"
+
+
+def test_its_liveness_fails_once_the_certificate_has_expired(tmp_path: Path) -> None:
+    """Which restarts it, and so gives it the renewed one."""
+    objects = rendered("overlays/production")
+    mounts = Mounts(tmp_path)
+    with PodRedis(objects, mounts, DEBIAN_REDIS) as server:
+        assert run_probe(server, "livenessProbe").returncode == 0
+    with PodRedis(objects, mounts, DEBIAN_REDIS) as server:
+        issued = mounts.authority.issue_server("redis", valid_from=-timedelta(days=2), valid_for=timedelta(days=1))
+        for file, content in mounts.certificate_files(issued).items():
+            path = server.places["/run/secrets/vscan-tls"] / file
+            path.chmod(0o640)
+            path.write_bytes(content)
+        assert run_probe(server, "livenessProbe").returncode == 0  # it has the one that it read at its start
+        server.restart()
+        expired = run_probe(server, "livenessProbe")
+        assert expired.returncode != 0
+        assert "certificate verify failed" in expired.stderr
+
+
+def run_probe(server: PodRedis, kind: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(server.probe(kind), capture_output=True, text=True, timeout=30)
+
+
+# ── The autoscalers' queries, and prometheus-adapter's, with series made up for three minutes.
+def _evaluated(query: str, series: dict[str, str], expected: float | None, folder: Path, labels: str = "{}") -> None:
+    """Raises CalledProcessError where promtool finds another value at three minutes."""
+    samples = [] if expected is None else [{"labels": labels, "value": expected}]
+    test = {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [{"expr": query, "eval_time": "3m", "exp_samples": samples}],
+    }
+    path = folder / "test.yaml"
+    path.write_text(yaml.safe_dump({"rule_files": [], "evaluation_interval": "15s", "tests": [test]}))
+    subprocess.run(["promtool", "test", "rules", str(path)], check=True, capture_output=True, text=True)
+
+
+def _up(job: str, *values: str) -> dict[str, str]:
+    return {f'up{{namespace="vscan",job="{job}",pod="{job}-{n}"}}': value for n, value in enumerate(values)}
+
+
+def _waits(per_second_at: dict[str, int]) -> dict[str, str]:
+    """Counters of the encoder's buckets, all at one pod; how much each grows in 15 seconds."""
+    name = 'vscan_encoder_queue_wait_milliseconds_bucket{namespace="vscan",job="encoder",pod="encoder-0",le="%s"}'
+    return {name % le: f"0+{growth}x20" for le, growth in per_second_at.items()}
+
+
+BUSY = {"100": 0, "200": 50, "500": 100, "+Inf": 100}  # half of them within 200 ms, half within 500: the 90th percentile is 440
+ONE = "1x20"
+
+
+@pytest.mark.parametrize(
+    ("name", "series", "expected"),
+    [
+        ("encoder", _up("encoder", ONE, ONE) | _waits(BUSY), 880.0),  # two encoders: 880 over 200 each asks for 5
+        ("encoder", _up("encoder", ONE, "0x20") | _waits(BUSY), 440.0),  # one of them away
+        ("encoder", _up("encoder", ONE, ONE) | _waits(dict.fromkeys(BUSY, 0)), 0.0),  # nobody asks
+        ("encoder", _up("encoder", ONE, ONE), 0.0),  # nobody has ever asked
+        ("encoder", _waits(BUSY), None),  # Prometheus has lost them: KEDA's fallback
+        ("encoder", {}, None),
+        ("decoder", _up("decoder", ONE) | {'vscan_decoder_waiting{namespace="vscan",pod="a"}': "7x20"}, 7.0),
+        ("decoder", {f'vscan_decoder_waiting{{namespace="{space}",pod="a"}}': "7x20" for space in ("vscan", "lab")}, 7.0),
+        ("decoder", _up("decoder", ONE, ONE), 0.0),
+        ("decoder", {}, None),
+    ],
+)
+def test_an_autoscalers_query(name: str, series: dict[str, str], expected: float | None, tmp_path: Path) -> None:
+    scaler = named(rendered("overlays/production"), "ScaledObject", name)
+    _evaluated(scaler["spec"]["triggers"][0]["metadata"]["query"], series, expected, tmp_path)
+    with pytest.raises(subprocess.CalledProcessError):
+        _evaluated(scaler["spec"]["triggers"][0]["metadata"]["query"], series, 12345.0, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "series", "expected"),
+    [
+        ("vscan_encoder_queue_wait_p90_milliseconds", _waits(BUSY), 440.0),
+        ("vscan_encoder_queue_wait_p90_milliseconds", _waits(dict.fromkeys(BUSY, 0)), 0.0),
+        ("vscan_encoder_queue_wait_p90_milliseconds", _up("encoder", ONE), None),
+        ("vscan_decoder_waiting", {'vscan_decoder_waiting{namespace="vscan",job="decoder",pod="encoder-0"}': "7x20"}, 7.0),
+    ],
+)
+def test_what_the_adapter_makes_for_a_pod(metric: str, series: dict[str, str], expected: float | None, tmp_path: Path) -> None:
+    _, query = adapted_metrics()[metric]
+    _evaluated(query, series, expected, tmp_path, labels='{pod="encoder-0"}')
