@@ -3,7 +3,7 @@
     view of (base, a, b)     lowerdir=b:a:base, read-only
     a command that changes   the same with an upper folder, which is the next layer
 
-Needs root and `unshare`. No mount outlives its command, but for the tmpfs that `Layers` makes where a disk takes no overlays.
+Needs root and `unshare`. No mount outlives its command, but for the tmpfs of `Layers`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ Chain = tuple[Path, ...]  # from the base up
 NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _LONGEST_SECONDS = 900
+_AMPLE_GIB = (
+    12  # then layers lie in memory, about 3 GiB of it: tens of thousands of files are written and removed there at once
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Layers:
 
     def __enter__(self) -> Layers:
         self.folder.chmod(0o755)  # ordinary users live below it
-        if not self._overlay_works():
+        if _available_gib() >= _AMPLE_GIB or not self._overlay_works():
             run(["mount", "-t", "tmpfs", "-o", "size=8g,mode=755", "tmpfs", str(self.folder)])
             self._mounted = True
         return self
@@ -54,7 +57,7 @@ class Layers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self._mounted:
             run(["umount", str(self.folder)])
-        run(["rm", "-rf", "--one-file-system", str(self.folder)])  # tens of thousands of files
+        run(["rm", "-rf", "--one-file-system", str(self.folder)])
 
     def new(self, name: str) -> Path:
         """An empty folder."""
@@ -118,6 +121,11 @@ def run(command: Sequence[str]) -> str:
     if done.returncode:
         raise RuntimeError(f"{command[-1][-1500:]}\nended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
     return done.stdout
+
+
+def _available_gib() -> int:
+    (line,) = [line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:")]
+    return int(line.split()[1]) // 2**20
 
 
 def _inside(machine: Machine | None) -> str:
