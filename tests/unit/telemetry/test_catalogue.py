@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import ast
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,10 +55,9 @@ def test_every_attribute_is_one_of_a_span_or_of_a_metric() -> None:
 
 def test_every_field_that_is_added_to_a_line_is_listed() -> None:
     files = [path for folder in ("vscan", "encoder_service", "decoder_service") for path in (ROOT / folder).rglob("*.py")]
-    calls = [
-        call for path in files for call in re.findall(r"[^\n]\badd_request_fields\(([^)]*\n?[^*]*?)\)\n", path.read_text())
-    ]
-    added = {name for call in calls for name in re.findall(r"(?:^|[\s(])(\w+)=", call)}
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    calls = [call for call in nodes if isinstance(call.func, ast.Name) and call.func.id == "add_request_fields"]
+    added = {str(keyword.arg) for call in calls for keyword in call.keywords}
     assert len(added) > 15
     assert added <= LOG_FIELDS.keys()
 
