@@ -50,6 +50,7 @@ class StepFigures(NamedTuple):
     duration_ms: float
     rows: int  # at the first layer
     sequences: int
+    queue_ms: tuple[float, ...]  # how long those had waited for whom it was the first one
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +81,7 @@ class Engine:
         self._tracer = tracer or NoOpTracer()
         self._requests: dict[str, _Request] = {}
         self._steps: deque[StepFigures] = deque(maxlen=_MOST_STEPS)
+        self._begun_ms: list[float] = []  # in this step, after so long a wait
         self.figures = EngineFigures(0, 0, cache.usage())
 
     def prepare(self) -> None:
@@ -157,14 +159,18 @@ class Engine:
             outcomes += self._run(step)
         self._refresh_figures()
         if step.pieces:
-            rows = sum(piece.rows(0) for piece in step.pieces)
-            self._steps.append(StepFigures((time.perf_counter() - started_s) * 1e3, rows, len(step.pieces)))
+            self._remember(step, started_s)
         return outcomes
 
     def take_steps(self, most: int = _MOST_STEPS) -> list[StepFigures]:
         """The oldest steps that nobody has taken, each once; of very many the first ones are lost."""
         steps = self._steps
         return [steps.popleft() for _ in range(min(most, len(steps)))]
+
+    def _remember(self, step: Step, started_s: float) -> None:
+        rows, begun_ms = sum(piece.rows(0) for piece in step.pieces), tuple(self._begun_ms)
+        self._begun_ms.clear()
+        self._steps.append(StepFigures((time.perf_counter() - started_s) * 1e3, rows, len(step.pieces), begun_ms))
 
     def end_all(self, error: VScanError) -> list[Outcome]:
         """Ends every request that is left with `error`."""
@@ -199,7 +205,10 @@ class Engine:
     def _told(self, piece: Piece, output: SequenceOutput, time: StepTime) -> list[Outcome]:
         """What the step's caller hears: more of the answers, if there are tokens, and the end, if they end with them."""
         name, request = output.request_id, self._requests[output.request_id]
+        is_first = not request.times.began
         request.times.ran(time, piece, output)
+        if is_first:
+            self._begun_ms.append(request.times.queue_ms)
         deltas: list[Outcome] = [(name, delta) for delta in request.samples.push(piece.sequence, output.tokens)]
         if request.samples.ends is None:
             return deltas

@@ -48,4 +48,6 @@ class EngineReport:
         while steps := self._engine.take_steps(_STEPS_AT_ONCE):
             for step in steps:
                 self._metrics.stepped(step.duration_ms, rows=step.rows, sequences=step.sequences)
+                for queue_ms in step.queue_ms:
+                    self._metrics.waited(queue_ms)
             await asyncio.sleep(0)

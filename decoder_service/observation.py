@@ -145,7 +145,6 @@ class Observation:
         )
         add_request_fields(completion_tokens=made, reason=result.reason.value)
         self._ended = True
-        self._answers.waited(result.queue_ms)
         self._answers.finished(
             self._operation,
             input_tokens=rows,

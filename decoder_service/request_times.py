@@ -41,6 +41,16 @@ class RequestTimes:
         self._reused_rows: tuple[int, ...] = ()
         self._pruned: list[tuple[StepTime, PruneReport]] = []
 
+    @property
+    def began(self) -> bool:
+        """Whether rows of the request have run."""
+        return self._first is not None
+
+    @property
+    def queue_ms(self) -> float:
+        """From its acceptance to its first step; 0 before that one."""
+        return 0.0 if self._first is None else (self._first.start_s - self._accepted_s) * 1e3
+
     def ran(self, step: StepTime, piece: Piece, output: SequenceOutput) -> None:
         """Rows of the request ran in `step`. The spans `prefill`, and below it one `prune` for each layer that pruned, are made
         when the first token is there."""
@@ -64,7 +74,7 @@ class RequestTimes:
         return Result(
             samples=samples,
             pruning=tuple(report.pruning for _, report in self._pruned),
-            queue_ms=(first.start_s - self._accepted_s) * 1e3,
+            queue_ms=self.queue_ms,
             prefill_ms=(last.end_s - first.start_s) * 1e3,
             prune_ms=sum(report.duration_ms for _, report in self._pruned),
             decode_ms=decode_ms,
@@ -74,7 +84,7 @@ class RequestTimes:
         attributes = {
             names.ATTR_SEGMENT_ROWS: list(segment_rows),
             names.ATTR_REUSED_ROWS: list(self._reused_rows),
-            names.ATTR_QUEUE_MS: (first.start_s - self._accepted_s) * 1e3,
+            names.ATTR_QUEUE_MS: self.queue_ms,
             names.ATTR_PROMPT_TOKENS: self._request.prompt.rows,
             names.ATTR_VISUAL_TOKENS: self._request.prompt.visual_rows,
         }

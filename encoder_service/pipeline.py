@@ -23,7 +23,7 @@ from functools import partial
 from threading import Event
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, StatusCode, Tracer, get_current_span
+from opentelemetry.trace import Link, Span, StatusCode, Tracer, get_current_span, use_span
 from opentelemetry.util.types import AttributeValue
 from PIL import Image
 
@@ -228,9 +228,9 @@ class Pipeline:
         def results() -> list[PassResult]:
             with _ended_by_errors(span):
                 found = ending()
-            span.end()
             pass_ms = self._pass_ms(began_s)
-            self._metrics.batch(images=len(jobs), tiles=tiles, vit_ms=found[0].vit.ms, pass_ms=pass_ms)
+            with use_span(span, end_on_exit=True):  # so that the figures can name it
+                self._metrics.batch(images=len(jobs), tiles=tiles, vit_ms=found[0].vit.ms, pass_ms=pass_ms)
             return [replace(result, batch_span=span.get_span_context()) for result in found]
 
         return results

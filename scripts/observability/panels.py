@@ -37,7 +37,8 @@ GREEN, YELLOW, RED = "green", "yellow", "red"
 
 AnyPanel = timeseries.Panel | stat.Panel | heatmap.Panel
 # Names of Grafana's units.
-SECONDS, MS, BYTES, SHARE, PER_SECOND, COUNT = "s", "ms", "bytes", "percentunit", "reqps", "short"
+SECONDS, MS, BYTES, SHARE, COUNT = "s", "ms", "bytes", "percentunit", "short"
+REQUESTS_PER_SECOND, PER_SECOND = "reqps", "ops"
 
 
 @dataclass(frozen=True, slots=True)

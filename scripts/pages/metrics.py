@@ -29,8 +29,8 @@ the version stay. Beside these there are Prometheus' own `process_*` of the proc
 
 _EXEMPLARS = """
 Over OTLP histograms carry exemplars: for some values of each bucket the trace of the request that gave it, where that is
-sampled. The exporter for Prometheus has none. Steps of the engine and passes of the encoder serve many requests and have none
-either.
+sampled; for passes of the encoder that of the batch, which links to its requests. Steps of the engine, and what else is
+measured beside requests, have none, nor has anything served to Prometheus: its exporter cannot.
 """.strip()
 
 _TRACES = """

@@ -14,6 +14,7 @@ class EngineMetrics:
     def __init__(self, meter: Meter) -> None:
         self._waiting = up_down(meter, names.METRIC_DECODER_WAITING)
         self._queue_capacity = gauge(meter, names.METRIC_DECODER_QUEUE_CAPACITY)
+        self._queue_wait = histogram(meter, names.METRIC_DECODER_QUEUE_WAIT)
         self._running = up_down(meter, names.METRIC_DECODER_RUNNING)
         self._capacity = gauge(meter, names.METRIC_DECODER_CAPACITY)
         self._step = histogram(meter, names.METRIC_STEP)
@@ -35,6 +36,10 @@ class EngineMetrics:
     def waiting(self, change: int) -> None:
         """Requests joined (+) or left (-) the queue."""
         self._waiting.add(change)
+
+    def waited(self, queue_ms: float) -> None:
+        """A request's wait ended in its first step."""
+        self._queue_wait.record(queue_ms)
 
     def running(self, change: int) -> None:
         """Requests joined (+) or left (-) the batch."""
@@ -78,7 +83,6 @@ class AnswerMetrics:
     def __init__(self, meter: Meter, *, model: str) -> None:
         self._of_model = {names.ATTR_GEN_AI_PROVIDER: names.PROVIDER, names.ATTR_GEN_AI_REQUEST_MODEL: model}
         self._images = counter(meter, names.METRIC_IMAGES)
-        self._queue_wait = histogram(meter, names.METRIC_DECODER_QUEUE_WAIT)
         self._first_token = histogram(meter, names.METRIC_TIME_TO_FIRST_TOKEN)
         self._gap = histogram(meter, names.METRIC_TOKEN_GAP)
         self._per_token = histogram(meter, names.METRIC_TIME_PER_OUTPUT_TOKEN)
@@ -88,10 +92,6 @@ class AnswerMetrics:
     def image(self, media: str, place: str) -> None:
         """The tokens of an "image" or "video" were found there (see `names.ATTR_PLACE`)."""
         self._images.add(1, {names.ATTR_MEDIA: media, names.ATTR_PLACE: place})
-
-    def waited(self, queue_ms: float) -> None:
-        """A request's wait ended in its first step."""
-        self._queue_wait.record(queue_ms)
 
     def first_token(self, operation: str, time_ms: float) -> None:
         """A request's first token came `time_ms` after its arrival. `operation`: see `names.ATTR_GEN_AI_OPERATION`."""

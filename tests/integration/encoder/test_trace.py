@@ -96,8 +96,7 @@ async def test_metrics_tell_waits_batches_and_tokens() -> None:
         await encoder.encode(png(1))
         await encoder.encode(png(1))
     metrics = watched.metrics()
-    (waiting,) = metrics["vscan.encoder.waiting"]
-    assert waiting.value == 0
+    assert [waiting.value for waiting in metrics["vscan.encoder.waiting"]] == [0, 0], "images and videos"
     (waits,) = metrics["vscan.encoder.queue_wait"]
     assert waits.count == 1
     for name in ("vscan.encoder.batch.images", "vscan.encoder.batch.tiles", "vscan.encoder.vit"):

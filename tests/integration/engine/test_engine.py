@@ -69,6 +69,8 @@ def test_steps_tell_their_rows_and_sequences_once(model: Any) -> None:
     assert sum(step.rows for step in steps) == runner.rows[0]
     assert max(step.sequences for step in steps) == 3
     assert all(0 < step.rows <= 16 and step.duration_ms > 0 for step in steps)
+    assert sum(len(step.queue_ms) for step in steps) == 3, "each request begins once"
+    assert all(queue_ms > 0 for step in steps for queue_ms in step.queue_ms)
     engine.step()
     assert engine.take_steps() == [], "told once, and none of a step without rows"
 

@@ -310,11 +310,12 @@ async def test_lines_of_both_services_have_the_trace_and_no_field_that_is_not_li
         names.METRIC_TOKEN_GAP,
         names.METRIC_REQUEST_DURATION,
         names.METRIC_ENCODER_QUEUE_WAIT,
+        names.METRIC_ENCODER_PASS,
         names.METRIC_REDIS_OPERATION,
     ],
     ids=lambda metric: metric.name,
 )
-async def test_histograms_name_the_trace_of_a_request(seen: Seen, metric: Metric) -> None:
+async def test_histograms_name_the_trace_of_a_request_or_batch(seen: Seen, metric: Metric) -> None:
     exemplars = {trace for sent in seen.metrics if sent.name == metric.name for trace in sent.exemplars}
     assert exemplars
     assert exemplars <= {span.trace_id for span in seen.spans}

@@ -40,7 +40,7 @@ async def strangers_call(channel: grpc.aio.Channel, token: str, numbers: Iterabl
     known = ("authorization", f"Bearer {token}")
     for number in numbers:
         for method in (f"/vscan.v1.Decoder/Method{number}", f"/service{number}/Generate", f"/grpc.s{number}/M"):
-            error = await failure(channel.unary_unary(method)(b"", metadata=(known,)))
+            error = await failure(channel.unary_unary(method, None, None)(b"", metadata=(known,)))
             assert error.code() is grpc.StatusCode.UNIMPLEMENTED
         for metadata in (
             (("authorization", f"Bearer token{number}"),),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import combinations
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from scripts.observability.promql import names_in
 from scripts.observability.rows import ROWS
 from scripts.observability.sources import DASHBOARD, OBSERVABILITY, recorded
+from scripts.protos import ROOT
 
 CONTENT: dict[str, Any] = json.loads(DASHBOARD.read_text())
 PANELS: list[dict[str, Any]] = [panel for panel in CONTENT["panels"] if panel["type"] != "row"]
@@ -76,6 +78,17 @@ def test_its_objectives_are_those_of_the_alerts() -> None:
         assert f"vscan_{about}:ratio_rate1h > 14.4 * {budget}\n" in alerts
         burns = [target["expr"] for panel in PANELS for target in panel["targets"] if f"{about}:ratio_rate" in target["expr"]]
         assert {text.rpartition(" / ")[2] for text in burns if " / " in text} == {budget}
+
+
+def test_the_page_names_panels_that_there_are() -> None:
+    titles, row = set[str](), ""
+    for panel in CONTENT["panels"]:
+        row = panel["title"] if panel["type"] == "row" else row
+        titles |= {panel["title"], f"{row} / {panel['title']}"}
+    page = (ROOT / "docs" / "operations.md").read_text().partition("## What to look at")[2]
+    named = {" ".join(name.split()) for name in re.findall(r"(?<![*\w])\*([^*|]+)\*(?![*\w])", page)}
+    assert {"Decoder / KV pages", "First token"} <= named
+    assert named - titles == {"Targets", "running"}  # a page of Prometheus', a series
 
 
 def test_provisioning_gives_it_its_data_sources() -> None:
