@@ -14,11 +14,11 @@ import pytest
 import vscan
 from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
-from scripts.kustomize import render
 from scripts.protos import ROOT
 from tests.support.client_cli import vscan as run_vscan
 from tests.support.images.context import DockerIgnore
 from tests.support.images.dockerfile import Stage, parse
+from tests.support.manifests.rendering import rendered
 from vscan.config import ServiceSettings, load_settings, variable_name
 from vscan.rpc.readiness import LIVENESS
 
@@ -146,7 +146,7 @@ def test_its_labels_say_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_kubernetes_runs_its_image_as_its_user(name: str) -> None:
-    deployments = {o["metadata"]["name"]: o for o in render(ROOT / "k8s" / "base") if o["kind"] == "Deployment"}
+    deployments = {o["metadata"]["name"]: o for o in rendered("base") if o["kind"] == "Deployment"}
     pod = deployments[name]["spec"]["template"]["spec"]
     (user,) = _words(name, "USER")
     assert f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" == user
