@@ -33,7 +33,7 @@ from vscan_client.async_stream import AsyncAnswerStream
 from vscan_client.content import Message, VisualLike, as_visuals
 from vscan_client.description import Description, EncoderDescription
 from vscan_client.encoded import Encoded
-from vscan_client.options import Affinity, AskOptions, Retry, ServerLike, Timeout, Tls, TokenLike
+from vscan_client.options import Affinity, AskOptions, Retry, ServerLike, Timeout, Tls, TokenLike, refuse_unknown
 
 Reply = TypeVar("Reply")
 DEFAULT_SERVER = "127.0.0.1:7070"
@@ -108,6 +108,7 @@ class AsyncClient:
         self, images: VisualLike | Sequence[VisualLike], question: str, **options: Unpack[AskOptions]
     ) -> AsyncAnswerStream:
         """`ask`, event by event."""
+        refuse_unknown("ask", options)
 
         async def prepare() -> Question:
             return Question.about(await asyncio.to_thread(as_visuals, images), question, options)
@@ -116,6 +117,7 @@ class AsyncClient:
 
     def stream_chat(self, messages: Sequence[Message], **options: Unpack[AskOptions]) -> AsyncAnswerStream:
         """`chat`, event by event."""
+        refuse_unknown("chat", options)
 
         async def prepare() -> Question:
             return Question(tuple(messages), options)
@@ -126,6 +128,7 @@ class AsyncClient:
         self, prompt: str, images: VisualLike | Sequence[VisualLike] = (), **options: Unpack[AskOptions]
     ) -> AsyncAnswerStream:
         """`raw`, event by event."""
+        refuse_unknown("raw", options)
 
         async def prepare() -> Question:
             return Question(RawPrompt.about(await asyncio.to_thread(as_visuals, images), prompt), options)

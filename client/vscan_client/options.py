@@ -125,3 +125,12 @@ class AskOptions(TypedDict, total=False):
     report_kept: bool
     priority: int
     timeout: float | None
+
+
+def refuse_unknown(verb: str, options: AskOptions) -> None:
+    """Raises TypeError for a name that is no option, as any other function does."""
+    for name in options:
+        if name not in AskOptions.__annotations__:
+            raise TypeError(
+                f"{verb}() got an unexpected keyword argument {name!r}; it takes {', '.join(AskOptions.__annotations__)}"
+            )

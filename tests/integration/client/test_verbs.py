@@ -242,3 +242,25 @@ def test_a_closed_client_says_so(address: str) -> None:
     client.close()
     with pytest.raises(Cancelled, match="closed"):
         client.ask(b"cat", "what?")
+
+
+@pytest.mark.parametrize("verb", ["ask", "stream"])
+def test_an_option_that_there_is_not_is_refused_and_not_forgotten(
+    verb: str, deployment: ScriptedDeployment, address: str
+) -> None:
+    before = len(deployment.requests)
+    misspelt: Any = {"max_new_tokens": 4}
+    with (
+        Client(server=address) as client,
+        pytest.raises(TypeError, match=r"ask\(\) got .*'max_new_tokens'; it takes .*sampling"),
+    ):
+        getattr(client, verb)(b"cat", "what is it?", **misspelt)
+    assert len(deployment.requests) == before
+
+
+@pytest.mark.parametrize("verb", ["chat", "raw"])
+async def test_so_it_is_by_the_other_verbs(verb: str, address: str) -> None:
+    misspelt: Any = {"temperature": 0.5}
+    async with AsyncClient(server=address) as client:
+        with pytest.raises(TypeError, match=rf"{verb}\(\) got an unexpected keyword argument 'temperature'"):
+            await getattr(client, verb)("prompt" if verb == "raw" else [Message.user("what is it?")], **misspelt)
