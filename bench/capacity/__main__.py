@@ -7,11 +7,16 @@ import sys
 from collections.abc import Callable
 
 import bench.capacity
-from bench.capacity.commands import measure, validate
+from bench.capacity.commands import check, from_reports, measure, plan, simulate, validate
+from bench.capacity.curve import NotMeasured
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
     "measure": (measure.options, measure.run),
+    "from-reports": (from_reports.options, from_reports.run),
+    "plan": (plan.options, plan.run),
+    "simulate": (simulate.options, simulate.run),
     "validate": (validate.options, validate.run),
+    "check": (check.options, check.run),
 }
 
 
@@ -34,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         code: int = parsed.run(parsed)
     except ValueError as error:
         print(f"python -m bench.capacity {parsed.command}: {error}", file=sys.stderr)
+        return 2
+    except NotMeasured as error:
+        print(f"python -m bench.capacity {parsed.command}: not measured: {error}", file=sys.stderr)
         return 2
     return code
 

@@ -7,6 +7,7 @@ says so: nothing is extrapolated.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from bench.capacity.curve import Curve, NotNegative, Positive
 from decoder_service.kv_cache.segments import KvShape, PageLayout, split_layers
 
 FORM = 1
+_PARTS = ("encoder", "decoder", "cache", "wire", "client")
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -143,6 +145,25 @@ class Profile(_Part):
             first = error.errors()[0]
             raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
+    def missing(self) -> list[str]:
+        """Names of figures that were not measured, but for those that only a demand needs."""
+        parts = {name: getattr(self, name) for name in _PARTS}
+        return [f"{part}.{name}" for part, costs in parts.items() for name, value in costs if value is None]
+
+    def assuming(self, texts: Sequence[str]) -> Profile:
+        """With figures in place of those that are missing, each as "decoder.end_ms=2". Raises ValueError, naming the option."""
+        values, missing = self.model_dump(), self.missing()
+        for text in texts:
+            name, _, value = text.partition("=")
+            if name not in missing:
+                raise ValueError(f"--assume: {name} is not among what was not measured: {', '.join(missing) or 'nothing'}")
+            part, field = name.split(".")
+            values[part][field] = _number(text, value)
+        try:
+            return Profile.model_validate(values)
+        except ValidationError as error:
+            raise ValueError(f"--assume: {error.errors()[0]['msg']}") from error
+
     def save(self, path: Path) -> None:
         """To a file that `load` reads."""
         path.write_text(self.model_dump_json(indent=1) + "\n")
@@ -150,6 +171,13 @@ class Profile(_Part):
     def scaled(self, factor: float) -> Profile:
         """The same on a machine on which everything takes `factor` times as long."""
         return Profile.model_validate(_scaled(self.model_dump(), factor))
+
+
+def _number(text: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError(f"--assume: NAME=VALUE with a number, not {text}") from None
 
 
 def _scaled(value: object, factor: float, name: str = "") -> object:

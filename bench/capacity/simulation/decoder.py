@@ -62,10 +62,10 @@ class Decoder:
     ) -> Process:
         """A request, of whose images those of `whole` came as files. Raises Busy, Away or Missing."""
         yield self.core.work(self._request_ms)
-        places = []
         for image in images:
-            places.append((yield from self._living(self._resolve(image, image in whole))))
-        serving.places, serving.resolved_s = tuple(places), self._env.now
+            place = yield from self._living(self._resolve(image, image in whole))
+            serving.places += (place,)
+        serving.resolved_s = self._env.now
         job = self.engine.job(images, question_rows, tokens)
         self.engine.submit(job)
         yield AnyOf(self._env, [job.first, self.dies])
