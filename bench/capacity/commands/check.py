@@ -40,11 +40,12 @@ def _line(record: dict[str, Any]) -> str:
     planned = record["planned"]
     fewer = [f"{kind}: {_p95(record[kind])}" for kind in ("fewer decoders", "fewer encoders") if record[kind]]
     verdict = "ok   " if record["met"] and record["not_oversized"] else "UNMET"
+    busy, bound = planned["busy"]["decoder"], record["bound"]
     return (
-        f"{verdict} {record['name']:20} {record['decoders']} decoders ({record['bound']['decoders']}), "
-        f"{record['encoders']} encoders ({record['bound']['encoders']}); p95 planned {record['planned_p95_ms']:.0f}, simulated {_p95(planned)}, goal "
-        f"{record['target_ms']:.0f} ms; busy {planned['busy']['decoder']['mean']:.2f}, at most "
-        f"{planned['busy']['decoder']['largest']:.2f}; {'; '.join(fewer)}; {planned['ran_s']:.0f} s"
+        f"{verdict} {record['name']:20} {record['decoders']} decoders ({bound['decoders']}), {record['encoders']} encoders "
+        f"({bound['encoders']}); p95 planned {record['planned_p95_ms']:.0f}, simulated {_p95(planned)}, goal "
+        f"{record['target_ms']:.0f} ms; busy {busy['mean']:.2f}, at most {busy['largest']:.2f}; "
+        f"{'; '.join(fewer)}; {planned['ran_s']:.0f} s"
     )
 
 

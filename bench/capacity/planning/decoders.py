@@ -33,11 +33,6 @@ class DecoderLoad:
     hot_ms: float  # until the first token where nobody is waited for
     cold_further_ms: float  # of a prompt whose prefix is not there
 
-    def quantile_ms(self, quantile: float, *, cold: bool) -> float:
-        """Until the first token. A sum of quantiles, which is on the safe side of the quantile of the sum."""
-        waits = self.room.quantile_ms(quantile) + self.step.quantile_ms(quantile)
-        return self.hot_ms + self.cold_further_ms * cold + waits
-
 
 class DecoderModel:
     """Raises NotMeasured where a figure lacks."""
@@ -89,7 +84,11 @@ class DecoderModel:
         running = min(1.0, taken + answers)
         length_ms = base_ms + self._prompt_ms
         step = Wait(running, length_ms / 2 / (1 - taken))
-        in_engine_ms = length_ms + (self._tokens - 1) * step_ms
+        # Who waits for a place finds all taken, and steps as long as they are then.
+        full_ms = self._step_ms.at(self.running) / (1 - taken)
+        in_engine_ms = length_ms + (self._tokens - 1) * max(step_ms, full_ms)
+        if per_second * in_engine_ms / 1e3 >= self.running:
+            raise ValueError("decoders are overloaded")
         room = wait(self.running, per_second, in_engine_ms)
         first_ms = self._before_ms + running * self._stretched_ms + base_ms + self._beside(self._hot_ms)
         return DecoderLoad(busy, answers, step_ms, room, step, first_ms, self._cold_ms - self._hot_ms)

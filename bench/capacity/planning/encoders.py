@@ -25,10 +25,6 @@ class EncoderLoad:
     wait: Wait
     alone_ms: float  # of an image that waits for nobody
 
-    def quantile_ms(self, quantile: float) -> float:
-        """Until an image is encoded."""
-        return self.alone_ms + self.wait.quantile_ms(quantile)
-
 
 class EncoderModel:
     """Raises NotMeasured where a figure lacks."""

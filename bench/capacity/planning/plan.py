@@ -11,6 +11,7 @@ from bench.capacity.demand import Demand
 from bench.capacity.planning.decoders import DecoderLoad, DecoderModel
 from bench.capacity.planning.encoders import EncoderLoad, EncoderModel
 from bench.capacity.profile import Profile
+from bench.capacity.queueing import Way, quantile_ms
 
 MOST_REPLICAS = 100_000
 _FIRST_TOKEN, _COMPUTE, _KV, _PLACES = "first token", "compute", "KV memory", "places in the batch"
@@ -153,14 +154,13 @@ class _Planner:
     def _first_ms(self, encoders: int, decoders: int) -> float:
         """The 95th percentile over requests with new images, which are slower, and without."""
         new, load = 1 - self._demand.repeat_rate**self._demand.images, self._decoder_load(decoders)
-        late = 1 - _QUANTILE
-        if new <= late:
-            return load.quantile_ms(max(0.0, (_QUANTILE - new) / (1 - new)), cold=False)
-        costs, wire = self._profile.decoder, self._profile.wire
-        way_ms = measured(costs.encoded_ms, "decoder.encoded_ms") + measured(wire.encoded_ms, "wire.encoded_ms")
-        quantile = 1 - late / new
-        encoded_ms = self._encoder_load(encoders).quantile_ms(quantile)
-        return load.quantile_ms(quantile, cold=True) + way_ms + encoded_ms
+        ways = [Way(1 - new, load.hot_ms, (load.room, load.step))]
+        if new:
+            encoder, costs, wire = self._encoder_load(encoders), self._profile.decoder, self._profile.wire
+            way_ms = measured(costs.encoded_ms, "decoder.encoded_ms") + measured(wire.encoded_ms, "wire.encoded_ms")
+            least_ms = load.hot_ms + load.cold_further_ms + way_ms + encoder.alone_ms
+            ways.append(Way(new, least_ms, (load.room, load.step, encoder.wait)))
+        return quantile_ms(ways, _QUANTILE)
 
 
 def _fewest(suffices: Callable[[int], bool]) -> int:
