@@ -12,7 +12,7 @@ from bench.capacity.planning.plan import plan
 from bench.capacity.profile import Profile
 
 # With so many of the planned replicas the goal must be missed, or the first token come at least so many times as late.
-_FEWER, _QUEUES = 0.6, 1.5
+_FEWER, _QUEUES = 0.5, 1.5
 _LEAST_REQUESTS, _EACH = 3000, 25
 _KNOWN_EACH, _MOST_KNOWN = 100, 4000
 _LARGE = 500  # replicas from which on one comparison is enough

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Chances = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:
@@ -25,14 +27,16 @@ class Wait:
         """Over all."""
         return self.share * self.mean_of_those_ms
 
-    def chances(self, bins: int, bin_ms: float) -> np.ndarray:
+    def chances(self, bins: int, bin_ms: float) -> Chances:
         """The probability of each bin: nobody is waited for, or exponential."""
-        if not self.mean_of_those_ms:
-            return np.eye(1, bins)[0]
-        later: np.ndarray = self.share * np.exp(-np.arange(bins + 1) * bin_ms / self.mean_of_those_ms)
-        chances = np.subtract(later[:-1], later[1:])
-        chances[0] += 1 - self.share
-        return np.asarray(chances)
+        chances: Chances = np.zeros(bins)
+        if self.mean_of_those_ms:
+            later = self.share * np.exp(-np.arange(bins + 1) * bin_ms / self.mean_of_those_ms)
+            chances += later[:-1] - later[1:]
+            chances[0] += 1 - self.share
+        else:
+            chances[0] = 1.0
+        return chances
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class _Planner:
         spare = self._demand.spare
         return (
             Kind(encoders, encoders + spare, _FIRST_TOKEN if encoders > by_load[0] else _COMPUTE),
-            Kind(decoders, decoders + spare, _FIRST_TOKEN if decoders > by_load[1] else self._decoder_bound(decoders)),
+            Kind(decoders, decoders + spare, self._decoder_bound(decoders, by_load[1])),
         )
 
     def plan(self, encoders: Kind, decoders: Kind) -> Plan:
@@ -141,10 +141,12 @@ class _Planner:
             load.utilisation <= self._demand.utilisation and load.answers <= self._demand.utilisation * self._decoding.running
         )
 
-    def _decoder_bound(self, count: int) -> str:
-        """What one fewer would not have."""
+    def _decoder_bound(self, count: int, by_load: int) -> str:
+        """What one fewer would not have; memory wherever it lets fewer answers run than the batch has places."""
         if self._decoding.by_memory < self._profile.decoder.max_running:
             return _KV
+        if count > by_load:
+            return _FIRST_TOKEN
         try:
             load = self._decoder_load(count - 1) if count > 1 else None
         except ValueError:
