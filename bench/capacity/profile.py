@@ -67,6 +67,7 @@ class DecoderCosts(_Part):
     end_ms: NotNegative | None  # and after it, beside the steps
     encoded_ms: NotNegative | None  # further time until then where the encoder was asked
     redis_ms: NotNegative | None  # and where the tokens were in Redis
+    engine_weight: Positive | None  # on a shared core other work takes 1 + so much times as long beside a step
     on_core: bool  # steps take the process' own core
     max_running: Count
     max_queue: Count
@@ -148,7 +149,8 @@ class Profile(_Part):
     def missing(self) -> list[str]:
         """Names of figures that were not measured, but for those that only a demand needs."""
         parts = {name: getattr(self, name) for name in _PARTS}
-        return [f"{part}.{name}" for part, costs in parts.items() for name, value in costs if value is None]
+        named = [f"{part}.{name}" for part, costs in parts.items() for name, value in costs if value is None]
+        return [name for name in named if self.decoder.on_core or name != "decoder.engine_weight"]
 
     def assuming(self, texts: Sequence[str]) -> Profile:
         """With figures in place of those that are missing, each as "decoder.end_ms=2". Raises ValueError, naming the option."""

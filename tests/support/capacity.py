@@ -43,6 +43,7 @@ def profile(**changes: dict[str, Any]) -> Profile:
             end_ms=2,
             encoded_ms=4,
             redis_ms=2,
+            engine_weight=1,
             on_core=True,
             max_running=8,
             max_queue=64,

@@ -74,6 +74,7 @@ def profile_of(encoder: dict[str, Any], decoder: dict[str, Any]) -> Profile:
             end_ms=None,
             encoded_ms=None,
             redis_ms=None,
+            engine_weight=None,
             on_core=False,
             max_running=_DECODER["max_running"].default,
             max_queue=_DECODER["max_queue"].default,

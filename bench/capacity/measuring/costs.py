@@ -11,7 +11,7 @@ from functools import cached_property
 from bench.capacity.curve import Curve
 from bench.capacity.measuring.decoders import WORDS, DecoderMeasured
 from bench.capacity.measuring.encoders import EncoderMeasured
-from bench.capacity.measuring.questions import SIDE_PIXELS, Sample, median
+from bench.capacity.measuring.questions import SIDE_PIXELS, Sample, mean
 from bench.capacity.profile import CacheCosts, ClientCosts, DecoderCosts, EncoderCosts, KvMemory, WireCosts
 from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
@@ -55,6 +55,7 @@ class Costs:
             max_running=_DECODER["max_running"].default,
             max_queue=_DECODER["max_queue"].default,
             max_step_rows=_DECODER["max_step_rows"].default,
+            engine_weight=measured.engine_weight,
             text_rows=self._usual["hot"][0].answer.usage.prompt_tokens - self._of_encoder.visual_rows - WORDS,
             kv=kv,
         )
@@ -85,29 +86,29 @@ class Costs:
 
     def client(self) -> ClientCosts:
         """`request_ms` is what the client saw of the time until the first token and the decoder did not: the wire is in it."""
-        request_ms = median(self._usual["hot"], lambda one: one.client_first_ms - one.server_first_ms)
-        busy_ms = median(self._usual["hot"], lambda one: one.busy_ms["client"])
+        request_ms = mean(self._usual["hot"], lambda one: one.client_first_ms - one.server_first_ms)
+        busy_ms = mean(self._usual["hot"], lambda one: one.busy_ms["client"])
         token_ms = self._of_decoder.client_token_ms
         return ClientCosts(request_ms=request_ms, token_ms=token_ms, end_ms=max(0.0, busy_ms - request_ms))
 
     def _first_ms(self, kind: str) -> float:
         """Until the first token, as the decoder measured it, without the prompt's step."""
-        return median(self._usual[kind], _beside_prompt_ms)
+        return mean(self._usual[kind], _beside_prompt_ms)
 
     def _busy_ms(self, kind: str) -> float:
         """Of the decoder's processor time, without the prompt's step."""
-        return median(self._usual[kind], lambda one: one.busy_ms["decoder"] - one.answer.timings.prefill_ms)
+        return mean(self._usual[kind], lambda one: one.busy_ms["decoder"] - one.answer.timings.prefill_ms)
 
     def _further_ms(self, kind: str) -> float:
         return max(0.0, self._busy_ms(kind) - self._busy_ms("hot"))
 
     @cached_property
     def _get_ms(self) -> float:
-        return median(self._usual["redis"], lambda one: one.busy_ms["redis"])
+        return mean(self._usual["redis"], lambda one: one.busy_ms["redis"])
 
     @cached_property
     def _put_ms(self) -> float:
-        return max(0.0, median(self._usual["encoded"], lambda one: one.busy_ms["redis"]) - 2 * self._get_ms)
+        return max(0.0, mean(self._usual["encoded"], lambda one: one.busy_ms["redis"]) - 2 * self._get_ms)
 
     @cached_property
     def _model_ms(self) -> float:
@@ -116,7 +117,7 @@ class Costs:
     @cached_property
     def _encoder_ms(self) -> float:
         """Of the encoder's processor time, without decoding and pass."""
-        return max(0.0, median(self._usual["encoded"], lambda one: one.busy_ms["encoder"]) - self._model_ms)
+        return max(0.0, mean(self._usual["encoded"], lambda one: one.busy_ms["encoder"]) - self._model_ms)
 
     @cached_property
     def _way_ms(self) -> float:

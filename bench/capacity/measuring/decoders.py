@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from bench.capacity.measuring.probe import probe_ms
-from bench.capacity.measuring.questions import Sample, median, picture, question, sampled, so_many
+from bench.capacity.measuring.questions import Sample, mean, picture, question, sampled, so_many
 from bench.capacity.services import Services
 from vscan_client import AsyncClient, TextDelta
 
@@ -20,6 +20,7 @@ _LENGTHS = (4, WORDS, 64, 256)
 _BATCHES = (1, 2, 4, 8)
 _BESIDE, _LONG = 4, 700
 _ANSWER = 48
+_LEAST_WEIGHT = 0.1
 _FIRST = 8  # tokens after which all answers are under way
 
 
@@ -32,6 +33,7 @@ class DecoderMeasured:
     hot_ms: dict[int, float] = field(default_factory=dict)
     step_ms: dict[int, float] = field(default_factory=dict)
     client_token_ms: float = 0.0  # of its processor time
+    engine_weight: float = 1.0
     probe_ms: float = 0.0
     beside_ms: float = 0.0  # of a step with a usual hot prompt and `_BESIDE` answers
     alone_ms: float = 0.0  # of such a prompt, measured in turn with those
@@ -54,7 +56,7 @@ async def measure_decoders(services: Services, rounds: int) -> DecoderMeasured:
         await _lengths(services, client, measured, rounds, seeds)
         for batch in _BATCHES:
             steps = [await _steps(client, batch, seeds) for _ in range(3)]
-            measured.step_ms[batch] = statistics.median(steps)
+            measured.step_ms[batch] = statistics.fmean(steps)
         await _beside(services, client, measured, rounds, seeds)
     measured.probe_ms = await probe_ms(services.addresses)
     return measured
@@ -86,8 +88,8 @@ async def _lengths(
                 text = question(100 + 2 * number + hot, words)
                 times[hot].append(await sampled(services, client, image, text))
         rows = times[False][0].answer.usage.prompt_tokens
-        measured.cold_ms[rows] = median(times[False], lambda sample: sample.answer.timings.prefill_ms)
-        measured.hot_ms[rows] = median(times[True], lambda sample: sample.answer.timings.prefill_ms)
+        measured.cold_ms[rows] = mean(times[False], lambda sample: sample.answer.timings.prefill_ms)
+        measured.hot_ms[rows] = mean(times[True], lambda sample: sample.answer.timings.prefill_ms)
 
 
 async def _steps(client: AsyncClient, batch: int, seeds: itertools.count[int]) -> float:
@@ -121,10 +123,17 @@ async def _beside(
     async with _answers_under_way(client, [picture(next(seeds)) for _ in range(_BESIDE)]):
         for number, image in enumerate(images):
             beside.append(await sampled(services, client, image, question(500 + number, WORDS)))
-    spent = [median(some, lambda sample: sample.busy_ms["client"]) for some in (alone, longer)]
+    spent = [mean(some, lambda sample: sample.busy_ms["client"]) for some in (alone, longer)]
     measured.client_token_ms = max(0.0, (spent[1] - spent[0]) / (_ANSWER - 1))
-    measured.alone_ms = median(alone, lambda sample: sample.answer.timings.prefill_ms)
-    measured.beside_ms = median(beside, lambda sample: sample.answer.timings.prefill_ms)
+    measured.engine_weight = max(_LEAST_WEIGHT, mean(beside, _other_ms) / mean(alone, _other_ms) - 1)
+    measured.alone_ms = mean(alone, lambda sample: sample.answer.timings.prefill_ms)
+    measured.beside_ms = mean(beside, lambda sample: sample.answer.timings.prefill_ms)
+
+
+def _other_ms(sample: Sample) -> float:
+    """Until the first token, beside the prompt's step and the wait for it: what the event loop does."""
+    timings = sample.answer.timings
+    return sample.server_first_ms - timings.prefill_ms - timings.queue_ms
 
 
 @asynccontextmanager

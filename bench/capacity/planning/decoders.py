@@ -52,7 +52,8 @@ class DecoderModel:
         ends_ms = measured(costs.end_ms, "a request's processor time at its end (decoder.end_ms)")
         ends_ms += new * measured(costs.encoded_ms, "a question to the encoder (decoder.encoded_ms)")
         self._other_ms = (first_ms + ends_ms) if costs.on_core else 0.0
-        self._stretched_ms = first_ms if costs.on_core else 0.0  # by what the engine does on the same core
+        weight = measured(costs.engine_weight, "decoder.engine_weight") if costs.on_core else 0.0
+        self._stretched_ms = weight * first_ms  # by what the engine does on the same core
         way_ms = measured(profile.wire.hot_ms, "the way to the decoder (wire.hot_ms)")
         self._before_ms = first_ms + way_ms + measured(client.request_ms, "a question's processor time (client.request_ms)")
         self._prompt_ms = self._beside(new * self._cold_ms + (1 - new) * self._hot_ms)

@@ -1,4 +1,4 @@
-"""A processor core, or a device: whoever works on it at once shares it evenly (processor sharing)."""
+"""A processor core, or a device: whoever works on it at once shares it by weight, usually evenly (processor sharing)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ Process = Generator[Event, Any, Any]
 class Work:
     """Something that a core does; `done` happens when it is over."""
 
-    __slots__ = ("done", "left_s")
+    __slots__ = ("done", "left_s", "weight")
 
-    def __init__(self, done: Event, left_s: float) -> None:
+    def __init__(self, done: Event, left_s: float, weight: float) -> None:
         self.done = done
+        self.weight = weight
         self.left_s = left_s  # processor seconds
 
 
 class Core:
     """Times are seconds of the simulation, work is in processor seconds.
 
-    With two at work each gets half: 10 ms and 4 ms that begin together end after 14 and 8 ms.
+    With two at work each gets half: 10 ms and 4 ms that begin together end after 14 and 8 ms. A work of weight 3 gets three times
+    as much as one of weight 1.
     """
 
     def __init__(self, env: Environment) -> None:
@@ -43,14 +45,14 @@ class Core:
         """The simulation's time."""
         return float(self._env.now)
 
-    def work(self, duration_ms: float) -> Event:
+    def work(self, duration_ms: float, weight: float = 1.0) -> Event:
         """Happens when so much has been done."""
-        return self.begin(duration_ms).done
+        return self.begin(duration_ms, weight).done
 
-    def begin(self, duration_ms: float) -> Work:
+    def begin(self, duration_ms: float, weight: float = 1.0) -> Work:
         """The same, for who may want it `trimmed`."""
         self._pass_time()
-        work = Work(self._env.event(), duration_ms / _MS)
+        work = Work(self._env.event(), duration_ms / _MS, weight)
         self._works.append(work)
         self._set_timer()
         return work
@@ -71,15 +73,16 @@ class Core:
         self._since_s = self._env.now
         if passed and self._works:
             self.busy_s += passed
-            share = passed / len(self._works)
+            share = passed / sum(work.weight for work in self._works)
             for work in self._works:
-                work.left_s -= share
+                work.left_s -= share * work.weight
 
     def _set_timer(self) -> None:
         self._timer += 1
         if self._works:
             number = self._timer
-            soonest = max(0.0, min(work.left_s for work in self._works)) * len(self._works)
+            soonest = max(0.0, min(work.left_s / work.weight for work in self._works))
+            soonest *= sum(work.weight for work in self._works)
             self._env.timeout(soonest).callbacks.append(lambda _: self._expired(number))
 
     def _expired(self, number: int) -> None:

@@ -52,6 +52,8 @@ class Engine:
         self._env, self._profile, self._device = env, profile, device
         self._step_ms, self._cold_ms, self._hot_ms = costs.step_ms, costs.cold_ms, costs.hot_ms
         self._shared_ms = measured(costs.shared_ms, "what prompts share with a step (decoder.shared_ms)")
+        weight = "the share of steps in a core (decoder.engine_weight)"
+        self._weight = measured(costs.engine_weight, weight) if costs.on_core else 1.0
         self._layout, self._max_running, self._max_queue = layout, costs.max_running, costs.max_queue
         self._max_step_rows = costs.max_step_rows
         cache = costs.kv.cache_bytes
@@ -126,7 +128,7 @@ class Engine:
         shares = share_rows(self._max_step_rows - len(decoding), [job.left for job in prompts])
         duration_ms = self._step_ms.at(len(decoding)) if decoding else self._shared_ms
         duration_ms += sum(job.prompt_ms * rows / job.rows for job, rows in zip(prompts, shares, strict=True))
-        yield self._device.work(duration_ms)
+        yield self._device.work(duration_ms, self._weight)
         for job, rows in zip(prompts, shares, strict=True):
             job.left -= rows
             if not job.left:
@@ -138,7 +140,7 @@ class Engine:
     def _decode_steps(self) -> Process:
         step_ms = self._step_ms.at(len(self._running))
         most = min(job.tokens for job in self._running)
-        work = self._device.begin(most * step_ms)
+        work = self._device.begin(most * step_ms, self._weight)
         self._work = work, most * step_ms, step_ms
         yield work.done
         steps, self._work = round(self._work[1] / step_ms), None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from vscan_client._affinity import rendezvous_order
-from vscan_client._balancer import NOBODY, Balancer
+from vscan_client._balancer import NOBODY, Balancer, _State
 
 # Orders of a key over all endpoints that were ever known. One order has a place for each endpoint.
 _MOST_ORDERS = 20_000
@@ -38,9 +38,11 @@ class Orders:
 
 
 class RememberingBalancer(Balancer):
-    """Chooses as `Balancer` does, with the same code but for where the order comes from."""
+    """Chooses as `Balancer` does, with the same code but for where the order comes from, and for not looking at each of a
+    thousand endpoints while none rests."""
 
     orders: Orders
+    _all_well_from = 0.0
 
     def pick(self, key: str | None, tried: Collection[str], asked: Mapping[str, int] = NOBODY) -> str:
         """See `Balancer.pick`."""
@@ -48,3 +50,12 @@ class RememberingBalancer(Balancer):
         if key is None or not candidates:
             return super().pick(key, tried, asked)
         return self._within_bound(self.orders.order(candidates, key))
+
+    def _rest_ms(self, state: _State, duration_ms: float) -> None:
+        super()._rest_ms(state, duration_ms)
+        self._all_well_from = max(self._all_well_from, state.rests_until)
+
+    def _well(self, tried: Collection[str]) -> list[str]:
+        if self._clock() < self._all_well_from:
+            return super()._well(tried)
+        return [endpoint for endpoint in self._states if endpoint not in tried] if tried else list(self._states)

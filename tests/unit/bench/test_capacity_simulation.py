@@ -18,6 +18,7 @@ from bench.capacity.simulation.redis_store import RedisStore
 from bench.capacity.simulation.remembered import Orders, RememberingBalancer
 from bench.capacity.simulation.world import Change, Deployment, Simulated, World
 from tests.support.capacity import PIXELS, curve, demand, profile
+from vscan.errors import ResourceExhausted
 from vscan_client._affinity import rendezvous_order
 from vscan_client._balancer import Balancer
 from vscan_client.options import Affinity
@@ -60,6 +61,20 @@ def test_a_shared_core_keeps_everybody_as_long_as_theory_says(varied: bool) -> N
     env.run()
     assert sum(spent) / _CUSTOMERS == pytest.approx(0.010 / (1 - 0.6), rel=0.05)
     assert core.busy_s == pytest.approx(_CUSTOMERS * 0.010, rel=0.05)
+
+
+def test_a_core_is_shared_by_weight() -> None:
+    env = Environment()
+    core, ends = Core(env), {}
+
+    def customer(name: str, duration_ms: float, weight: float) -> Process:
+        yield core.work(duration_ms, weight)
+        ends[name] = env.now * 1e3
+
+    env.process(customer("heavy", 30.0, 3.0))
+    env.process(customer("light", 20.0, 1.0))
+    env.run()
+    assert ends == {"heavy": pytest.approx(40.0), "light": pytest.approx(50.0)}
 
 
 def test_an_encoder_with_passes_of_one_image_is_an_m_d_1_queue() -> None:
@@ -136,13 +151,19 @@ def test_questions_go_where_the_sdk_sends_them() -> None:
 
 
 def test_remembered_orders_choose_as_the_balancer_does() -> None:
-    names, draw = [f"10.0.0.{number}:7070" for number in range(9)], Random(1)
-    real, remembering = Balancer(names, Affinity()), RememberingBalancer(names, Affinity())
+    """Also while some endpoints rest, have left, or are new."""
+    names, draw, now = [f"10.0.0.{number}:7070" for number in range(9)], Random(1), [1.0]
+    real, remembering = (kind(names, Affinity(), clock=lambda: now[0]) for kind in (Balancer, RememberingBalancer))
+    assert isinstance(remembering, RememberingBalancer)
     remembering.orders = Orders()
-    for _ in range(300):
+    for _ in range(400):
+        now[0] += draw.random()
         some = draw.sample(names, draw.randrange(1, 9))
+        fails = draw.random() < 0.3
         for balancer in (real, remembering):
             balancer.update(some)
+            if fails:
+                balancer.failed(some[0], ResourceExhausted("full", retry_delay_ms=2000))
         key, tried = key_of((draw.randrange(40),)), set(draw.sample(some, draw.randrange(len(some))))
         assert real.pick(key, tried) == remembering.pick(key, tried)
         assert remembering.orders.order(some, key or "") == rendezvous_order(some, key or "")
