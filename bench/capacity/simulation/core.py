@@ -29,8 +29,8 @@ class Work:
 class Core:
     """Times are seconds of the simulation, work is in processor seconds.
 
-    With two at work each gets half: 10 ms and 4 ms that begin together end after 14 and 8 ms. A work of weight 3 gets three times
-    as much as one of weight 1.
+    With two at work each gets half: 10 ms and 4 ms that begin together end after 14 and 8 ms. A work of weight 3 gets three
+    times as much as one of weight 1.
     """
 
     def __init__(self, env: Environment) -> None:
