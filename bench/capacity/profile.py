@@ -95,6 +95,7 @@ class WireCosts(_Part):
     token_bytes: Positive | None  # of an answer, for each token
     reply_bytes: Positive | None  # of an encoder's reply for one image
     hot_ms: NotNegative | None  # until the first token, where the decoder has the tokens
+    file_ms: NotNegative | None  # further where a file is sent
     encoded_ms: NotNegative | None  # further where the encoder was asked
     redis_ms: NotNegative | None  # further where they were in Redis
 

@@ -68,6 +68,7 @@ def profile(**changes: dict[str, Any]) -> Profile:
             question_bytes=100,
             token_bytes=10,
             reply_bytes=12_600,
+            file_ms=1,
             hot_ms=0.5,
             encoded_ms=1,
             redis_ms=1,

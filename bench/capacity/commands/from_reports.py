@@ -95,6 +95,7 @@ def profile_of(encoder: dict[str, Any], decoder: dict[str, Any]) -> Profile:
             question_bytes=None,
             token_bytes=None,
             reply_bytes=None,
+            file_ms=None,
             hot_ms=None,
             encoded_ms=None,
             redis_ms=None,

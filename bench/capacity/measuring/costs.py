@@ -79,6 +79,7 @@ class Costs:
             question_bytes=self._usual["hot"][0].answer.client.sent_bytes,
             token_bytes=token_bytes,
             reply_bytes=self._of_encoder.reply_bytes,
+            file_ms=max(0.0, self._way_to_decoder_ms("encoded") - self._way_to_decoder_ms("hot")),
             hot_ms=0.0,  # within the client's `request_ms`
             encoded_ms=max(0.0, self._way_ms),
             redis_ms=max(0.0, redis_ms),
@@ -86,10 +87,14 @@ class Costs:
 
     def client(self) -> ClientCosts:
         """`request_ms` is what the client saw of the time until the first token and the decoder did not: the wire is in it."""
-        request_ms = mean(self._usual["hot"], lambda one: one.client_first_ms - one.server_first_ms)
+        request_ms = self._way_to_decoder_ms("hot")
         busy_ms = mean(self._usual["hot"], lambda one: one.busy_ms["client"])
         token_ms = self._of_decoder.client_token_ms
         return ClientCosts(request_ms=request_ms, token_ms=token_ms, end_ms=max(0.0, busy_ms - request_ms))
+
+    def _way_to_decoder_ms(self, kind: str) -> float:
+        """What the client saw until the first token and the decoder did not."""
+        return mean(self._usual[kind], lambda one: one.client_first_ms - one.server_first_ms)
 
     def _first_ms(self, kind: str) -> float:
         """Until the first token, as the decoder measured it, without the prompt's step."""

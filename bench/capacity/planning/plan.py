@@ -160,6 +160,7 @@ class _Planner:
         if new:
             encoder, costs, wire = self._encoder_load(encoders), self._profile.decoder, self._profile.wire
             way_ms = measured(costs.encoded_ms, "decoder.encoded_ms") + measured(wire.encoded_ms, "wire.encoded_ms")
+            way_ms += measured(wire.file_ms, "wire.file_ms")
             least_ms = load.hot_ms + load.cold_further_ms + way_ms + encoder.alone_ms
             ways.append(Way(new, least_ms, (load.room, load.step, encoder.wait)))
         return quantile_ms(ways, _QUANTILE)

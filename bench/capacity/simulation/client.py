@@ -70,6 +70,7 @@ class SimulatedClient:
         self._end_ms = measured(costs.end_ms, "an answer's processor time (client.end_ms)")
         self._token_ms = measured(costs.token_ms, "a token's processor time (client.token_ms)")
         self._wire_s = measured(profile.wire.hot_ms, "the way to the decoder (wire.hot_ms)") / 1e3
+        self._file_s = measured(profile.wire.file_ms, "the way of a file (wire.file_ms)") / 1e3
         self._affinity, self._retry, self._draw = affinity, Retry(), Random(seed)
         self._budget = RetryBudget(self._retry.budget)
         self._digests, self._looked_s = digests, 0.0
@@ -112,7 +113,7 @@ class SimulatedClient:
             route.begin_again()
 
     def _served(self, name: str, serving: Serving, ask: Ask, whole: frozenset[int]) -> Process:
-        yield self._env.timeout(self._wire_s)
+        yield self._env.timeout(self._wire_s + self._file_s * len(whole))
         decoder = self._servers().get(name)
         if decoder is None:
             raise Away(name)
