@@ -15,7 +15,7 @@ from bench.capacity.profile import Profile
 _FEWER, _QUEUES = 0.5, 1.5
 _LEAST_REQUESTS, _EACH = 3000, 25
 _KNOWN_EACH, _MOST_KNOWN = 100, 4000
-_LARGE = 500  # replicas from which on one comparison is enough
+_LARGE = 500  # replicas from which on a fleet that is full takes too long: each of its requests asks every decoder
 _SEED = 7
 
 
@@ -54,8 +54,8 @@ def check(profile: Profile, case: Case) -> dict[str, Any]:
     made = plan(profile, case.demand)
     decoders, encoders = made.decoders.needed, made.encoders.needed
     whole = _simulated(profile, case, decoders, encoders)
-    fewer_decoders = max(1, round(_FEWER * decoders))
-    fewer_encoders = max(1, round(_FEWER * encoders)) if decoders + encoders < _LARGE else encoders
+    large = decoders + encoders >= _LARGE
+    fewer_decoders, fewer_encoders = (count if large else max(1, round(_FEWER * count)) for count in (decoders, encoders))
     records = {
         "planned": whole,
         "fewer decoders": _simulated(profile, case, fewer_decoders, encoders) if fewer_decoders < decoders else None,

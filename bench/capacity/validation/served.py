@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from bench.capacity.measuring.questions import question, so_many
 from bench.capacity.services import Services
@@ -25,8 +26,21 @@ class Seen:
     seconds: float
     encoded: int
     passes: int
-    places: Counter[str]
+    found: Sequence[str]  # where the image of each question was
     failed: int
+
+    @property
+    def places(self) -> Counter[str]:
+        """How often each."""
+        return Counter(self.found)
+
+    @property
+    def first_by_place_ms(self) -> dict[str, float]:
+        """Means."""
+        return {
+            place: fmean(first for first, found in zip(self.first_ms, self.found, strict=True) if found == place)
+            for place in sorted(self.places)
+        }
 
     @property
     def per_second(self) -> float:
@@ -50,7 +64,7 @@ async def served(services: Services, asks: Sequence[Ask], images: Sequence[bytes
         seconds=seconds,
         encoded=services.images_encoded() - encoded,
         passes=services.passes() - passes,
-        places=Counter(place for _, _, place in answered),
+        found=[place for _, _, place in answered],
         failed=len(ends) - len(answered),
     )
 
@@ -79,6 +93,6 @@ def simulated(result: Simulated) -> Seen:
         seconds=result.seconds - result.outcomes[0].ask.at_s,
         encoded=result.images_encoded,
         passes=result.passes,
-        places=Counter(place for outcome in answered for place in outcome.places),
+        found=[outcome.places[0] for outcome in answered],
         failed=len(result.outcomes) - len(answered),
     )

@@ -63,6 +63,7 @@ def _record(profile: Profile, running: Services, scenario: Scenario, number: int
     world = World(scaled, deployment, seed=number)
     world.warm(range(scenario.known))
     result = world.run(asks)
+    told = simulated(result)
     return {
         **asdict(scenario),
         "requests": len(asks),
@@ -70,7 +71,9 @@ def _record(profile: Profile, running: Services, scenario: Scenario, number: int
         "slower_before": round(before, 3),
         "slower_after": round(after, 3),
         "busy": {kind: round(mean, 3) for kind, (mean, _) in result.busy.items()},
-        "quantities": [each.to_json() for each in compared(real, simulated(result))],
+        "first_by_place_ms": {"served": real.first_by_place_ms, "simulated": told.first_by_place_ms},
+        "raw": {"served_first_ms": real.first_ms, "simulated_first_ms": told.first_ms},
+        "quantities": [each.to_json() for each in compared(real, told)],
     }
 
 
@@ -79,6 +82,8 @@ def _print(record: dict[str, Any]) -> None:
         f"{record['name']}: {record['requests']} requests, {record['per_second']} a second; the machine took "
         f"{record['slower_before']} and {record['slower_after']} times as long as when the profile was measured"
     )
+    for side, by_place in record["first_by_place_ms"].items():
+        print(f"  {side}, first token by place, mean, ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in by_place.items()))
     for each in record["quantities"]:
         verdict = "ok   " if each["met"] else "APART"
         print(

@@ -17,6 +17,8 @@ from bench.capacity.simulation.encoder import Encoder
 from bench.capacity.simulation.redis_store import RedisStore
 from bench.capacity.simulation.remembered import Orders, RememberingBalancer
 from bench.capacity.simulation.world import Change, Deployment, Simulated, World
+from bench.capacity.validation.compare import compared
+from bench.capacity.validation.served import simulated
 from tests.support.capacity import PIXELS, curve, demand, profile
 from vscan.errors import ResourceExhausted
 from vscan_client._affinity import rendezvous_order
@@ -209,3 +211,13 @@ def test_figures_of_a_run_are_those_of_its_outcomes() -> None:
     times = found["first_token_ms"]
     assert times["p50"] <= times["mean"] <= times["p95"] <= times["p99"]
     assert 0 < found["busy"]["decoder"]["mean"] < 1
+
+
+def test_what_is_compared_is_within_fifteen_per_cent_or_named() -> None:
+    seen = simulated(run(deployment(), stream(count=200)))
+    assert all(each.met and each.ratio == 1 for each in compared(seen, seen))
+    slower = replace(seen, first_ms=[first * 1.2 for first in seen.first_ms], encoded=seen.encoded + 1)
+    apart = [each.name for each in compared(seen, slower) if not each.met]
+    assert apart == ["first token, mean, ms", "first token, p95, ms"]
+    assert list(seen.first_by_place_ms) == ["encoded", "memory"]
+    assert seen.first_by_place_ms["encoded"] > seen.first_by_place_ms["memory"]
