@@ -219,5 +219,5 @@ def test_what_is_compared_is_within_fifteen_per_cent_or_named() -> None:
     slower = replace(seen, first_ms=[first * 1.2 for first in seen.first_ms], encoded=seen.encoded + 1)
     apart = [each.name for each in compared(seen, slower) if not each.met]
     assert apart == ["first token, mean, ms", "first token, p95, ms"]
-    assert list(seen.first_by_place_ms) == ["encoded", "memory"]
+    assert {"encoded", "memory"} <= seen.first_by_place_ms.keys()
     assert seen.first_by_place_ms["encoded"] > seen.first_by_place_ms["memory"]
