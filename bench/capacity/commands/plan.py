@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.capacity.commands.demands import demand_of, demand_options
+from bench.capacity.curve import NotMeasured
 from bench.capacity.planning.plan import Kind, Plan, plan
 
 _MEBI, _GIBI = 1 << 20, 1 << 30
@@ -23,7 +24,11 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plan replicas of each kind, Redis' memory and the network for a load."""
     profile, demand = demand_of(arguments)
-    made = plan(profile, demand)
+    try:
+        made = plan(profile, demand)
+    except NotMeasured as error:
+        lacking = ", ".join(profile.missing()) or "nothing else"
+        raise NotMeasured(f"{error}. The profile lacks: {lacking} (--assume NAME=VALUE)") from error
     print(f"{profile.model} on {profile.device}")
     for text in arguments.assume:
         print(f"assumed, not measured: {text}")
