@@ -16,7 +16,7 @@ from bench.capacity.services import Services
 from vscan_client import AsyncClient, TextDelta
 
 WORDS = 8  # of a usual question
-_LENGTHS = (4, WORDS, 64, 256)
+_LENGTHS = (4, 64, 256)  # words of other ones
 _BATCHES = (1, 2, 4, 8)
 _BESIDE, _LONG = 4, 700
 _ANSWER = 48
@@ -75,6 +75,9 @@ async def _places(
         for kind, who, text in (("encoded", client, 1), ("redis", other, 2), ("hot", client, 3)):
             sample = await sampled(services, who, image, question(3 * number + text, WORDS))
             measured.usual.setdefault(kind, []).append(sample)
+    rows = measured.usual["hot"][0].answer.usage.prompt_tokens
+    measured.cold_ms[rows] = mean([*measured.usual["encoded"], *measured.usual["redis"]], _prompt_ms)
+    measured.hot_ms[rows] = mean(measured.usual["hot"], _prompt_ms)
 
 
 async def _lengths(
@@ -88,8 +91,8 @@ async def _lengths(
                 text = question(100 + 2 * number + hot, words)
                 times[hot].append(await sampled(services, client, image, text))
         rows = times[False][0].answer.usage.prompt_tokens
-        measured.cold_ms[rows] = mean(times[False], lambda sample: sample.answer.timings.prefill_ms)
-        measured.hot_ms[rows] = mean(times[True], lambda sample: sample.answer.timings.prefill_ms)
+        measured.cold_ms[rows] = mean(times[False], _prompt_ms)
+        measured.hot_ms[rows] = mean(times[True], _prompt_ms)
 
 
 async def _steps(client: AsyncClient, batch: int, seeds: itertools.count[int]) -> float:
@@ -126,8 +129,12 @@ async def _beside(
     spent = [mean(some, lambda sample: sample.busy_ms["client"]) for some in (alone, longer)]
     measured.client_token_ms = max(0.0, (spent[1] - spent[0]) / (_ANSWER - 1))
     measured.engine_weight = max(_LEAST_WEIGHT, mean(beside, _other_ms) / mean(alone, _other_ms) - 1)
-    measured.alone_ms = mean(alone, lambda sample: sample.answer.timings.prefill_ms)
-    measured.beside_ms = mean(beside, lambda sample: sample.answer.timings.prefill_ms)
+    measured.alone_ms = mean(alone, _prompt_ms)
+    measured.beside_ms = mean(beside, _prompt_ms)
+
+
+def _prompt_ms(sample: Sample) -> float:
+    return sample.answer.timings.prefill_ms
 
 
 def _other_ms(sample: Sample) -> float:
