@@ -13,8 +13,8 @@ from bench.capacity.profile import Profile
 
 # With so many of the planned replicas the goal must be missed, or the first token come at least so many times as late.
 _FEWER, _QUEUES = 0.5, 1.5
-_LEAST_REQUESTS, _EACH = 3000, 25
-_KNOWN_EACH, _MOST_KNOWN = 100, 4000
+_LEAST_REQUESTS, _EACH, _MOST_REQUESTS = 3000, 25, 12_000
+_KNOWN_EACH, _MOST_KNOWN = 100, 3000
 _LARGE = 500  # replicas from which on a fleet that is full takes too long: each of its requests asks every decoder
 _SEED = 7
 
@@ -79,7 +79,7 @@ def check(profile: Profile, case: Case) -> dict[str, Any]:
 
 
 def _simulated(profile: Profile, case: Case, decoders: int, encoders: int) -> dict[str, Any]:
-    requests = max(_LEAST_REQUESTS, _EACH * (decoders + encoders))
+    requests = min(_MOST_REQUESTS, max(_LEAST_REQUESTS, _EACH * (decoders + encoders)))
     run = Run(requests=requests, clients=case.clients, known=min(_MOST_KNOWN, _KNOWN_EACH * decoders), seed=_SEED)
     return {"decoders": decoders, "encoders": encoders, **figures(simulate(profile, case.demand, decoders, encoders, run))}
 
