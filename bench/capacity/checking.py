@@ -53,13 +53,17 @@ def check(profile: Profile, case: Case) -> dict[str, Any]:
     """Raises NotMeasured."""
     made = plan(profile, case.demand)
     decoders, encoders = made.decoders.needed, made.encoders.needed
-    whole = _simulated(profile, case, decoders, encoders)
+    whole = _simulated(profile, case, decoders, encoders, made.redis_servers)
     large = decoders + encoders >= _LARGE
     fewer_decoders, fewer_encoders = (count if large else max(1, round(_FEWER * count)) for count in (decoders, encoders))
     records = {
         "planned": whole,
-        "fewer decoders": _simulated(profile, case, fewer_decoders, encoders) if fewer_decoders < decoders else None,
-        "fewer encoders": _simulated(profile, case, decoders, fewer_encoders) if fewer_encoders < encoders else None,
+        "fewer decoders": _simulated(profile, case, fewer_decoders, encoders, made.redis_servers)
+        if fewer_decoders < decoders
+        else None,
+        "fewer encoders": _simulated(profile, case, decoders, fewer_encoders, made.redis_servers)
+        if fewer_encoders < encoders
+        else None,
     }
     return {
         "name": case.name,
@@ -78,9 +82,11 @@ def check(profile: Profile, case: Case) -> dict[str, Any]:
     }
 
 
-def _simulated(profile: Profile, case: Case, decoders: int, encoders: int) -> dict[str, Any]:
+def _simulated(profile: Profile, case: Case, decoders: int, encoders: int, redis: int) -> dict[str, Any]:
     requests = min(_MOST_REQUESTS, max(_LEAST_REQUESTS, _EACH * (decoders + encoders)))
-    run = Run(requests=requests, clients=case.clients, known=min(_MOST_KNOWN, _KNOWN_EACH * decoders), seed=_SEED)
+    run = Run(
+        requests=requests, redis_servers=redis, clients=case.clients, known=min(_MOST_KNOWN, _KNOWN_EACH * decoders), seed=_SEED
+    )
     return {"decoders": decoders, "encoders": encoders, **figures(simulate(profile, case.demand, decoders, encoders, run))}
 
 

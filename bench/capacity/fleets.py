@@ -29,6 +29,7 @@ class Run:
     geometric: bool = False
     seed: int = 0
     redis_bytes: float | None = None
+    redis_servers: int = 1
     changes: Sequence[Change] = ()
 
 
@@ -41,6 +42,7 @@ def simulate(profile: Profile, demand: Demand, decoders: int, encoders: int, run
         clients=run.clients,
         ttl_s=demand.ttl_s,
         redis_bytes=run.redis_bytes,
+        redis_servers=run.redis_servers,
         changes=run.changes,
     )
     stream = Stream(

@@ -24,6 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--known-images", type=int, default=1000, help="that were asked about before, and may be again")
     parser.add_argument("--zipf", type=float, default=0.0, help="popularity 1 / rank ** ZIPF of those; 0: all alike")
     parser.add_argument("--varied-answers", action="store_true", help="lengths of answers are geometric, not all the same")
+    parser.add_argument("--redis-servers", type=int, default=1, help="over which keys are spread")
     parser.add_argument("--redis-bytes", type=float, help="its maxmemory; unset: no bound")
     parser.add_argument(
         "--change",
@@ -38,9 +39,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Simulate a load: times to the first token, queues, hits, and how busy replicas are."""
     profile, demand = demand_of(arguments)
-    for name in ("decoders", "encoders", "clients", "requests"):
+    for name in ("decoders", "encoders", "clients", "redis_servers", "requests"):
         if not 1 <= getattr(arguments, name) <= (1_000_000 if name == "requests" else MOST_REPLICAS):
-            raise ValueError(f"--{name}: {getattr(arguments, name)} is not simulated")
+            raise ValueError(f"--{name.replace('_', '-')}: {getattr(arguments, name)} is not simulated")
     if not 0 <= arguments.known_images <= MOST_KNOWN:
         raise ValueError(f"--known-images: 0 to {MOST_KNOWN}, not {arguments.known_images}")
     if arguments.zipf < 0:
@@ -53,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         geometric=arguments.varied_answers,
         seed=arguments.seed,
         redis_bytes=arguments.redis_bytes,
+        redis_servers=arguments.redis_servers,
         changes=[change_of(text) for text in arguments.change],
     )
     found = figures(simulate(profile, demand, arguments.decoders, arguments.encoders, how))

@@ -10,7 +10,7 @@ _SAMPLED = 5  # keys that Redis looks at for one to evict (`maxmemory-samples`)
 
 
 class RedisStore:
-    """One server. Its memory tier is `allkeys-lfu`, as Redis approximates it: of a few keys the least used goes.
+    """One server for each core; keys are spread over them, memory is shared. Its memory tier is `allkeys-lfu`, as Redis approximates it: of a few keys the least used goes.
 
     Args:
         capacity: entries that fit; None for no bound.
@@ -18,10 +18,10 @@ class RedisStore:
     """
 
     def __init__(
-        self, core: Core, *, ttl_s: float, lease_s: float, capacity: int | None, get_ms: float, put_ms: float, draw: Random
+        self, *cores: Core, ttl_s: float, lease_s: float, capacity: int | None, get_ms: float, put_ms: float, draw: Random
     ) -> None:
         self.reads = self.writes = self.evicted = 0
-        self.core, self._get_ms, self._put_ms = core, get_ms, put_ms
+        self.cores, self._get_ms, self._put_ms = cores, get_ms, put_ms
         self._ttl_s, self._lease_s, self._capacity, self._draw = ttl_s, lease_s, capacity, draw
         self._expires: dict[int, float] = {}
         self._uses: dict[int, int] = {}
@@ -46,15 +46,15 @@ class RedisStore:
     def get(self, image: int) -> Process:
         """The same for a reader who asks for it, and for whom Redis works."""
         self.reads += 1
-        yield self.core.work(self._get_ms)
-        return self.find(image, self.core.now_s)
+        yield self._server(image).work(self._get_ms)
+        return self.find(image, self.cores[0].now_s)
 
     def join(self, image: int, encoder: object) -> bool:
         """Whether this encoder may make the entry: nobody else's lease lasts."""
         holder, until_s = self._leases.get(image, (encoder, 0.0))
-        if holder is not encoder and until_s > self.core.now_s:
+        if holder is not encoder and until_s > self.cores[0].now_s:
             return False
-        self._leases[image] = (encoder, self.core.now_s + self._lease_s)
+        self._leases[image] = (encoder, self.cores[0].now_s + self._lease_s)
         return True
 
     def release(self, image: int, encoder: object) -> None:
@@ -65,8 +65,8 @@ class RedisStore:
     def put(self, image: int, encoder: object) -> Process:
         """Writes the entry and ends the lease."""
         self.writes += 1
-        yield self.core.work(self._put_ms)
-        self.write(image, self.core.now_s)
+        yield self._server(image).work(self._put_ms)
+        self.write(image, self.cores[0].now_s)
         self.release(image, encoder)
 
     def write(self, image: int, now_s: float) -> None:
@@ -77,6 +77,9 @@ class RedisStore:
             self._keys.append(image)
             self._uses[image] = 1
         self._expires[image] = now_s + self._ttl_s
+
+    def _server(self, image: int) -> Core:
+        return self.cores[image % len(self.cores)]
 
     def _make_room(self) -> None:
         while self._capacity is not None and len(self._keys) >= self._capacity:

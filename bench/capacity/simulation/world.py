@@ -48,6 +48,7 @@ class Deployment:
     ttl_s: float = 86_400.0
     lease_s: float = 5.0
     redis_bytes: float | None = None
+    redis_servers: int = 1
     on_two_cores: bool = False
     affinity: Affinity = field(default_factory=Affinity)
     addresses: Sequence[str] = ()  # of the first decoders; else made up
@@ -88,7 +89,7 @@ class World:
                 1, int(deployment.redis_bytes // measured(cache.redis_bytes, "an entry in Redis (cache.redis_bytes)"))
             )
         self.redis = RedisStore(
-            self._cores[1] if self._cores else Core(self.env),
+            *([self._cores[1]] if self._cores else [Core(self.env) for _ in range(deployment.redis_servers)]),
             ttl_s=deployment.ttl_s,
             lease_s=deployment.lease_s,
             capacity=capacity,
@@ -202,7 +203,7 @@ class World:
             busy={
                 "decoder": _busy([decoder.device for decoder in self.all_decoders], seconds),
                 "encoder": _busy([encoder.device for encoder in self.encoders], seconds),
-                "redis": _busy([redis.core], seconds),
+                "redis": _busy(redis.cores, seconds),
             },
         )
 
