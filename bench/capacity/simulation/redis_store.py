@@ -10,7 +10,9 @@ _SAMPLED = 5  # keys that Redis looks at for one to evict (`maxmemory-samples`)
 
 
 class RedisStore:
-    """One server for each core; keys are spread over them, memory is shared. Its memory tier is `allkeys-lfu`, as Redis approximates it: of a few keys the least used goes.
+    """One server for each core; keys are spread over them, and memory is counted for all together.
+
+    It evicts as `allkeys-lfu` does, as Redis approximates it: of a few keys the least used goes.
 
     Args:
         capacity: entries that fit; None for no bound.
