@@ -46,7 +46,7 @@ def cases() -> Iterator[Case]:
     yield Case("nearly all known", replace(usual, requests_per_second=100, repeat_rate=0.98))
     yield Case("long answers", replace(usual, requests_per_second=20, answer_tokens=96))
     yield Case("little KV memory", replace(usual, requests_per_second=20, answer_tokens=96, kv_bytes=12 << 20))
-    yield Case("a thousand replicas", replace(usual, requests_per_second=5200, repeat_rate=0.3))
+    yield Case("a thousand replicas", replace(usual, requests_per_second=8000, repeat_rate=0.3))
 
 
 def check(profile: Profile, case: Case) -> dict[str, Any]:
