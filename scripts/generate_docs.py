@@ -12,6 +12,7 @@ from scripts.observability.dashboard import dashboard_json
 from scripts.observability.manifests import grafana_dashboard, otel_collector, prometheus_rule
 from scripts.pages.api import api_page
 from scripts.pages.cache import cache_page
+from scripts.pages.capacity import capacity_page
 from scripts.pages.configuration import configuration_page
 from scripts.pages.encoder import encoder_page
 from scripts.pages.errors import errors_page
@@ -24,6 +25,7 @@ from scripts.protos import ROOT
 PAGES: dict[str, Callable[[], str]] = {
     "docs/api.md": api_page,
     "docs/cache.md": cache_page,
+    "docs/capacity.md": capacity_page,
     "docs/configuration.md": configuration_page,
     "docs/encoder.md": encoder_page,
     "docs/errors.md": errors_page,

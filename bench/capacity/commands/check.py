@@ -1,0 +1,54 @@
+"""`check`: plans against simulations of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.capacity.checking import cases, check
+from bench.capacity.profile import Profile
+from bench.harness import environment
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("--profile", type=Path, required=True, help="made by `measure`, or kept in bench/results")
+    parser.add_argument("--only", action="append", help="a case alone, by its name; may be given again")
+    parser.add_argument("--json", type=Path, help="write the report here")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Simulate planned deployments; exit code 1 if one misses its goal, or reaches it with far fewer replicas."""
+    profile = Profile.load(arguments.profile)
+    wanted = [case for case in cases() if not arguments.only or case.name in arguments.only]
+    if not wanted:
+        raise ValueError(f"--only: there are {', '.join(case.name for case in cases())}")
+    records = []
+    for case in wanted:
+        records.append(check(profile, case))
+        print(_line(records[-1]), flush=True)
+    if arguments.json:
+        report = {"made": time.strftime("%Y-%m-%d"), "environment": environment(), "cases": records}
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0 if all(record["met"] and record["not_oversized"] for record in records) else 1
+
+
+def _line(record: dict[str, Any]) -> str:
+    planned = record["planned"]
+    fewer = [f"{kind}: {_p95(record[kind])}" for kind in ("fewer decoders", "fewer encoders") if record[kind]]
+    verdict = "ok   " if record["met"] and record["not_oversized"] else "UNMET"
+    busy, bound = planned["busy"]["decoder"], record["bound"]
+    return (
+        f"{verdict} {record['name']:20} {record['decoders']} decoders ({bound['decoders']}), {record['encoders']} encoders "
+        f"({bound['encoders']}); p95 planned {record['planned_p95_ms']:.0f}, simulated {_p95(planned)}, goal "
+        f"{record['target_ms']:.0f} ms; busy {busy['mean']:.2f}, at most {busy['largest']:.2f}; "
+        f"{'; '.join(fewer)}; {planned['ran_s']:.0f} s"
+    )
+
+
+def _p95(found: dict[str, Any]) -> str:
+    lost = sum(count for end, count in found["ends"].items() if end != "answered")
+    return f"{found['first_token_ms'].get('p95', float('nan')):.0f}" + (f" ({lost} not answered)" if lost else "")

@@ -1,0 +1,1 @@
+"""The simulation against the services themselves: `python -m bench.capacity validate`."""

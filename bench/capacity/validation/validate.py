@@ -1,0 +1,96 @@
+"""Runs each scenario through the services and through the simulation.
+
+The machine is not equally fast all the time. A fixed round of questions, which is no part of any load, is asked before and
+after each one; the profile's durations are multiplied by how long it takes now over how long it took when the profile was
+measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from bench.capacity.measuring.probe import probe_ms
+from bench.capacity.measuring.questions import SIDE_PIXELS, picture
+from bench.capacity.profile import Profile
+from bench.capacity.services import Services, services
+from bench.capacity.simulation.world import Deployment, World
+from bench.capacity.validation.compare import compared
+from bench.capacity.validation.scenarios import Scenario
+from bench.capacity.validation.served import served, simulated
+
+_IMAGES_APART = 100_000
+
+
+def validate(
+    profile: Profile, model: Path, folder: Path, scenarios: Sequence[Scenario], seconds: float
+) -> list[dict[str, Any]]:
+    """A record for each scenario: its load, how fast the machine was, and the quantities. `folder` is for logs."""
+    records = []
+    for replicas, some in itertools.groupby(scenarios, key=lambda scenario: scenario.replicas):
+        with services(folder / f"{replicas}-of-each", model, encoders=replicas, decoders=replicas) as running:
+            for scenario in some:
+                number = scenarios.index(scenario)
+                records.append(_record(profile, running, scenario, number, seconds))
+                _print(records[-1])
+    return records
+
+
+def _record(profile: Profile, running: Services, scenario: Scenario, number: int, seconds: float) -> dict[str, Any]:
+    if profile.probe_ms is None:
+        raise ValueError("the profile was not measured on this machine: it has no probe_ms")
+    before = asyncio.run(probe_ms(running.addresses)) / profile.probe_ms
+    asks = scenario.asks(profile.scaled(before), seconds, seed=number)
+    images = [
+        picture(number * _IMAGES_APART + image) for image in range(1 + max(image for ask in asks for image in ask.images))
+    ]
+    real = asyncio.run(served(running, asks, images, scenario.known))
+    after = asyncio.run(probe_ms(running.addresses)) / profile.probe_ms
+    scaled = profile.scaled((before + after) / 2)
+    deployment = Deployment(
+        decoders=scenario.replicas,
+        encoders=scenario.replicas,
+        pixels=SIDE_PIXELS**2,
+        on_two_cores=True,
+        addresses=running.addresses,
+        digests=[sha256(image).digest() for image in images],
+    )
+    world = World(scaled, deployment, seed=number)
+    world.warm(range(scenario.known))
+    result = world.run(asks)
+    told = simulated(result)
+    return {
+        **asdict(scenario),
+        "requests": len(asks),
+        "per_second": round(len(asks) / (asks[-1].at_s - asks[0].at_s), 3),
+        "slower_before": round(before, 3),
+        "slower_after": round(after, 3),
+        "busy": {kind: round(mean, 3) for kind, (mean, _) in result.busy.items()},
+        "first_by_place_ms": {"served": real.first_by_place_ms, "simulated": told.first_by_place_ms},
+        "raw": {"served_first_ms": real.first_ms, "simulated_first_ms": told.first_ms},
+        "quantities": [each.to_json() for each in compared(real, told)],
+    }
+
+
+def _print(record: dict[str, Any]) -> None:
+    print(
+        f"{record['name']}: {record['requests']} requests, {record['per_second']} a second; the machine took "
+        f"{record['slower_before']} and {record['slower_after']} times as long as when the profile was measured"
+    )
+    for side, by_place in record["first_by_place_ms"].items():
+        print(f"  {side}, first token by place, mean, ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in by_place.items()))
+    for each in record["quantities"]:
+        verdict = "ok   " if each["met"] else "APART"
+        print(
+            f"  {verdict} {each['name']:24} {each['served']:10.2f} {each['simulated']:10.2f} {each['ratio']:6.2f}", flush=True
+        )
+
+
+def apart(records: Sequence[dict[str, Any]]) -> int:
+    """Quantities that are not within 15 %."""
+    return sum(not each["met"] for record in records for each in record["quantities"])

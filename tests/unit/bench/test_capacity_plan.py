@@ -1,0 +1,177 @@
+"""Plans: more load never needs less, known images need no encoders, what binds is named; profiles and options are checked."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.capacity.__main__ import main
+from bench.capacity.checking import cases
+from bench.capacity.curve import Curve, NotMeasured
+from bench.capacity.planning.plan import plan
+from bench.capacity.profile import Profile
+from bench.capacity.queueing import Wait, Way, erlang_c, quantile_ms, wait
+from scripts.protos import ROOT
+from tests.support.capacity import curve, demand, profile
+
+KEPT = sorted((ROOT / "bench" / "results").glob("capacity-profile-*.json"))
+
+
+def test_more_load_never_needs_fewer_replicas() -> None:
+    plans = [plan(profile(), demand(requests_per_second=rate)) for rate in (1, 5, 25, 125, 625)]
+    for less, more in pairwise(plans):
+        assert less.decoders.needed <= more.decoders.needed
+        assert less.encoders.needed <= more.encoders.needed
+        assert less.redis_bytes < more.redis_bytes
+        assert all(less.network_mbit[way] <= more.network_mbit[way] for way in less.network_mbit)
+    assert plans[-1].decoders.needed > plans[0].decoders.needed
+
+
+def test_images_that_are_known_need_no_encoder_but_the_one_that_is_there() -> None:
+    needed = [plan(profile(), demand(requests_per_second=100, repeat_rate=rate)).encoders.needed for rate in (0, 0.5, 0.9, 1)]
+    assert needed == sorted(needed, reverse=True)
+    assert needed[0] > needed[-1] == 1
+
+
+def test_longer_answers_and_an_earlier_first_token_need_more_decoders() -> None:
+    usual = plan(profile(), demand())
+    assert plan(profile(), demand(answer_tokens=64)).decoders.needed > usual.decoders.needed
+    hurried = plan(profile(), demand(target_ms=usual.first_token_p95_ms * 0.8))
+    assert hurried.first_token_p95_ms <= usual.first_token_p95_ms * 0.8
+    assert "first token" in (hurried.decoders.bound, hurried.encoders.bound)
+
+
+def test_little_kv_memory_binds_and_says_so() -> None:
+    little = plan(profile(), demand(answer_tokens=400, kv_bytes=4 << 20, target_ms=10_000))
+    enough = plan(profile(), demand(answer_tokens=400, target_ms=10_000))
+    assert little.decoders.bound == "KV memory" != enough.decoders.bound
+    assert little.decoders.needed > enough.decoders.needed
+    with pytest.raises(ValueError, match="--kv-bytes"):
+        plan(profile(), demand(answer_tokens=400, kv_bytes=1 << 16))
+
+
+def test_spare_replicas_are_added_to_those_that_are_needed() -> None:
+    none, two = (plan(profile(), demand(spare=spare)) for spare in (0, 2))
+    assert none.decoders.planned == none.decoders.needed == two.decoders.needed == two.decoders.planned - 2
+    assert two.first_token_p95_ms == none.first_token_p95_ms
+
+
+def test_redis_holds_what_is_new_within_the_time_to_live() -> None:
+    made = plan(profile(), demand(requests_per_second=10, repeat_rate=0.5, ttl_s=100))
+    assert made.redis_images == 500
+    assert made.redis_bytes == 500 * 14_000
+    assert plan(profile(), demand(distinct_images=7)).redis_bytes == 7 * 14_000
+
+
+def test_a_goal_that_nothing_reaches_is_refused() -> None:
+    with pytest.raises(ValueError, match="--target-ttft-p95-ms: 20 is below"):
+        plan(profile(), demand(target_ms=20.0))
+
+
+def test_what_was_not_measured_is_named_and_may_be_assumed() -> None:
+    lacking = profile(decoder={"end_ms": None})
+    assert lacking.missing() == ["decoder.end_ms"]
+    with pytest.raises(NotMeasured, match=r"decoder\.end_ms"):
+        plan(lacking, demand())
+    assert lacking.assuming(["decoder.end_ms=2"]) == profile()
+    with pytest.raises(NotMeasured, match=r"hot_ms.*size of 94"):
+        plan(profile(), demand(question_tokens=64))
+    for wrong in ("decoder.cold_ms=1", "decoder.end_ms=x", "decoder.end_ms=-1"):
+        with pytest.raises(ValueError, match="--assume"):
+            lacking.assuming([wrong])
+
+
+def test_a_profile_is_read_as_it_was_written(tmp_path: Path) -> None:
+    profile().save(tmp_path / "profile.json")
+    assert Profile.load(tmp_path / "profile.json") == profile()
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("decoder", "end_ms", -1),
+        ("encoder", "pass_ms", {"points": [[2, 1], [1, 1]]}),
+        ("cache", "unknown", 1),
+        ("wire", "hot_ms", "x"),
+    ],
+)
+def test_a_wrong_profile_is_refused_with_its_field(tmp_path: Path, part: str, field: str, value: Any) -> None:
+    values = json.loads(profile().model_dump_json())
+    values[part][field] = value
+    (tmp_path / "wrong.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=rf"wrong.json: {part}.{field}"):
+        Profile.load(tmp_path / "wrong.json")
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_kept_profiles_can_be_read(path: Path) -> None:
+    assert Profile.load(path).tiles >= 1
+
+
+def test_a_slower_machine_is_slower_in_every_duration_and_nothing_else() -> None:
+    slower = profile().scaled(2.0)
+    assert slower.decoder.step_ms == curve((1, 20), (8, 40))
+    assert slower.decoder.end_ms == 4
+    assert slower.wire.file_bytes == profile().wire.file_bytes
+    assert slower.scaled(0.5) == profile()
+
+
+def test_a_curve_is_straight_between_its_points_and_ends_with_them() -> None:
+    some = curve((1, 10), (4, 16))
+    assert [some.at(size) for size in (0, 1, 2, 4)] == [10, 10, 12, 16]
+    with pytest.raises(NotMeasured, match="size of 5"):
+        some.at(5)
+    with pytest.raises(ValueError, match="ascend"):
+        Curve(points=((2, 1), (1, 1)))
+
+
+def test_waits_are_those_of_the_textbook() -> None:
+    assert erlang_c(1, 0.5) == pytest.approx(0.5)
+    assert erlang_c(2, 1.0) == pytest.approx(1 / 3)
+    assert wait(1, 10, 50, services_cv2=0).mean_ms == pytest.approx(25)  # M/D/1
+    assert wait(1, 10, 50).mean_ms == pytest.approx(50)  # M/M/1
+    with pytest.raises(ValueError, match="offered"):
+        wait(1, 20, 50)
+
+
+def test_quantiles_are_those_of_all_ways_together() -> None:
+    exponential = Wait(1.0, 100.0)
+    assert quantile_ms([Way(1.0, 50.0, [exponential])], 0.95) == pytest.approx(50 + 299.6, rel=0.02)
+    nobody = Wait(0.0, 100.0)
+    assert quantile_ms([Way(0.9, 10.0, [nobody]), Way(0.1, 500.0, [nobody])], 0.95) == pytest.approx(500, rel=0.01)
+    assert quantile_ms([Way(0.96, 10.0, [nobody]), Way(0.04, 500.0, [nobody])], 0.95) == pytest.approx(10, abs=3)
+
+
+def test_the_commands_name_the_option_that_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile().save(tmp_path / "profile.json")
+    usual = [
+        "plan",
+        "--profile",
+        str(tmp_path / "profile.json"),
+        "--requests-per-second",
+        "5",
+        "--json",
+        str(tmp_path / "plan.json"),
+    ]
+    assert main([*usual, "--question-tokens", "8"]) == 0
+    assert json.loads((tmp_path / "plan.json").read_text())["plan"]["decoders"]["planned"] >= 2
+    for option, value in {
+        "--repeat-rate": "2",
+        "--image": "big",
+        "--utilisation": "1",
+        "--spare": "-1",
+        "--answer-tokens": "0",
+    }.items():
+        assert main([*usual, option, value]) == 2
+        assert f"{option}: " in capsys.readouterr().err
+    assert main(["plan", "--profile", str(tmp_path / "none.json"), "--requests-per-second", "5"]) == 2
+    assert "none.json" in capsys.readouterr().err
+
+
+def test_the_cases_that_are_checked_reach_a_thousand_replicas() -> None:
+    rates = [case.demand.requests_per_second for case in cases()]
+    assert max(rates) > 1000 * min(rates)
