@@ -205,6 +205,12 @@ def _waits(per_second_at: dict[str, int]) -> dict[str, str]:
     return {name % le: f"0+{growth}x20" for le, growth in per_second_at.items()}
 
 
+def _ready(*values: int) -> dict[str, str]:
+    return {
+        f'vscan_ready{{namespace="vscan",job="encoder",pod="encoder-{n}"}}': f"{value}x20" for n, value in enumerate(values)
+    }
+
+
 BUSY = {"100": 0, "200": 50, "500": 100, "+Inf": 100}  # half of them within 200 ms, half within 500: the 90th percentile is 440
 ONE = "1x20"
 
@@ -212,10 +218,12 @@ ONE = "1x20"
 @pytest.mark.parametrize(
     ("name", "series", "expected"),
     [
-        ("encoder", _up("encoder", ONE, ONE) | _waits(BUSY), 880.0),  # two encoders: 880 over 200 each asks for 5
-        ("encoder", _up("encoder", ONE, "0x20") | _waits(BUSY), 440.0),  # one of them away
-        ("encoder", _up("encoder", ONE, ONE) | _waits(dict.fromkeys(BUSY, 0)), 0.0),  # nobody asks
-        ("encoder", _up("encoder", ONE, ONE), 0.0),  # nobody has ever asked
+        ("encoder", _up("encoder", ONE, ONE) | _ready(1, 1) | _waits(BUSY), 880.0),  # two: 880 over 200 each asks for 5
+        ("encoder", _up("encoder", ONE, "0x20") | _ready(1) | _waits(BUSY), 440.0),  # one of them away
+        ("encoder", _up("encoder", ONE, ONE, ONE) | _ready(1, 1, 0) | _waits(BUSY), 880.0),  # the third loads its model
+        ("encoder", _up("encoder", ONE, ONE) | _ready(1, 1) | _waits(dict.fromkeys(BUSY, 0)), 0.0),  # nobody asks
+        ("encoder", _up("encoder", ONE, ONE) | _ready(1, 1), 0.0),  # nobody has ever asked
+        ("encoder", _up("encoder", ONE) | _ready(0), 0.0),  # the first loads its model
         ("encoder", _waits(BUSY), None),  # Prometheus has lost them: KEDA's fallback
         ("encoder", {}, None),
         ("decoder", _up("decoder", ONE) | {'vscan_decoder_waiting{namespace="vscan",pod="a"}': "7x20"}, 7.0),

@@ -43,7 +43,7 @@ def test_both_kinds_want_the_same(name: str) -> None:
     assert keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == hpa["behavior"]
     assert trigger["metricType"] == metric["pods"]["target"]["type"] == "AverageValue"
     assert trigger["metadata"]["threshold"] == metric["pods"]["target"]["averageValue"]
-    asked = names_in(trigger["metadata"]["query"]).metrics - {"up"}
+    asked = names_in(trigger["metadata"]["query"]).metrics - {"up", "vscan_ready"}
     assert asked == {adapted_metrics()[metric["pods"]["metric"]["name"]][0]}
 
 
