@@ -55,7 +55,7 @@ def expanded_variables(objects: list[Object]) -> list[str]:
 
 
 def mounted_volumes(objects: list[Object]) -> list[str]:
-    """Each mount has its volume, each volume its mount, and a volume of secrets is read-only and not for everybody."""
+    """Each mount has its volume, each volume its mount; secrets are read-only, follow what changes, and are not for everybody."""
     faults = []
     for workload in workloads(objects):
         pod = pod_of(workload)
@@ -64,8 +64,11 @@ def mounted_volumes(objects: list[Object]) -> list[str]:
         faults += [f"{title(workload)}: {name} is not both mounted and a volume" for name in sorted(set(volumes) ^ mounted)]
         for container in containers(pod):
             for mount in container.get("volumeMounts", []):
-                if "secret" in volumes.get(mount["name"], {}) and not mount.get("readOnly"):
+                volume = volumes.get(mount["name"], {})
+                if "secret" in volume and not mount.get("readOnly"):
                     faults.append(f"{title(workload)}: {mount['name']} is not mounted read-only")
+                if ("secret" in volume or "configMap" in volume) and ("subPath" in mount or "subPathExpr" in mount):
+                    faults.append(f"{title(workload)}: {mount['name']} would stay as it was when the pod began")
         for name, volume in volumes.items():
             if "secret" in volume and volume["secret"].get("defaultMode") != 0o440:
                 faults.append(f"{title(workload)}: everybody may read {name}")
