@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import yaml
+
 from tests.support.manifests.objects import (
     SERVICES,
     Object,
@@ -27,6 +29,8 @@ def servers_certificates(objects: list[Object]) -> list[str]:
         shown = _mounted_certificate(objects, server, _certificate_file(objects, server))
         if name not in shown.get("dnsNames", []):
             faults.append(f"{server}: its certificate is not for {name}")
+        if server == "otel-collector" and not _collector_has_tls(objects):
+            faults.append(f"{server}: its configuration has no TLS")
         if "server auth" not in shown.get("usages", []):
             faults.append(f"{server}: its certificate is no server's")
     return faults
@@ -101,6 +105,22 @@ def _certificate_file(objects: list[Object], server: str) -> str | None:
     if "--tls-cert-file" in arguments:
         return str(arguments[arguments.index("--tls-cert-file") + 1])
     return environment(container).get("TLS_CERT_FILE")
+
+
+def _collector_has_tls(objects: list[Object]) -> bool:
+    """Whether one of the configurations that it is started with gives its receiver a certificate."""
+    pod = pod_of(named(objects, "Deployment", "otel-collector"))
+    (container,) = pod["containers"]
+    maps = {one["name"]: one["configMap"]["name"] for one in pod["volumes"] if "configMap" in one}
+    for mount in container["volumeMounts"]:
+        for argument in container["args"]:
+            folder, _, file = argument.removeprefix("--config=").rpartition("/")
+            if mount["mountPath"] == folder and mount["name"] in maps:
+                text = named(objects, "ConfigMap", maps[mount["name"]])["data"].get(file, "")
+                grpc = yaml.safe_load(text)["receivers"]["otlp"]["protocols"]["grpc"]
+                if "cert_file" in grpc.get("tls", {}):
+                    return True
+    return False
 
 
 def _mounted_certificate(objects: list[Object], server: str, path: str | None) -> Object:

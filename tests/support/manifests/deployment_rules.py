@@ -57,6 +57,9 @@ def redis_keeps_nothing(objects: list[Object]) -> list[str]:
         faults += [f"redis: {name} is {options.get(name)!r}" for name, value in wanted.items() if options.get(name) != value]
         if "--aclfile" not in options or not file_is_there(objects, pod_of(workload), container, options["--aclfile"]):
             faults.append("redis: everybody may write")
+        probes = [container[kind]["exec"]["command"] for kind in ("startupProbe", "readinessProbe", "livenessProbe")]
+        if any(("--tls" in command) != ("--tls-port" in options) for command in probes):
+            faults.append("redis: its probes speak another language")
         gigabytes = float(options.get("--maxmemory", "inf").removesuffix("gb"))
         limit = float(container["resources"]["limits"]["memory"].removesuffix("Gi"))
         if gigabytes > 0.8 * limit:
@@ -83,6 +86,8 @@ def guarded(objects: list[Object]) -> list[str]:
             "redis_tls_ca_file",
         }
         faults += [f"{name}: no {field}" for field in sorted(wanted - set(settings))]
+        if name == "decoder" and settings.get("encoder_tls") != "true":
+            faults.append("decoder: its encoder in plaintext")
         url = settings.get("redis_url")
         if url is not None and not url.startswith("rediss"):
             faults.append(f"{name}: Redis in plaintext")

@@ -55,7 +55,7 @@ def expanded_variables(objects: list[Object]) -> list[str]:
 
 
 def mounted_volumes(objects: list[Object]) -> list[str]:
-    """Each mount has its volume, each volume its mount; secrets are read-only, follow what changes, and are not for everybody."""
+    """Each mount has its volume, each volume its mount; secrets are read-only, not for everybody, and follow what changes."""
     faults = []
     for workload in workloads(objects):
         pod = pod_of(workload)
@@ -144,14 +144,17 @@ def _read_names(objects: list[Object]) -> Iterator[str]:
 
 
 def volume_claims(objects: list[Object]) -> list[str]:
-    """Each claim that a pod names is made here."""
-    claims = {one["metadata"]["name"] for one in of_kind(objects, "PersistentVolumeClaim")}
-    return [
-        f"{title(workload)}: no claim {volume['persistentVolumeClaim']['claimName']}"
+    """Each claim that a pod names is made here, for pods on several nodes where several workloads name it."""
+    claims = {one["metadata"]["name"]: one["spec"]["accessModes"] for one in of_kind(objects, "PersistentVolumeClaim")}
+    named_by = [
+        (volume["persistentVolumeClaim"]["claimName"], title(workload))
         for workload in workloads(objects)
         for volume in pod_of(workload).get("volumes", [])
-        if "persistentVolumeClaim" in volume and volume["persistentVolumeClaim"]["claimName"] not in claims
+        if "persistentVolumeClaim" in volume
     ]
+    faults = [f"{workload}: no claim {name}" for name, workload in named_by if name not in claims]
+    shared = {name for name, _ in named_by if [one for one, _ in named_by].count(name) > 1}
+    return faults + [f"{name}: for one node" for name in sorted(shared) if "ReadWriteMany" not in claims.get(name, [])]
 
 
 def selectors(objects: list[Object]) -> list[str]:

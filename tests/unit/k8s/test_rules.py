@@ -209,6 +209,7 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     ),
     (wiring_rules.files_of_settings, setting("encoder", "VSCAN_ENCODER_MODEL", "/model/llava")),
     (wiring_rules.volume_claims, drop("PersistentVolumeClaim", "vscan-model")),
+    (wiring_rules.volume_claims, put("PersistentVolumeClaim", "vscan-model", "spec.accessModes", ["ReadWriteOnce"])),
     (wiring_rules.selectors, put("Deployment", "encoder", "spec.selector.matchLabels", {"app.kubernetes.io/part-of": "vscan"})),
     (wiring_rules.selectors, put("PodDisruptionBudget", "encoder", "spec.selector.matchLabels", {"app": "encoder"})),
     (wiring_rules.selectors, put("Certificate", "encoder", "spec.issuerRef.name", "another-ca")),
@@ -260,6 +261,15 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     (deployment_rules.called_services, setting("encoder", "VSCAN_ENCODER_REDIS_URL", "rediss://vscan@redis:6380/0")),
     (deployment_rules.called_services, setting("encoder", "VSCAN_ENCODER_REDIS_URL", "rediss://redis:6379/0")),
     (deployment_rules.called_services, setting("decoder", "VSCAN_DECODER_OTLP_ENDPOINT", "https://otel-collector:4318")),
+    (
+        deployment_rules.redis_keeps_nothing,
+        put("Deployment", "redis", "pod.containers.0.livenessProbe.exec.command", ["redis-cli", "ping"]),
+    ),
+    (
+        certificate_rules.servers_certificates,
+        put("Deployment", "otel-collector", "pod.containers.0.args", ["--config=/etc/otelcol/config.yaml"]),
+    ),
+    (deployment_rules.guarded, setting("decoder", "VSCAN_DECODER_ENCODER_TLS", None)),
     (deployment_rules.guarded, setting("encoder", "VSCAN_ENCODER_INSECURE", "true")),
     (deployment_rules.guarded, setting("decoder", "VSCAN_DECODER_IDENTITIES_FILE", None)),
     (deployment_rules.guarded, setting("decoder", "VSCAN_DECODER_REDIS_URL", "redis://vscan@redis:6379/0")),
