@@ -224,7 +224,7 @@ ONE = "1x20"
         ("encoder", _up("encoder", ONE, ONE) | _ready(1, 1) | _waits(dict.fromkeys(BUSY, 0)), 0.0),  # nobody asks
         ("encoder", _up("encoder", ONE, ONE) | _ready(1, 1), 0.0),  # nobody has ever asked
         ("encoder", _up("encoder", ONE) | _ready(0), 0.0),  # the first loads its model
-        ("encoder", _waits(BUSY), None),  # Prometheus has lost them: KEDA's fallback
+        ("encoder", _waits(BUSY), None),  # Prometheus has lost them: nothing changes
         ("encoder", {}, None),
         ("decoder", _up("decoder", ONE) | {'vscan_decoder_waiting{namespace="vscan",pod="a"}': "7x20"}, 7.0),
         ("decoder", {f'vscan_decoder_waiting{{namespace="{space}",pod="a"}}': "7x20" for space in ("vscan", "lab")}, 7.0),

@@ -63,11 +63,12 @@ def test_a_short_wait_alone_takes_nothing_away(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_where_prometheus_is_away_there_are_neither_too_few_nor_too_many(name: str) -> None:
+def test_where_prometheus_is_away_the_number_stays(name: str) -> None:
     spec = named(rendered(KEDA), "ScaledObject", name)["spec"]
     # Else an empty answer counts as 0, and scales down.
     assert {trigger["metadata"]["ignoreNullValues"] for trigger in spec["triggers"]} == {"false"}
-    assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
+    # KEDA sets a fallback's number at once, whatever `behavior` says of the pace: many replicas would be few under load.
+    assert "fallback" not in spec
     assert spec["minReplicaCount"] >= 2  # a rollout takes one away
 
 
