@@ -181,6 +181,7 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     (port_rules.policy_ports, put("NetworkPolicy", "encoder", "spec.ingress.0.ports.0.port", "http")),
     (port_rules.policy_ports, put("NetworkPolicy", "encoder", "spec.podSelector.matchLabels", {"app": "encoder"})),
     (port_rules.policy_ports, put("NetworkPolicy", "decoder", "spec.egress.0.ports.0.port", 7070)),
+    (port_rules.policy_ports, put("NetworkPolicy", "decoder", "spec.egress.0.ports.0.port", "grpc")),
     (
         port_rules.policy_ports,
         put("NetworkPolicy", "decoder", "spec.egress.0.to.0.podSelector.matchLabels", {"app": "encoder"}),
