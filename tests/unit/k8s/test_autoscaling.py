@@ -57,7 +57,7 @@ def test_both_kinds_want_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_short_wait_alone_takes_nothing_away(name: str) -> None:
-    """Of the autoscaler's numbers the largest counts; one of them says how full those are that run. It asks for no more itself."""
+    """Of the numbers the largest counts; one of them says how full those are that run, and asks for no more itself."""
     series = {"encoder": "vscan_encoder_pass_milliseconds_sum", "decoder": "vscan_decoder_running"}[name]
     assert [series in trigger["metadata"]["query"] for trigger in _triggers(name)] == [False, True]
     assert 1 < 100 / int(_triggers(name)[1]["metadata"]["threshold"]) < 1 + TOLERANCE
