@@ -10,10 +10,13 @@
 set -eu
 namespace=${NAMESPACE:-vscan}
 random() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
+sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -d' ' -f1; }
 
 secret=$(random)
 password=$(random)
-hash=$(printf %s "$password" | sha256sum | cut -d' ' -f1)
+hash=$(printf %s "$password" | sha256)
+# A pipe's middle may fail unseen, and Redis would not start with what came of it.
+[ "${#secret}-${#password}-${#hash}" = 64-64-64 ] || { echo 'needs od, tr, cut, and sha256sum or shasum' >&2; exit 1; }
 cat <<EOF
 apiVersion: v1
 kind: Secret

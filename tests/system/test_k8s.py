@@ -181,14 +181,14 @@ def run_probe(server: PodRedis, kind: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(server.probe(kind), capture_output=True, text=True, timeout=30)
 
 
-# ── The autoscalers' queries, and prometheus-adapter's, with series made up for three minutes.
+# ── The autoscalers' queries, and prometheus-adapter's, with series made up for five minutes.
 def _evaluated(query: str, series: dict[str, str], expected: float | None, folder: Path, labels: str = "{}") -> None:
-    """Raises CalledProcessError where promtool finds another value at three minutes."""
+    """Raises CalledProcessError where promtool finds another value at five minutes."""
     samples = [] if expected is None else [{"labels": labels, "value": expected}]
     test = {
         "interval": "15s",
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
-        "promql_expr_test": [{"expr": query, "eval_time": "3m", "exp_samples": samples}],
+        "promql_expr_test": [{"expr": query, "eval_time": "5m", "exp_samples": samples}],
     }
     path = folder / "test.yaml"
     path.write_text(yaml.safe_dump({"rule_files": [], "evaluation_interval": "15s", "tests": [test]}))
@@ -205,6 +205,12 @@ def _waits(per_second_at: dict[str, int]) -> dict[str, str]:
     return {name % le: f"0+{growth}x20" for le, growth in per_second_at.items()}
 
 
+def _ready(*values: int) -> dict[str, str]:
+    return {
+        f'vscan_ready{{namespace="vscan",job="encoder",pod="encoder-{n}"}}': f"{value}x20" for n, value in enumerate(values)
+    }
+
+
 BUSY = {"100": 0, "200": 50, "500": 100, "+Inf": 100}  # half of them within 200 ms, half within 500: the 90th percentile is 440
 ONE = "1x20"
 
@@ -212,11 +218,13 @@ ONE = "1x20"
 @pytest.mark.parametrize(
     ("name", "series", "expected"),
     [
-        ("encoder", _up("encoder", ONE, ONE) | _waits(BUSY), 880.0),  # two encoders: 880 over 200 each asks for 5
-        ("encoder", _up("encoder", ONE, "0x20") | _waits(BUSY), 440.0),  # one of them away
-        ("encoder", _up("encoder", ONE, ONE) | _waits(dict.fromkeys(BUSY, 0)), 0.0),  # nobody asks
-        ("encoder", _up("encoder", ONE, ONE), 0.0),  # nobody has ever asked
-        ("encoder", _waits(BUSY), None),  # Prometheus has lost them: KEDA's fallback
+        ("encoder", _up("encoder", ONE, ONE) | _ready(1, 1) | _waits(BUSY), 880.0),  # two: 880 over 200 each asks for 5
+        ("encoder", _up("encoder", ONE, "0x20") | _ready(1) | _waits(BUSY), 440.0),  # one of them away
+        ("encoder", _up("encoder", ONE, ONE, ONE) | _ready(1, 1, 0) | _waits(BUSY), 880.0),  # the third loads its model
+        ("encoder", _up("encoder", ONE, ONE) | _ready(1, 1) | _waits(dict.fromkeys(BUSY, 0)), 0.0),  # nobody asks
+        ("encoder", _up("encoder", ONE, ONE) | _ready(1, 1), 0.0),  # nobody has ever asked
+        ("encoder", _up("encoder", ONE) | _ready(0), 0.0),  # the first loads its model
+        ("encoder", _waits(BUSY), None),  # Prometheus has lost them: nothing changes
         ("encoder", {}, None),
         ("decoder", _up("decoder", ONE) | {'vscan_decoder_waiting{namespace="vscan",pod="a"}': "7x20"}, 7.0),
         ("decoder", {f'vscan_decoder_waiting{{namespace="{space}",pod="a"}}': "7x20" for space in ("vscan", "lab")}, 7.0),
@@ -231,12 +239,46 @@ def test_an_autoscalers_query(name: str, series: dict[str, str], expected: float
         _evaluated(scaler["spec"]["triggers"][0]["metadata"]["query"], series, 12345.0, tmp_path)
 
 
+# Of two encoders one has passes in a fifth of the time, one in three fifths; a decoder has 6 of its 8 places taken, another 2.
+PASSES = {
+    f'vscan_encoder_pass_milliseconds_sum{{namespace="vscan",pod="encoder-{n}"}}': f"0+{growth}x20"
+    for n, growth in enumerate((3000, 9000))
+}
+PLACES = {
+    f'vscan_decoder_{what}{{namespace="vscan",pod="decoder-{n}"}}': f"{value}x20"
+    for n, taken in enumerate((6, 2))
+    for what, value in (("running", taken), ("capacity", 8))
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "series", "expected"),
+    [
+        ("encoder", PASSES, 80.0),  # 20 and 60 %: one is enough
+        ("encoder", _up("encoder", ONE), 0.0),
+        ("encoder", {}, None),
+        ("decoder", PLACES, 100.0),
+        ("decoder", _up("decoder", ONE), 0.0),
+        ("decoder", {}, None),
+    ],
+)
+def test_what_keeps_replicas_that_have_work(name: str, series: dict[str, str], expected: float | None, tmp_path: Path) -> None:
+    scaler = named(rendered("overlays/production"), "ScaledObject", name)
+    _evaluated(scaler["spec"]["triggers"][1]["metadata"]["query"], series, expected, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("metric", "series", "expected"),
     [
         ("vscan_encoder_queue_wait_p90_milliseconds", _waits(BUSY), 440.0),
         ("vscan_encoder_queue_wait_p90_milliseconds", _waits(dict.fromkeys(BUSY, 0)), 0.0),
         ("vscan_encoder_queue_wait_p90_milliseconds", _up("encoder", ONE), None),
+        ("vscan_encoder_busy_percent", dict([next(iter(PASSES.items()))]), 20.0),
+        (
+            "vscan_decoder_taken_percent",
+            {name.replace("decoder-0", "encoder-0"): PLACES[name] for name in list(PLACES)[:2]},
+            75.0,
+        ),
         ("vscan_decoder_waiting", {'vscan_decoder_waiting{namespace="vscan",job="decoder",pod="encoder-0"}': "7x20"}, 7.0),
     ],
 )

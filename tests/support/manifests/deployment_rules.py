@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from tests.support.manifests.objects import SERVICES, Object, environment, named, of_kind, own_settings, pod_of, services
 from tests.support.manifests.wiring_rules import file_is_there
 from vscan.rpc.address import parse_address
+
+_REDIS_USER = "vscan"  # of `k8s/make_secrets.sh`
 
 
 def encoder_address(objects: list[Object]) -> list[str]:
@@ -29,6 +30,21 @@ def encoder_address(objects: list[Object]) -> list[str]:
     return faults
 
 
+def called_services(objects: list[Object]) -> list[str]:
+    """Redis and the collector are called by the name and port of a Service that is here; Redis as the user that it has."""
+    faults = []
+    ports = {one["metadata"]["name"]: {port["port"] for port in one["spec"]["ports"]} for one in of_kind(objects, "Service")}
+    for name, _, container in services(objects):
+        settings = own_settings(name, container)
+        for field in ("redis_url", "otlp_endpoint"):
+            url = urlsplit(settings.get(field) or "")
+            if url.hostname and url.port not in ports.get(url.hostname, set()):
+                faults.append(f"{name}: nothing answers at {field}, {url.hostname}:{url.port}")
+            if field == "redis_url" and url.hostname and url.username != _REDIS_USER:
+                faults.append(f"{name}: is {url.username or 'nobody'} to Redis")
+    return faults
+
+
 def redis_keeps_nothing(objects: list[Object]) -> list[str]:
     """Redis writes nothing to disk, gives up what is used least, has users, and memory for what it may hold."""
     faults = []
@@ -41,45 +57,14 @@ def redis_keeps_nothing(objects: list[Object]) -> list[str]:
         faults += [f"redis: {name} is {options.get(name)!r}" for name, value in wanted.items() if options.get(name) != value]
         if "--aclfile" not in options or not file_is_there(objects, pod_of(workload), container, options["--aclfile"]):
             faults.append("redis: everybody may write")
+        probes = [container[kind]["exec"]["command"] for kind in ("startupProbe", "readinessProbe", "livenessProbe")]
+        if any(("--tls" in command) != ("--tls-port" in options) for command in probes):
+            faults.append("redis: its probes speak another language")
         gigabytes = float(options.get("--maxmemory", "inf").removesuffix("gb"))
         limit = float(container["resources"]["limits"]["memory"].removesuffix("Gi"))
         if gigabytes > 0.8 * limit:
             faults.append(f"redis: {gigabytes} GB of values in {limit} GiB")
     return faults
-
-
-def certificates_fit(objects: list[Object]) -> list[str]:
-    """A server's certificate bears the name that it is called by, and the encoder knows the one that the decoder shows."""
-    faults = []
-    settings = {name: own_settings(name, container) for name, _, container in services(objects)}
-    certificates = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "Certificate")}
-    faults += [
-        f"{server}: its certificate is not for {name}"
-        for server, name in _called_over_tls(objects, settings)
-        if name not in certificates.get(server, {}).get("dnsNames", [])
-    ]
-    if "identities_file" in settings["encoder"]:
-        (uri,) = certificates["decoder-client"]["uris"]
-        if f'certificate = "{uri}"' not in named(objects, "ConfigMap", "encoder-identities")["data"]["identities.toml"]:
-            faults.append(f"encoder: does not know {uri}")
-    return faults
-
-
-def _called_over_tls(objects: list[Object], settings: dict[str, dict[str, str | None]]) -> Iterator[tuple[str, str]]:
-    """(server, the name that it is called by) of each connection over TLS within the namespace."""
-    for name, own in settings.items():
-        if "tls_cert_file" in own:
-            yield name, name
-        for field, scheme in (("redis_url", "rediss"), ("otlp_endpoint", "https")):
-            url = urlsplit(own.get(field) or "")
-            if url.scheme == scheme:
-                yield {"rediss": "redis", "https": "otel-collector"}[scheme], str(url.hostname)
-    if "encoder_tls" in settings["decoder"]:
-        yield "encoder", parse_address((settings["decoder"]["encoder_address"] or "").removeprefix("dns:///")).host
-    for monitor in of_kind(objects, "ServiceMonitor"):
-        for endpoint in monitor["spec"]["endpoints"]:
-            if "tlsConfig" in endpoint:
-                yield monitor["metadata"]["name"], endpoint["tlsConfig"].get("serverName", "")
 
 
 def guarded(objects: list[Object]) -> list[str]:
@@ -101,6 +86,8 @@ def guarded(objects: list[Object]) -> list[str]:
             "redis_tls_ca_file",
         }
         faults += [f"{name}: no {field}" for field in sorted(wanted - set(settings))]
+        if name == "decoder" and settings.get("encoder_tls") != "true":
+            faults.append("decoder: its encoder in plaintext")
         url = settings.get("redis_url")
         if url is not None and not url.startswith("rediss"):
             faults.append(f"{name}: Redis in plaintext")
@@ -117,4 +104,4 @@ def guarded(objects: list[Object]) -> list[str]:
     return faults
 
 
-RULES = (encoder_address, redis_keeps_nothing, certificates_fit)
+RULES = (encoder_address, called_services, redis_keeps_nothing)

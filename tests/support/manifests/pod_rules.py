@@ -9,6 +9,7 @@ from tests.support.manifests.objects import (
     Object,
     all_containers,
     matches,
+    named,
     of_kind,
     own_settings,
     pod_labels,
@@ -36,8 +37,17 @@ _SAFE_SYSCTLS = {
     "net.ipv4.tcp_keepalive_intvl",
     "net.ipv4.tcp_keepalive_probes",
 }
-_END_SECONDS = 15  # what a service takes for its end once calls have ended (docs/operations.md)
+_ENFORCED = "pod-security.kubernetes.io/enforce"
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+
+
+def enforced_restriction(objects: list[Object]) -> list[str]:
+    """The namespace has the cluster refuse what the rules on pods find."""
+    return [
+        f"{title(one)}: enforces {one['metadata'].get('labels', {}).get(_ENFORCED)}"
+        for one in of_kind(objects, "Namespace")
+        if one["metadata"].get("labels", {}).get(_ENFORCED) != "restricted"
+    ]
 
 
 def restricted_pods(objects: list[Object]) -> list[str]:
@@ -180,21 +190,8 @@ def no_tokens(objects: list[Object]) -> list[str]:
             if pod.get(field) is not False
         ]
         accounts = {account["metadata"]["name"] for account in of_kind(objects, "ServiceAccount")}
-        if workload["kind"] == "Deployment" and pod.get("serviceAccountName") not in accounts:
+        if pod.get("serviceAccountName") not in accounts:
             faults.append(f"{title(workload)}: no service account of its own")
-    return faults
-
-
-def time_to_drain(objects: list[Object]) -> list[str]:
-    """The grace period holds the delay, the drain and the end (docs/operations.md)."""
-    faults = []
-    for name, pod, container in services(objects):
-        settings = own_settings(name, container)
-        drain = float(settings.get("drain_delay_seconds") or 0) + float(settings.get("drain_seconds") or "inf")
-        if drain + _END_SECONDS >= pod.get("terminationGracePeriodSeconds", 30):
-            faults.append(f"{name}: {pod.get('terminationGracePeriodSeconds')} s are too few for a drain of {drain:.0f} s")
-        if not float(settings.get("drain_delay_seconds") or 0):
-            faults.append(f"{name}: takes no calls while the others learn that it goes")
     return faults
 
 
@@ -204,12 +201,19 @@ def spread_and_protected(objects: list[Object]) -> list[str]:
     for name, pod, _ in services(objects):
         (workload,) = [one for one in of_kind(objects, "Deployment") if one["metadata"]["name"] == name]
         labels = pod_labels(workload)
-        keys = {one["topologyKey"] for one in pod.get("topologySpreadConstraints", []) if matches(one["labelSelector"], labels)}
+        spread = [one for one in pod.get("topologySpreadConstraints", []) if matches(one["labelSelector"], labels)]
+        keys = {one["topologyKey"] for one in spread}
+        faults += [
+            f"{name}: would rather not run than be together" for one in spread if one["whenUnsatisfiable"] != "ScheduleAnyway"
+        ]
+        faults += [f"{name}: spread together with pods that go" for one in spread if not one.get("matchLabelKeys")]
         if keys != {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}:
             faults.append(f"{name}: spread over {keys or 'nothing'}")
         budgets = [one for one in of_kind(objects, "PodDisruptionBudget") if matches(one["spec"]["selector"], labels)]
         if [one["spec"].get("maxUnavailable") for one in budgets] != [1]:
             faults.append(f"{name}: {len(budgets)} budgets, or one that lets more than one pod go, or none")
+        if any(one["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow" for one in budgets):
+            faults.append(f"{name}: a pod that cannot start would keep its node")
     return faults
 
 
@@ -251,19 +255,21 @@ def gpus_on_their_own_nodes(objects: list[Object]) -> list[str]:
         places[name] = repr((affinity, pod.get("nodeSelector")))
         if own_settings(name, container).get("device") != "cuda":
             faults.append(f"{name}: would serve on a CPU where it finds no GPU")
+        if named(objects, "Deployment", name)["spec"]["strategy"]["rollingUpdate"] != {"maxSurge": 0, "maxUnavailable": 1}:
+            faults.append(f"{name}: a new pod would wait for the GPU of an old one, and that one for the new pod")
     if len(places) > len(set(places.values())):
         faults.append("both services choose the same nodes")
     return faults
 
 
 RULES = (
+    enforced_restriction,
     restricted_pods,
     restricted_containers,
     read_only_root,
     bounded_resources,
     probed,
     no_tokens,
-    time_to_drain,
     spread_and_protected,
     evictable,
     pinned_images,

@@ -105,7 +105,7 @@ def probe_ports(objects: list[Object]) -> list[str]:
 
 
 def policy_ports(objects: list[Object]) -> list[str]:
-    """A port that a NetworkPolicy lets through is open at one of the pods it leads to, where those are here."""
+    """A port that a NetworkPolicy lets through is open at one of the pods it leads to, where those are here; out by number."""
     faults = []
     for policy in of_kind(objects, "NetworkPolicy"):
         own = [one for one in workloads(objects) if matches(policy["spec"]["podSelector"], pod_labels(one))]
@@ -114,6 +114,9 @@ def policy_ports(objects: list[Object]) -> list[str]:
         for rule in policy["spec"].get("ingress", []):
             faults += _unopened(policy, rule, own)
         for rule in policy["spec"].get("egress", []):
+            faults += [
+                f"{title(policy)}: out to a port by name, {port}" for port, _ in ports_of_rule(rule) if isinstance(port, str)
+            ]
             here = [peer for peer in rule.get("to", []) if "podSelector" in peer and "namespaceSelector" not in peer]
             targets = [one for one in workloads(objects) if any(matches(peer["podSelector"], pod_labels(one)) for peer in here)]
             if here and not targets:

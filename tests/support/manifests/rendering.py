@@ -25,6 +25,13 @@ _COMBINATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "production with external-redis": ("overlays/production", ("external-redis",), ()),
     "production with autoscaling-hpa": ("overlays/production", ("autoscaling-hpa",), ("autoscaling",)),
 }
+
+
+def _without(version: str, kind: str, name: str) -> dict[str, Any]:
+    patch = f"{{$patch: delete, apiVersion: {version}, kind: {kind}, metadata: {{name: {name}}}}}"
+    return {"target": {"kind": kind, "name": name}, "patch": patch}
+
+
 # A copy of production for another model beside it: the lines that its README shows.
 OTHER_MODEL = "/models/llava-1.5-13b-hf"
 COPIES: dict[str, dict[str, Any]] = {
@@ -34,7 +41,9 @@ COPIES: dict[str, dict[str, Any]] = {
             {
                 "target": {"kind": "Job", "name": "fill-model"},
                 "patch": f"- {{op: replace, path: /spec/template/spec/containers/0/env/1/value, value: {OTHER_MODEL}}}",
-            }
+            },
+            _without("monitoring.coreos.com/v1", "PrometheusRule", "vscan"),
+            _without("v1", "ConfigMap", "vscan-dashboard"),
         ],
     }
 }

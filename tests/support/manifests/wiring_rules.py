@@ -55,7 +55,7 @@ def expanded_variables(objects: list[Object]) -> list[str]:
 
 
 def mounted_volumes(objects: list[Object]) -> list[str]:
-    """Each mount has its volume, each volume its mount, and a volume of secrets is read-only and not for everybody."""
+    """Each mount has its volume, each volume its mount; secrets are read-only, not for everybody, and follow what changes."""
     faults = []
     for workload in workloads(objects):
         pod = pod_of(workload)
@@ -64,8 +64,11 @@ def mounted_volumes(objects: list[Object]) -> list[str]:
         faults += [f"{title(workload)}: {name} is not both mounted and a volume" for name in sorted(set(volumes) ^ mounted)]
         for container in containers(pod):
             for mount in container.get("volumeMounts", []):
-                if "secret" in volumes.get(mount["name"], {}) and not mount.get("readOnly"):
+                volume = volumes.get(mount["name"], {})
+                if "secret" in volume and not mount.get("readOnly"):
                     faults.append(f"{title(workload)}: {mount['name']} is not mounted read-only")
+                if ("secret" in volume or "configMap" in volume) and ("subPath" in mount or "subPathExpr" in mount):
+                    faults.append(f"{title(workload)}: {mount['name']} would stay as it was when the pod began")
         for name, volume in volumes.items():
             if "secret" in volume and volume["secret"].get("defaultMode") != 0o440:
                 faults.append(f"{title(workload)}: everybody may read {name}")
@@ -141,14 +144,17 @@ def _read_names(objects: list[Object]) -> Iterator[str]:
 
 
 def volume_claims(objects: list[Object]) -> list[str]:
-    """Each claim that a pod names is made here."""
-    claims = {one["metadata"]["name"] for one in of_kind(objects, "PersistentVolumeClaim")}
-    return [
-        f"{title(workload)}: no claim {volume['persistentVolumeClaim']['claimName']}"
+    """Each claim that a pod names is made here, for pods on several nodes where several workloads name it."""
+    claims = {one["metadata"]["name"]: one["spec"]["accessModes"] for one in of_kind(objects, "PersistentVolumeClaim")}
+    named_by = [
+        (volume["persistentVolumeClaim"]["claimName"], title(workload))
         for workload in workloads(objects)
         for volume in pod_of(workload).get("volumes", [])
-        if "persistentVolumeClaim" in volume and volume["persistentVolumeClaim"]["claimName"] not in claims
+        if "persistentVolumeClaim" in volume
     ]
+    faults = [f"{workload}: no claim {name}" for name, workload in named_by if name not in claims]
+    shared = {name for name, _ in named_by if [one for one, _ in named_by].count(name) > 1}
+    return faults + [f"{name}: for one node" for name in sorted(shared) if "ReadWriteMany" not in claims.get(name, [])]
 
 
 def selectors(objects: list[Object]) -> list[str]:

@@ -84,6 +84,16 @@ def test_collectors_tls_is_that_of_the_one_host() -> None:
     assert yaml.safe_load(ours) == yaml.safe_load(theirs)
 
 
+def test_what_looks_at_every_namespace_is_there_once() -> None:
+    """A second set of rules would write the same series, and Grafana takes no dashboard twice."""
+    first, second = rendered("overlays/production"), rendered("production of another model")
+    (rules,) = of_kind(first, "PrometheusRule")
+    assert "by (namespace" in str(rules["spec"])
+    assert "vscan-dashboard" in {one["metadata"]["name"] for one in of_kind(first, "ConfigMap")}
+    assert not of_kind(second, "PrometheusRule")
+    assert "vscan-dashboard" not in {one["metadata"]["name"] for one in of_kind(second, "ConfigMap")}
+
+
 def test_the_lines_for_another_model_are_those_that_are_tried() -> None:
     text = (K8S / "overlays" / "production" / "README.md").read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)

@@ -7,12 +7,19 @@ from typing import Any
 
 import pytest
 
-from tests.support.manifests import deployment_rules, pod_rules, port_rules, wiring_rules
+from tests.support.manifests import certificate_rules, deployment_rules, pod_rules, port_rules, sizing_rules, wiring_rules
 from tests.support.manifests.objects import Object, named, pod_of
 from tests.support.manifests.rendering import APPLIED, PARTS, Objects, rendered
 
 Rule = Callable[[Objects], list[str]]
-RULES: tuple[Rule, ...] = pod_rules.RULES + port_rules.RULES + wiring_rules.RULES + deployment_rules.RULES
+RULES: tuple[Rule, ...] = (
+    *pod_rules.RULES,
+    *sizing_rules.RULES,
+    *port_rules.RULES,
+    *wiring_rules.RULES,
+    *certificate_rules.RULES,
+    *deployment_rules.RULES,
+)
 PRODUCTION = [name for name in APPLIED if "production" in name]
 
 
@@ -67,6 +74,14 @@ def drop(kind: str, name: str) -> Callable[[Objects], None]:
     return change
 
 
+def mounts_secret(name: str, volume: str, secret: str) -> Callable[[Objects], None]:
+    def change(objects: Objects) -> None:
+        (found,) = [one for one in pod_of(named(objects, "Deployment", name))["volumes"] if one["name"] == volume]
+        found["secret"]["secretName"] = secret
+
+    return change
+
+
 def redis_argument(option: str, value: str) -> Callable[[Objects], None]:
     def change(objects: Objects) -> None:
         arguments = pod_of(named(objects, "Deployment", "redis"))["containers"][0]["args"]
@@ -78,6 +93,10 @@ def redis_argument(option: str, value: str) -> Callable[[Objects], None]:
 IN_CONTAINER = "containers.0.securityContext"
 QUERY = "spec.triggers.0.metadata.query"
 BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
+    (
+        pod_rules.enforced_restriction,
+        put("Namespace", "vscan", "metadata.labels.pod-security|kubernetes|io/enforce", "baseline"),
+    ),
     (pod_rules.restricted_pods, encoder("hostNetwork", True)),
     (pod_rules.restricted_pods, encoder("hostPID", True)),
     (pod_rules.restricted_pods, encoder("hostIPC", True)),
@@ -117,13 +136,26 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     (pod_rules.no_tokens, encoder("enableServiceLinks", None)),
     (pod_rules.no_tokens, encoder("serviceAccountName", None)),
     (pod_rules.no_tokens, put("ServiceAccount", "redis", "automountServiceAccountToken", True)),
-    (pod_rules.time_to_drain, encoder("terminationGracePeriodSeconds", 85)),
-    (pod_rules.time_to_drain, setting("decoder", "VSCAN_DECODER_DRAIN_SECONDS", "125")),
-    (pod_rules.time_to_drain, setting("decoder", "VSCAN_DECODER_DRAIN_DELAY_SECONDS", None)),
+    (sizing_rules.time_to_drain, encoder("terminationGracePeriodSeconds", 85)),
+    (sizing_rules.time_to_drain, setting("decoder", "VSCAN_DECODER_DRAIN_SECONDS", "125")),
+    (sizing_rules.time_to_drain, setting("decoder", "VSCAN_DECODER_DRAIN_DELAY_SECONDS", None)),
+    (pod_rules.no_tokens, put("Job", "fill-model", "pod.serviceAccountName", None)),
+    (sizing_rules.time_to_start, put("Deployment", "encoder", "spec.progressDeadlineSeconds", None)),
+    (sizing_rules.time_to_start, put("Deployment", "decoder", "spec.progressDeadlineSeconds", 1350)),
+    (sizing_rules.time_to_start, put("Deployment", "redis", "pod.containers.0.startupProbe.failureThreshold", 300)),
+    (sizing_rules.memory_for_bounds, setting("encoder", "VSCAN_ENCODER_MAX_QUEUE_BYTES", str(6 * 2**30))),
+    (sizing_rules.memory_for_bounds, encoder("containers.0.resources.limits.memory", "6Gi")),
+    (sizing_rules.memory_for_bounds, setting("decoder", "VSCAN_DECODER_CACHE_MEMORY_BYTES", str(32 * 2**30))),
+    (sizing_rules.fits_an_apply, put("ConfigMap", "vscan-dashboard", "data.more", "x" * 150_000)),
+    (sizing_rules.threads_by_cpus, setting("decoder", "VSCAN_DECODER_TORCH_THREADS", None)),
+    (sizing_rules.threads_by_cpus, setting("encoder", "VSCAN_ENCODER_IMAGE_WORKERS", "16")),
     (pod_rules.spread_and_protected, encoder("topologySpreadConstraints.0", None)),
     (pod_rules.spread_and_protected, encoder("topologySpreadConstraints.0.labelSelector.matchLabels", {"a": "b"})),
     (pod_rules.spread_and_protected, drop("PodDisruptionBudget", "decoder")),
     (pod_rules.spread_and_protected, put("PodDisruptionBudget", "decoder", "spec.maxUnavailable", 2)),
+    (pod_rules.spread_and_protected, put("PodDisruptionBudget", "decoder", "spec.unhealthyPodEvictionPolicy", None)),
+    (pod_rules.spread_and_protected, encoder("topologySpreadConstraints.1.whenUnsatisfiable", "DoNotSchedule")),
+    (pod_rules.spread_and_protected, encoder("topologySpreadConstraints.1.matchLabelKeys", None)),
     (pod_rules.evictable, put("Deployment", "encoder", "spec.template.metadata.annotations", {})),
     (pod_rules.evictable, put("Deployment", "otel-collector", "pod.volumes.0", {"name": "config", "emptyDir": {}})),
     (pod_rules.pinned_images, encoder("containers.0.image", "registry:5000/vscan-encoder")),
@@ -131,6 +163,10 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     (pod_rules.gpus_on_their_own_nodes, encoder("affinity", None)),
     (pod_rules.gpus_on_their_own_nodes, encoder("tolerations", [])),
     (pod_rules.gpus_on_their_own_nodes, setting("encoder", "VSCAN_ENCODER_DEVICE", "auto")),
+    (
+        pod_rules.gpus_on_their_own_nodes,
+        put("Deployment", "encoder", "spec.strategy.rollingUpdate", {"maxSurge": 1, "maxUnavailable": 0}),
+    ),
     (port_rules.declared_ports, encoder("containers.0.ports.0.containerPort", 7079)),
     (port_rules.declared_ports, setting("encoder", "VSCAN_ENCODER_METRICS_BIND", None)),
     (port_rules.declared_ports, put("Deployment", "redis", "pod.containers.0.ports.0.containerPort", 6380)),
@@ -145,6 +181,7 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     (port_rules.policy_ports, put("NetworkPolicy", "encoder", "spec.ingress.0.ports.0.port", "http")),
     (port_rules.policy_ports, put("NetworkPolicy", "encoder", "spec.podSelector.matchLabels", {"app": "encoder"})),
     (port_rules.policy_ports, put("NetworkPolicy", "decoder", "spec.egress.0.ports.0.port", 7070)),
+    (port_rules.policy_ports, put("NetworkPolicy", "decoder", "spec.egress.0.ports.0.port", "grpc")),
     (
         port_rules.policy_ports,
         put("NetworkPolicy", "decoder", "spec.egress.0.to.0.podSelector.matchLabels", {"app": "encoder"}),
@@ -160,6 +197,7 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     (wiring_rules.mounted_volumes, encoder("volumes.0", None)),
     (wiring_rules.mounted_volumes, encoder("containers.0.volumeMounts.0.readOnly", None)),
     (wiring_rules.mounted_volumes, encoder("volumes.0.secret.defaultMode", 0o444)),
+    (wiring_rules.mounted_volumes, encoder("containers.0.volumeMounts.0.subPath", "secret")),
     (wiring_rules.files_of_settings, setting("encoder", "VSCAN_ENCODER_TLS_CERT_FILE", "/run/secrets/vscan-tls/cert.pem")),
     (wiring_rules.files_of_settings, setting("encoder", "VSCAN_ENCODER_CACHE_SECRET_FILE", "/run/cache/secret")),
     (
@@ -172,6 +210,7 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     ),
     (wiring_rules.files_of_settings, setting("encoder", "VSCAN_ENCODER_MODEL", "/model/llava")),
     (wiring_rules.volume_claims, drop("PersistentVolumeClaim", "vscan-model")),
+    (wiring_rules.volume_claims, put("PersistentVolumeClaim", "vscan-model", "spec.accessModes", ["ReadWriteOnce"])),
     (wiring_rules.selectors, put("Deployment", "encoder", "spec.selector.matchLabels", {"app.kubernetes.io/part-of": "vscan"})),
     (wiring_rules.selectors, put("PodDisruptionBudget", "encoder", "spec.selector.matchLabels", {"app": "encoder"})),
     (wiring_rules.selectors, put("Certificate", "encoder", "spec.issuerRef.name", "another-ca")),
@@ -194,13 +233,44 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     (deployment_rules.redis_keeps_nothing, redis_argument("--maxmemory-policy", "noeviction")),
     (deployment_rules.redis_keeps_nothing, redis_argument("--maxmemory", "4gb")),
     (deployment_rules.redis_keeps_nothing, redis_argument("--aclfile", "/run/secrets/users.acl")),
-    (deployment_rules.certificates_fit, put("Certificate", "encoder", "spec.dnsNames", ["encoder.vscan.svc"])),
-    (deployment_rules.certificates_fit, put("Certificate", "otel-collector", "spec.dnsNames", ["collector"])),
-    (deployment_rules.certificates_fit, put("ServiceMonitor", "decoder", "spec.endpoints.0.tlsConfig.serverName", "decoders")),
-    (deployment_rules.certificates_fit, put("ServiceMonitor", "decoder", "spec.endpoints.0.tlsConfig.serverName", None)),
-    (deployment_rules.certificates_fit, setting("encoder", "VSCAN_ENCODER_REDIS_URL", "rediss://vscan@cache:6379/0")),
-    (deployment_rules.certificates_fit, put("Certificate", "redis", "spec.dnsNames", ["cache"])),
-    (deployment_rules.certificates_fit, put("Certificate", "decoder-client", "spec.uris", ["spiffe://vscan/prometheus"])),
+    (certificate_rules.servers_certificates, put("Certificate", "encoder", "spec.dnsNames", ["encoder.vscan.svc"])),
+    (certificate_rules.servers_certificates, put("Certificate", "otel-collector", "spec.dnsNames", ["collector"])),
+    (
+        certificate_rules.servers_certificates,
+        put("ServiceMonitor", "decoder", "spec.endpoints.0.tlsConfig.serverName", "decoders"),
+    ),
+    (certificate_rules.servers_certificates, put("ServiceMonitor", "decoder", "spec.endpoints.0.tlsConfig.serverName", None)),
+    (certificate_rules.servers_certificates, setting("encoder", "VSCAN_ENCODER_REDIS_URL", "rediss://vscan@cache:6379/0")),
+    (certificate_rules.servers_certificates, put("Certificate", "redis", "spec.dnsNames", ["cache"])),
+    (certificate_rules.clients_certificates, put("Certificate", "decoder-client", "spec.uris", ["spiffe://vscan/prometheus"])),
+    (certificate_rules.servers_certificates, put("Certificate", "encoder", "spec.usages", ["client auth"])),
+    (certificate_rules.servers_certificates, mounts_secret("decoder", "tls", "encoder-tls")),
+    (certificate_rules.servers_certificates, mounts_secret("redis", "tls", "encoder-tls")),
+    (certificate_rules.servers_certificates, mounts_secret("otel-collector", "tls", "redis-tls")),
+    (certificate_rules.clients_certificates, put("Certificate", "decoder-client", "spec.usages", ["server auth"])),
+    (certificate_rules.clients_certificates, put("Certificate", "prometheus-client", "spec.usages", ["server auth"])),
+    (certificate_rules.clients_certificates, mounts_secret("decoder", "client-tls", "decoder-tls")),
+    (
+        certificate_rules.clients_certificates,
+        put("ServiceMonitor", "encoder", "spec.endpoints.0.tlsConfig.ca.secret.key", "ca"),
+    ),
+    (certificate_rules.renewed_certificates, put("Certificate", "encoder", "spec.renewBefore", "2200h")),
+    (certificate_rules.renewed_certificates, put("Certificate", "redis", "spec.secretName", "encoder-tls")),
+    (certificate_rules.renewed_certificates, put("Certificate", "vscan-ca", "spec.isCA", False)),
+    (certificate_rules.renewed_certificates, put("Certificate", "vscan-ca", "spec.privateKey.rotationPolicy", "Always")),
+    (deployment_rules.called_services, setting("encoder", "VSCAN_ENCODER_REDIS_URL", "rediss://vscan@cache:6379/0")),
+    (deployment_rules.called_services, setting("encoder", "VSCAN_ENCODER_REDIS_URL", "rediss://vscan@redis:6380/0")),
+    (deployment_rules.called_services, setting("encoder", "VSCAN_ENCODER_REDIS_URL", "rediss://redis:6379/0")),
+    (deployment_rules.called_services, setting("decoder", "VSCAN_DECODER_OTLP_ENDPOINT", "https://otel-collector:4318")),
+    (
+        deployment_rules.redis_keeps_nothing,
+        put("Deployment", "redis", "pod.containers.0.livenessProbe.exec.command", ["redis-cli", "ping"]),
+    ),
+    (
+        certificate_rules.servers_certificates,
+        put("Deployment", "otel-collector", "pod.containers.0.args", ["--config=/etc/otelcol/config.yaml"]),
+    ),
+    (deployment_rules.guarded, setting("decoder", "VSCAN_DECODER_ENCODER_TLS", None)),
     (deployment_rules.guarded, setting("encoder", "VSCAN_ENCODER_INSECURE", "true")),
     (deployment_rules.guarded, setting("decoder", "VSCAN_DECODER_IDENTITIES_FILE", None)),
     (deployment_rules.guarded, setting("decoder", "VSCAN_DECODER_REDIS_URL", "redis://vscan@redis:6379/0")),

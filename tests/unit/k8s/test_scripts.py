@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -39,6 +40,31 @@ def test_secrets_are_other_ones_each_time() -> None:
     granted = users.partition(f"user vscan on #{hashlib.sha256(password.encode()).hexdigest()} ")[2].strip()
     assert granted
     assert f"ACL SETUSER vscan on >PASSWORD {granted}\n" in (K8S.parent / "docs" / "cache.md").read_text()
+
+
+def _tools(folder: Path, *names: str) -> str:
+    """A PATH with these programs alone."""
+    for name in names:
+        (folder / name).symlink_to(shutil.which(name) or "")
+    return str(folder)
+
+
+def test_secrets_can_be_made_where_the_sum_has_another_name(tmp_path: Path) -> None:
+    path = _tools(tmp_path, "sh", "od", "tr", "cut", "cat")
+    (tmp_path / "shasum").write_text(f'#!/bin/sh\n[ "$*" = "-a 256" ] && exec {shutil.which("sha256sum")}\n')
+    (tmp_path / "shasum").chmod(0o755)
+    _, made = run_make_secrets(PATH=path)
+    password, users = made["stringData"]["password"], made["stringData"]["users.acl"]
+    assert f"#{hashlib.sha256(password.encode()).hexdigest()} " in users
+
+
+@pytest.mark.parametrize("missing", ["od", "cut", "a sum"])
+def test_no_secret_is_made_by_half(missing: str, tmp_path: Path) -> None:
+    tools = {"sh", "od", "tr", "cut", "cat", "sha256sum"} - {missing, "sha256sum" if missing == "a sum" else ""}
+    command = ["sh", str(K8S / "make_secrets.sh")]
+    done = subprocess.run(command, env={"PATH": _tools(tmp_path, *tools)}, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stdout == ""
 
 
 def test_redis_starts_as_its_manifest_says_and_knows_its_users_alone(tmp_path: Path) -> None:
