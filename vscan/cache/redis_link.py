@@ -92,6 +92,8 @@ class RedisLink:
         self._places = asyncio.Semaphore(connections)
         self._breakers = breakers
         self._tracer = tracer or NoOpTracer()
+        for access in breakers:  # a figure that began with the first fault could not be told from one that is not measured
+            self.recorder.left_alone(access, False)
 
     @classmethod
     def from_settings(
