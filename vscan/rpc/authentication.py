@@ -52,7 +52,8 @@ class Authentication(AroundInterceptor):
         try:
             caller = self._on_behalf(self._caller(call.context, metadata), metadata)
         except (Unauthenticated, PermissionDenied) as error:
-            self._metrics.refused("unauthenticated" if isinstance(error, Unauthenticated) else "not_allowed")
+            reason = "unauthenticated" if isinstance(error, Unauthenticated) else "not_allowed"
+            self._metrics.refused(call.method, reason)
             raise
         _refuse_a_said_tenant(metadata)
         set_caller(caller)

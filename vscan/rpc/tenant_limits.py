@@ -165,7 +165,7 @@ class TenantLimits(AroundInterceptor):
             yield
             return
         if refusal := self._counts.enter(caller.tenant):
-            self._metrics.refused(refusal.reason, tenant=caller.tenant)
+            self._metrics.refused(call.method, refusal.reason, tenant=caller.tenant)
             raise ResourceExhausted(refusal.message, retry_delay_ms=refusal.retry_delay_ms)
         try:
             yield

@@ -88,9 +88,11 @@ class AdmissionMetrics:
     def __init__(self, meter: Meter) -> None:
         self._refusals = counter(meter, names.METRIC_REFUSALS)
 
-    def refused(self, reason: str, *, tenant: str = "") -> None:
-        """One call, "unauthenticated", "not_allowed", or over its tenant's "rate" or "concurrency"."""
-        attributes = {names.ATTR_REFUSAL: reason} | ({names.ATTR_TENANT: tenant} if tenant else {})
+    def refused(self, method: str, reason: str, *, tenant: str = "") -> None:
+        """One call of a method: "unauthenticated", "not_allowed", or over its tenant's "rate" or "concurrency"."""
+        attributes = {names.ATTR_RPC_METHOD: method, names.ATTR_REFUSAL: reason} | (
+            {names.ATTR_TENANT: tenant} if tenant else {}
+        )
         self._refusals.add(1, attributes)
 
 

@@ -173,7 +173,7 @@ METRIC_REFUSALS = Metric(
     "{request}",
     Kind.COUNTER,
     "Calls refused for who calls, by reason; for a limit with its tenant",
-    attributes=(ATTR_REFUSAL,),
+    attributes=(ATTR_RPC_METHOD, ATTR_REFUSAL),
     sometimes=(ATTR_TENANT,),
 )
 METRIC_PROCESS_TASKS = Metric("vscan.process.tasks", "{task}", Kind.GAUGE, "Tasks of the event loop that have not ended")

@@ -69,7 +69,8 @@ async def test_strangers_make_no_series(tmp_path: Path) -> None:
         assert series(reader) == few
     methods = {dict(labels)[names.ATTR_RPC_METHOD] for labels in few[names.METRIC_REQUESTS.name]}
     assert methods == {"/vscan.v1.Decoder/Generate", "/vscan.v1.Decoder/Describe"}
-    assert few[names.METRIC_REFUSALS.name] == {frozenset({(names.ATTR_REFUSAL, "unauthenticated")})}
+    refused = {(names.ATTR_RPC_METHOD, "/vscan.v1.Decoder/Generate"), (names.ATTR_REFUSAL, "unauthenticated")}
+    assert few[names.METRIC_REFUSALS.name] == {frozenset(refused)}
 
 
 async def test_a_tenant_is_a_label_only_if_the_file_names_it(tmp_path: Path) -> None:
@@ -89,4 +90,5 @@ async def test_a_tenant_is_a_label_only_if_the_file_names_it(tmp_path: Path) -> 
         for metadata in known[1:]:
             await failure(describe(decoder_pb2.DescribeDecoderRequest(), metadata=metadata))
         refused = series(reader)[names.METRIC_REFUSALS.name]
-    assert refused == {frozenset({(names.ATTR_REFUSAL, "rate"), (names.ATTR_TENANT, "shop")})}
+    method = (names.ATTR_RPC_METHOD, "/vscan.v1.Decoder/Describe")
+    assert refused == {frozenset({method, (names.ATTR_REFUSAL, "rate"), (names.ATTR_TENANT, "shop")})}

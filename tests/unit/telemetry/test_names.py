@@ -128,7 +128,7 @@ def measure_everything(meter: Meter) -> None:
     process.lag(1.0)
     rpc.began("/m")
     rpc.ended("/m", "OK", 1.0)
-    AdmissionMetrics(meter).refused("rate", tenant="shop")
+    AdmissionMetrics(meter).refused("/vscan.v1.Decoder/Generate", "rate", tenant="shop")
     tokens.record("encoder", 576, 192)
     cache.looked_up("memory", "hit")
     cache.written("redis", "ok")
