@@ -36,7 +36,7 @@ _MOST_STEPS = 16_384  # kept for metrics, if nobody takes them
 class EngineFigures:
     """The engine at the end of a step, for metrics. What was reused and preempted is counted since the start."""
 
-    waiting: int
+    waiting: int  # these two are as they are now, in the middle of a step too
     running: int
     segments: tuple[SegmentUsage, ...]
     pages: PageUsage | None = None
@@ -124,6 +124,7 @@ class Engine:
         times = RequestTimes(request, self._tracer, accepted_s=accepted_s)
         self._requests[request.request_id] = _Request(request, Samples(sequence, answers, self._scheduler), times)
         loser = self._scheduler.add(sequence)
+        self._count_requests()
         if loser is None:
             return []
         delay_ms = self._scheduler.retry_delay_ms()
@@ -155,6 +156,7 @@ class Engine:
         started_s = time.perf_counter()
         outcomes = self._end_late()
         step = self._scheduler.schedule()
+        self._count_requests()  # a step may take long, or never end: meanwhile too it is known for how many
         if step.pieces:
             outcomes += self._run(step)
         self._refresh_figures()
@@ -235,6 +237,12 @@ class Engine:
         request.samples.end(state)
         self._runner.close(request_id)
         return request_id, event
+
+    def _count_requests(self) -> None:
+        """In the figures; what the cache holds is looked up when a step is over."""
+        waiting, running = self._scheduler.waiting, self._scheduler.running
+        if (waiting, running) != (self.figures.waiting, self.figures.running):
+            self.figures = replace(self.figures, waiting=waiting, running=running)
 
     def _refresh_figures(self) -> None:
         scheduler, cache = self._scheduler, self._cache

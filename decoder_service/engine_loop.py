@@ -155,8 +155,10 @@ class EngineLoop:
     @property
     def figures(self) -> EngineFigures:
         """For metrics; from any thread."""
-        figures = self._engine.figures
-        with self._wake:
+        with self._wake:  # under which requests go from the inbox to the engine: each is counted once
+            figures = self._engine.figures
+            if self._dead:
+                return replace(figures, waiting=0, running=0)
             return replace(figures, waiting=figures.waiting + len(self._on_the_way()))
 
     def take_steps(self, *most: int) -> list[StepFigures]:

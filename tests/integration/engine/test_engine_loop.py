@@ -240,6 +240,19 @@ async def test_nothing_is_accepted_before_the_start(model: Any) -> None:
     loop.stop()
 
 
+async def test_who_waits_and_runs_is_known_while_a_step_does_not_end(model: Any) -> None:
+    """Of a step that hangs nothing else is to be seen: an engine with nobody in it would seem idle."""
+    async with running(model, max_running=1) as (loop, runner):
+        runner.gate.clear()
+        submissions = [await loop.submit(question(picture)) for picture in (1, 2, 3)]
+        assert loop.figures.waiting + loop.figures.running == 3
+        await asyncio.to_thread(runner.entered.wait, PATIENCE_S)
+        assert (loop.figures.waiting, loop.figures.running) == (2, 1)
+        runner.gate.set()
+        assert [await outcome(each) for each in submissions] == ["result"] * 3
+        await until(lambda: loop.figures.waiting == loop.figures.running == 0)
+
+
 async def test_a_dead_thread_fails_everybody_and_says_so(model: Any) -> None:
     died = threading.Event()
     async with running(model, max_running=1, on_death=died.set) as (loop, runner):
