@@ -14,7 +14,7 @@ from decoder_service.answering import Asked
 from decoder_service.chat import MediaKind
 from decoder_service.question import Question
 from decoder_service.request import Delta, Result
-from vscan.errors import VScanError
+from vscan.errors import Cancelled, DeadlineExceeded, VScanError
 from vscan.telemetry import names
 from vscan.telemetry.decoder_metrics import AnswerMetrics
 from vscan.telemetry.logs import add_request_fields
@@ -23,6 +23,7 @@ from vscan.telemetry.providers import Telemetry
 
 _MAX_ATTRIBUTE = 2**63 - 1
 _GONE = (asyncio.CancelledError, GeneratorExit)
+_NOBODY_WAITS = frozenset({Cancelled.__name__, DeadlineExceeded.__name__})
 
 
 class Observer:
@@ -50,7 +51,7 @@ class Observer:
             try:
                 yield observation
             except _GONE:
-                observation.failed("Cancelled")
+                observation.failed(Cancelled.__name__)
                 raise
             except Exception as error:
                 observation.failed(type(error).__name__)
@@ -128,7 +129,8 @@ class Observation:
         if last_s is not None:
             self._answers.next_token((came_s - last_s) * 1e3)
         if not self.time_to_first_token_ms:
-            self.time_to_first_token_ms = self.elapsed_ms
+            # Not when it is passed on: a caller that is slow to take what came before it does not make answers late.
+            self.time_to_first_token_ms = (came_s - self._arrived_s) * 1e3
             self._answers.first_token(self._operation, self.time_to_first_token_ms)
             self._span.set_attribute(names.ATTR_TIME_TO_FIRST_TOKEN_MS, self.time_to_first_token_ms)
             add_request_fields(time_to_first_token_ms=self.time_to_first_token_ms)
@@ -159,5 +161,9 @@ class Observation:
     def failed(self, error: str) -> None:
         """The call ended by an error of this class, or "Cancelled". A caller that leaves with a whole answer has not failed."""
         self._span.set_attribute(names.ATTR_ERROR_TYPE, error)
-        if not self._ended:
-            self._answers.failed(self._operation, error, self.elapsed_ms)
+        if self._ended:
+            return
+        elapsed_ms = self.elapsed_ms
+        self._answers.failed(self._operation, error, elapsed_ms)
+        if error in _NOBODY_WAITS and not self.time_to_first_token_ms:
+            self._answers.given_up(self._operation, elapsed_ms)

@@ -149,7 +149,8 @@ class Pipeline:
                 raise TooLargeToSend(least_bytes)
             result = await self._batcher.submit(job, job.size, place)
         queued = Interval(decoded.end_ns, max(decoded.end_ns, result.vit.start_ns))
-        queue_ms = Interval(admitted_ns, decoded.start_ns).ms + queued.ms
+        # By the clock of spans, which may be set back.
+        queue_ms = max(0.0, Interval(admitted_ns, decoded.start_ns).ms) + queued.ms
         self._metrics.waited(queue_ms)
         self._record_spans(queued, job, result)
         return Encoded(

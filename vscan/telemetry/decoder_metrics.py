@@ -84,6 +84,7 @@ class AnswerMetrics:
         self._of_model = {names.ATTR_GEN_AI_PROVIDER: names.PROVIDER, names.ATTR_GEN_AI_REQUEST_MODEL: model}
         self._images = counter(meter, names.METRIC_IMAGES)
         self._first_token = histogram(meter, names.METRIC_TIME_TO_FIRST_TOKEN)
+        self._given_up = histogram(meter, names.METRIC_GIVEN_UP)
         self._gap = histogram(meter, names.METRIC_TOKEN_GAP)
         self._per_token = histogram(meter, names.METRIC_TIME_PER_OUTPUT_TOKEN)
         self._duration = histogram(meter, names.METRIC_GEN_AI_REQUEST_DURATION)
@@ -96,6 +97,10 @@ class AnswerMetrics:
     def first_token(self, operation: str, time_ms: float) -> None:
         """A request's first token came `time_ms` after its arrival. `operation`: see `names.ATTR_GEN_AI_OPERATION`."""
         self._first_token.record(time_ms / 1000, self._of(operation))
+
+    def given_up(self, operation: str, time_ms: float) -> None:
+        """Nobody waits any more for a request's first token, `time_ms` after its arrival."""
+        self._given_up.record(time_ms / 1000, self._of(operation))
 
     def next_token(self, gap_ms: float) -> None:
         """Another token came so long after the one before."""

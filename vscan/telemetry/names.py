@@ -298,7 +298,15 @@ METRIC_TIME_TO_FIRST_TOKEN = Metric(
     "gen_ai.server.time_to_first_token",
     "s",
     Kind.HISTOGRAM,
-    "From a request's arrival to its first token",
+    "From a request's arrival, read and let in, to its first token",
+    _FIRST_TOKEN_S,
+    _OF_A_MODEL,
+)
+METRIC_GIVEN_UP = Metric(
+    "vscan.decoder.given_up",
+    "s",
+    Kind.HISTOGRAM,
+    "From a request's arrival to when its caller left, or its time was up, without any token",
     _FIRST_TOKEN_S,
     _OF_A_MODEL,
 )

@@ -40,6 +40,7 @@ NOT_OURS = ("process_", "python_", "target_info")  # of prometheus_client, and o
 KINDS = {Kind.COUNTER: "sum", Kind.UP_DOWN: "up_down", Kind.GAUGE: "gauge", Kind.HISTOGRAM: "histogram"}
 RESOURCE = {"OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=pod-7,service.name=other"}
 OFTEN = {"OTEL_METRIC_EXPORT_INTERVAL": "250", "OTEL_BSP_SCHEDULE_DELAY": "100"}
+BATCH_WAIT_MS = 50
 PLACES = 4  # calls of the tenant at once
 LONG_TOKENS = 220  # of two such answers the KV cache has room for one and a half
 KV_BYTES = 60 * 16 * 3 * 512
@@ -80,7 +81,7 @@ def deployed(
         "redis_breaker_faults": 2,
         "redis_breaker_pause_ms": 50,
     }
-    encoder = both | {"metrics_bind": f"127.0.0.1:{ports['encoder']}", "batch_wait_ms": 50}
+    encoder = both | {"metrics_bind": f"127.0.0.1:{ports['encoder']}", "batch_wait_ms": BATCH_WAIT_MS}
     decoder = both | {
         "metrics_bind": f"127.0.0.1:{ports['decoder']}",
         "identities_file": identities.path,
@@ -119,6 +120,7 @@ class Traffic:
             await until(self._all_have_left, what="all calls ended")
             await until(self._preempted, what="a request preempted")
             await until(self._shared, what="an encoding shared")
+            await until(self._given_up, what="a caller whose time was up before the first token")
             await self._rejected_entry()
             await self._redis_away()
 
@@ -165,6 +167,12 @@ class Traffic:
         await asyncio.gather(*(ask(self._decoder, request, **self._of()) for _ in range(PLACES // 2)))
         await until(self._all_have_left, what="all calls ended")
         return await self._total("encoder", names.METRIC_ENCODER_SHARED) > 0
+
+    async def _given_up(self) -> bool:
+        """An encoder waits for company longer than this caller waits for its answer."""
+        await refusal(self._decoder, self._new(), **self._of(timeout=BATCH_WAIT_MS / 2000))
+        figures = await asyncio.to_thread(read_figures, self._ports["decoder"])
+        return figures.total(f"{family_name(names.METRIC_GIVEN_UP)}_count") > 0
 
     async def _rejected_entry(self) -> None:
         async with raw_client(self._redis) as client:

@@ -155,6 +155,7 @@ def measure_everything(meter: Meter) -> None:
     engine.preempted(1)
     answers.image("video", "redis")
     answers.first_token("chat", 5.0)
+    answers.given_up("chat", 5.0)
     answers.next_token(20.0)
     answers.finished("chat", input_tokens=11, output_tokens=3, longest_tokens=3, decode_ms=20.0, total_ms=30.0)
     answers.failed("chat", "Cancelled", 30.0)
