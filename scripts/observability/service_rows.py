@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from scripts.observability.panels import BYTES, COUNT, MS, PER_SECOND, REQUESTS_PER_SECOND, SHARE, AnyPanel, Limits, series
+from scripts.observability.panels import (
+    BYTES,
+    COUNT,
+    MS,
+    PER_SECOND,
+    REQUESTS_PER_SECOND,
+    SECONDS,
+    SHARE,
+    AnyPanel,
+    Limits,
+    series,
+)
 from scripts.observability.queries import ENCODE, WITHIN, gauge, mean, quantiles, rate
 
 
@@ -231,6 +242,13 @@ def processes() -> list[AnyPanel]:
             {name: f"{gauge('vscan_process_descriptors', by)} / {gauge('process_max_fds', by)}"},
             most=1,
             limits=Limits(0.6, 0.8),
+        ),
+        series(
+            "Certificate",
+            "How long the server's certificate is still good for. Without TLS there is none.",
+            SECONDS,
+            {name: f"min by ({by}) (vscan_tls_certificate_expiry_seconds{{<here>}}) - time()"},
+            limits=Limits(14 * 86_400, 86_400, falling=True),
         ),
         series(
             "Tasks and threads",

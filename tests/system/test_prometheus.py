@@ -40,6 +40,7 @@ pytestmark = pytest.mark.system
 ABSENT = {
     "vscan_refusals_total": "nobody is refused: there are neither identities nor limits",
     "vscan_decoder_given_up_seconds_count": "nobody leaves before an answer begins",
+    "vscan_tls_certificate_expiry_seconds": "there is no TLS",
     "vscan_encoder_shared_total": "no two ask for a new image at once",
 }
 # How many calls end well in one turn of traffic, at least.

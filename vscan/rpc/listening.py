@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +14,10 @@ import grpc
 
 from vscan.errors import StartupError
 from vscan.rpc.address import Address
-from vscan.rpc.settings import RpcSettings
+from vscan.rpc.certificate_end import first_end
 from vscan.rpc.tls_files import Rotating, ServerTls, read_pem
+
+_log = logging.getLogger(__name__)
 
 
 def check_free(address: Address) -> None:
@@ -44,16 +48,25 @@ def _refusal(family: int, sockaddr: tuple[object, ...]) -> OSError | None:
     return None
 
 
-def server_credentials(settings: RpcSettings) -> grpc.ServerCredentials | None:
-    """TLS as the settings say, for each handshake with the files as they then are; None for plaintext.
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """The server's files as they were read. `ends_s`: when its certificate ends, seconds since 1970; None: nobody can tell."""
+
+    configuration: grpc.ServerCertificateConfiguration
+    ends_s: float | None
+
+
+def server_certificates(tls: ServerTls) -> Rotating[Loaded]:
+    """The server's files, followed.
 
     Raises:
         StartupError: a file cannot be read, or certificate and key do not belong together.
     """
-    tls = settings.server_tls
-    if tls is None:
-        return None
-    certificates = Rotating("the server's certificate", tls.paths, partial(_certificates, tls))
+    return Rotating("the server's certificate", tls.paths, partial(_loaded, tls))
+
+
+def server_credentials(certificates: Rotating[Loaded], *, wants_certificates: bool) -> grpc.ServerCredentials:
+    """TLS, for each handshake with the files as they then are. `wants_certificates`: of clients too."""
     told = certificates.current()
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
@@ -63,19 +76,23 @@ def server_credentials(settings: RpcSettings) -> grpc.ServerCredentials | None:
         if newest is told:
             return None
         told = newest
-        return newest
+        return newest.configuration
 
-    wants_certificates = tls.client_ca_file is not None
     # The stubs do not know that None is allowed.
-    return grpc.dynamic_ssl_server_credentials(told, changed, wants_certificates)  # type: ignore[arg-type]
+    return grpc.dynamic_ssl_server_credentials(told.configuration, changed, wants_certificates)  # type: ignore[arg-type]
 
 
-def _certificates(tls: ServerTls) -> grpc.ServerCertificateConfiguration:
+def _loaded(tls: ServerTls) -> Loaded:
     tls.check()
-    return grpc.ssl_server_certificate_configuration(
+    configuration = grpc.ssl_server_certificate_configuration(
         [(read_pem(tls.key_file), read_pem(tls.cert_file))],
         root_certificates=None if tls.client_ca_file is None else read_pem(tls.client_ca_file),
     )
+    try:
+        return Loaded(configuration, first_end(tls.cert_file))
+    except (OSError, ValueError) as error:
+        _log.warning("when the server's certificate ends cannot be told: %s", error)
+        return Loaded(configuration, None)
 
 
 def write_ready_file(path: Path, text: str) -> None:

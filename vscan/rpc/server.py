@@ -16,18 +16,19 @@ from grpc_reflection.v1alpha import reflection
 from vscan.errors import StartupError
 from vscan.heartbeat import Heartbeat
 from vscan.rpc.address import Address, parse_address
+from vscan.rpc.certificate_end import tell_end
 from vscan.rpc.gate import Gate
 from vscan.rpc.health import HealthPort, HealthServicer
 from vscan.rpc.identities import Identities
 from vscan.rpc.identity_book import IdentityBook
 from vscan.rpc.infrastructure import InfrastructureGate
 from vscan.rpc.interceptors import inner_interceptors, outer_interceptors
-from vscan.rpc.listening import check_free, server_credentials, write_ready_file
+from vscan.rpc.listening import check_free, server_certificates, server_credentials, write_ready_file
 from vscan.rpc.liveness import Liveness
 from vscan.rpc.readiness import Readiness
 from vscan.rpc.settings import RpcSettings
 from vscan.rpc.tenant_limits import TenantAllowances, TenantCounts
-from vscan.telemetry.metrics import ReadyMetrics
+from vscan.telemetry.metrics import CertificateMetrics, ReadyMetrics
 from vscan.telemetry.providers import Telemetry
 
 _LAST_WORDS_SECONDS = 1.0  # for statuses on their way out once the last call has ended
@@ -72,6 +73,7 @@ class RpcServer:
         self._book = None if identities is None else IdentityBook(identities, why_not=identities_unfit)
         self.tenant_counts = TenantCounts(TenantAllowances(settings, self.identities))
         telemetry = telemetry or Telemetry()
+        self._certificate_metrics = CertificateMetrics(telemetry.meter)
         self._gate = Gate(settings.max_concurrent_calls)
         self._readiness = Readiness(services, ReadyMetrics(telemetry.meter).ready)
         self._liveness = Liveness(self._readiness, stall_seconds=settings.stall_seconds)
@@ -159,7 +161,7 @@ class RpcServer:
         if self._health_port is not None:
             _log.info("health is served on %s too", await self._health_port.start())
         await self.server.start()
-        self._background = [asyncio.create_task(self._stop_with_the_loop()), asyncio.create_task(self._liveness.run())]
+        self._background += [asyncio.create_task(self._stop_with_the_loop()), asyncio.create_task(self._liveness.run())]
         if self._book:
             self._book.start()
         _log.info("listening on %s", address)
@@ -241,12 +243,17 @@ class RpcServer:
 
     def _open_port(self) -> int:
         try:
-            credentials = server_credentials(self._settings)
-            if credentials is None:
+            tls = self._settings.server_tls
+            if tls is None:
                 return self.server.add_insecure_port(str(self._address))
-            return self.server.add_secure_port(str(self._address), credentials)
+            certificates = server_certificates(tls)
+            credentials = server_credentials(certificates, wants_certificates=tls.client_ca_file is not None)
+            port = self.server.add_secure_port(str(self._address), credentials)
         except RuntimeError as error:
             raise StartupError(f"cannot listen on {self._address}") from error
+        ends = tell_end(lambda: certificates.current().ends_s, self._certificate_metrics.ends)
+        self._background.append(asyncio.create_task(ends))
+        return port
 
 
 def _health_port(settings: RpcSettings, readiness: Readiness) -> HealthPort | None:

@@ -62,6 +62,17 @@ class ReadyMetrics:
         self._ready.set(int(ready))
 
 
+class CertificateMetrics:
+    """The server's certificate."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._expiry = gauge(meter, names.METRIC_CERTIFICATE_EXPIRY)
+
+    def ends(self, end_s: float) -> None:
+        """The one that is shown ends then, in seconds since 1970."""
+        self._expiry.set(end_s)
+
+
 class RpcMetrics:
     """Calls by method and status. Measured by the interceptors."""
 

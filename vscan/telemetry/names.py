@@ -150,6 +150,12 @@ _OF_A_MODEL = (ATTR_GEN_AI_OPERATION, ATTR_GEN_AI_PROVIDER, ATTR_GEN_AI_REQUEST_
 
 # ── Metrics: both services.
 METRIC_READY = Metric("vscan.ready", "1", Kind.GAUGE, "1 while the service is ready, else 0: while it loads its model, too")
+METRIC_CERTIFICATE_EXPIRY = Metric(
+    "vscan.tls.certificate.expiry",
+    "s",
+    Kind.GAUGE,
+    "When the server's certificate, or one sent with it, ends: seconds since 1970. Only with TLS",
+)
 METRIC_REQUESTS = Metric(
     "vscan.requests",
     "{request}",

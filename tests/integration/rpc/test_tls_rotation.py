@@ -6,18 +6,25 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from tests.support.certificates import Authority, Certificate, Mounted
 from tests.support.toy_services import ToyDecoder, serving_decoder
+from tests.support.until import until
 from vscan.rpc.channel import ClientTls, open_channel
 from vscan.rpc.settings import RpcSettings
+from vscan.telemetry import names
+from vscan.telemetry.providers import Telemetry
 from vscan.v1 import decoder_pb2, decoder_pb2_grpc
 
 HOST = "127.0.0.1"
@@ -56,6 +63,27 @@ async def test_a_new_certificate_is_shown_to_who_connects_next(tmp_path: Path) -
         mounted.write(cert=certificate.cert_file, key=certificate.key_file)
         assert await answers(address, new)
         assert not await answers(address, old)
+
+
+async def test_it_is_told_when_the_certificate_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a new one that nobody has connected for yet."""
+    monkeypatch.setattr("vscan.rpc.certificate_end._LOOK_EVERY_SECONDS", 0.01)
+    authority, reader = Authority(tmp_path), InMemoryMetricReader()
+    days = [authority.issue_server(HOST, valid_from=timedelta(days=-1), valid_for=timedelta(days=1 + left)) for left in (5, 90)]
+    mounted = Mounted(tmp_path, days[0])
+    telemetry = Telemetry(meter_provider=MeterProvider([reader], shutdown_on_exit=False))
+    async with serving_decoder(ToyDecoder(), settings(mounted), telemetry):
+        await until(lambda: days_left(reader) == 5)
+        mounted.write(cert=days[1].cert_file, key=days[1].key_file)
+        await until(lambda: days_left(reader) == 90)
+
+
+def days_left(reader: InMemoryMetricReader) -> int | None:
+    """Of the certificate, to the nearest one."""
+    data: Any = reader.get_metrics_data()
+    found = [] if data is None else [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics]
+    ends = [m.data.data_points[0].value for m in found if m.name == names.METRIC_CERTIFICATE_EXPIRY.name]
+    return round((ends[0] - time.time()) / 86_400) if ends else None
 
 
 async def test_a_connection_outlives_the_certificate_it_was_made_with(tmp_path: Path) -> None:

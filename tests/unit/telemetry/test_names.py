@@ -20,6 +20,7 @@ from vscan.telemetry.metrics import (
     MAKERS,
     AdmissionMetrics,
     CacheMetrics,
+    CertificateMetrics,
     EncoderMetrics,
     ProcessMetrics,
     ReadyMetrics,
@@ -121,6 +122,7 @@ def measured(reader: InMemoryMetricReader) -> dict[str, list[object]]:
 def measure_everything(meter: Meter) -> None:
     """A point of every metric, with every attribute that it may have."""
     ReadyMetrics(meter).ready(True)
+    CertificateMetrics(meter).ends(2e9)
     rpc, tokens, cache = RpcMetrics(meter), TokenMetrics(meter), CacheMetrics(meter)
     encoder, process = EncoderMetrics(meter), ProcessMetrics(meter)
     engine, answers = EngineMetrics(meter), AnswerMetrics(meter, model="m")
