@@ -24,6 +24,15 @@ def mean(histogram: str, by: str = "instance", labels: str = "") -> str:
     return f"{rate(histogram + '_sum', by, labels)} / ({rate(histogram + '_count', by, labels)} > 0)"
 
 
+def mean_of_questions(histogram: str, by: str) -> str:
+    """The same of what decoders saw: encoders measure it too, of what they make anew."""
+    parts = (f"rate({histogram}_{part}{{<here>}}{WITHIN})" for part in ("sum", "count"))
+    total, count = (
+        f"sum by ({by}) ({part} and on (namespace, job, instance) vscan_decoder_capacity{{<here>}})" for part in parts
+    )
+    return f"{total} / ({count} > 0)"
+
+
 def gauge(name: str, by: str, labels: str = "") -> str:
     """Its value now, summed but for a label."""
     return f"sum by ({by}) ({name}{{<here>{labels and ',' + labels}}})"

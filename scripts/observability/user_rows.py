@@ -16,7 +16,7 @@ from scripts.observability.panels import (
     series,
     traces_link,
 )
-from scripts.observability.queries import GENERATE, WITHIN, gauge, mean, quantiles, rate
+from scripts.observability.queries import GENERATE, WITHIN, gauge, mean_of_questions, quantiles, rate
 
 
 def objectives() -> list[AnyPanel]:
@@ -209,14 +209,14 @@ def tokens() -> list[AnyPanel]:
         ),
         series(
             "Before each stage",
-            "Mean of an image (encoder) and of a prompt (prune).",
+            "Mean of an image (encoder) and of a prompt (prune), of questions.",
             COUNT,
-            {"{{vscan_stage}}": mean("vscan_visual_tokens_before", "vscan_stage")},
+            {"{{vscan_stage}}": mean_of_questions("vscan_visual_tokens_before", "vscan_stage")},
         ),
         series(
             "After each stage",
-            "Mean of an image (encoder) and of a prompt (prune).",
+            "Mean of an image (encoder) and of a prompt (prune), of questions.",
             COUNT,
-            {"{{vscan_stage}}": mean("vscan_visual_tokens_after", "vscan_stage")},
+            {"{{vscan_stage}}": mean_of_questions("vscan_visual_tokens_after", "vscan_stage")},
         ),
     ]
