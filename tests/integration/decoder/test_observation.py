@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import pytest
 import pytest_asyncio
 from opentelemetry.sdk.metrics import MeterProvider
@@ -16,6 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.support.asking import OTHER_PICTURE, PICTURE, ask, chat, decoder_stub, raw, refusal
+from tests.support.encoder import png
 from tests.support.stack import in_process_stack
 from tests.support.until import until
 from vscan.telemetry import names
@@ -25,7 +29,11 @@ from vscan.v1 import decoder_pb2_grpc
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Stub = decoder_pb2_grpc.DecoderStub
 SPANS = InMemorySpanExporter()
-METRICS = InMemoryMetricReader()
+METRICS, OF_ENCODER = InMemoryMetricReader(), InMemoryMetricReader()
+COME_AND_GO = (
+    (METRICS, (names.METRIC_RUNNING_REQUESTS, names.METRIC_DECODER_WAITING, names.METRIC_DECODER_RUNNING)),
+    (OF_ENCODER, (names.METRIC_RUNNING_REQUESTS, names.METRIC_ENCODER_WAITING)),
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -33,8 +41,9 @@ async def stub() -> AsyncIterator[Stub]:
     tracers = TracerProvider(shutdown_on_exit=False)
     tracers.add_span_processor(SimpleSpanProcessor(SPANS))
     telemetry = Telemetry(tracers, MeterProvider([METRICS], shutdown_on_exit=False))
+    encoding = Telemetry(meter_provider=MeterProvider([OF_ENCODER], shutdown_on_exit=False))
     async with (
-        in_process_stack(telemetry=(Telemetry(), telemetry)) as stack,
+        in_process_stack(telemetry=(encoding, telemetry)) as stack,
         decoder_stub(stack.decoder_address) as stub,
     ):
         yield stub
@@ -53,8 +62,8 @@ async def generate_span() -> ReadableSpan:
     return ended()[0]
 
 
-def points(metric: str) -> list[Any]:
-    data = METRICS.get_metrics_data()
+def points(metric: str, reader: InMemoryMetricReader = METRICS) -> list[Any]:
+    data = reader.get_metrics_data()
     assert data is not None
     found = [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics if m.name == metric]
     return [point for one in found for point in one.data.data_points]
@@ -165,6 +174,47 @@ async def test_requests_that_fail_and_that_are_cancelled_are_counted(stub: Stub)
     await ask(stub, raw("w1"))
     wanted = {("text_completion", "InvalidArgument"): 1, ("chat", "Cancelled"): 1, ("text_completion", None): 1}
     await until(lambda: dict(ended() - before) == wanted, what="all three counted")
+
+
+async def test_what_comes_and_goes_ends_at_nothing_however_calls_end(stub: Stub) -> None:
+    """Answered, refused, late, and cancelled at any moment; with images that are new, known, and none."""
+    ended = await asyncio.gather(*(_one_of_many(stub, number) for number in range(32)))
+    assert set(ended) >= {"OK", "INVALID_ARGUMENT", "CANCELLED", "DEADLINE_EXCEEDED"}
+
+    def left() -> dict[str, list[float]]:
+        found = {
+            metric.name: [one.value for one in points(metric.name, reader)] for reader, some in COME_AND_GO for metric in some
+        }
+        return {name: values for name, values in found.items() if not values or any(values)}
+
+    await until(lambda: not left(), what="everything back at 0")
+    counted = [
+        sum(count for point in points(metric.name) if (count := getattr(point, field)) and _is_question(point))
+        for metric, field in ((names.METRIC_REQUESTS, "value"), (names.METRIC_REQUEST_DURATION, "count"))
+    ]
+    assert counted[0] == counted[1] >= ended.count("OK")
+
+
+def _is_question(point: Any) -> bool:
+    return bool(point.attributes[names.ATTR_RPC_METHOD] == "/vscan.v1.Decoder/Generate")
+
+
+async def _one_of_many(stub: Stub, number: int) -> str:
+    """A question that ends as its number says; returns the status."""
+    request = chat(png(number), "w1", max_new_tokens=6, n=1 + number % 2) if number % 3 else chat("w1", max_new_tokens=40)
+    bad, late, leaves = number % 8 == 5, number % 8 == 6, number % 8 == 7
+    call = stub.Generate(chat(b"no image", "w1") if bad else request, timeout=0.005 * number if late else 60)
+    try:
+        for taken in itertools.count():
+            if leaves and taken == number // 8:
+                call.cancel()
+            if await call.read() is grpc.aio.EOF:  # type: ignore[attr-defined]
+                return "OK"
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    except asyncio.CancelledError:
+        return "CANCELLED"
+    raise AssertionError("a stream ends")
 
 
 async def test_images_are_counted_by_where_they_were(stub: Stub) -> None:
