@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,21 +52,29 @@ def labels(**pairs: str) -> frozenset[tuple[str, str]]:
 
 
 async def test_calls_are_counted_by_method_and_status(caplog: pytest.LogCaptureFixture) -> None:
+    words_ms: list[float] = []  # of each call, from its first word to its last
+
     async def before_word(word: str) -> None:
         if word == "full":
             raise ResourceExhausted("full", retry_delay_ms=1)
+        words_ms.append(time.perf_counter() * 1000)
 
     with served(caplog) as (telemetry, url):
         async with serving_decoder(ToyDecoder(before_word), telemetry=telemetry) as (_, address), decoder_stub(address) as stub:
+            began = time.perf_counter()
             for text in ("one", "two", "three"):
-                async for _event in stub.Generate(raw(text)):
+                async for _event in stub.Generate(raw(f"{text} four five six")):
                     pass
+            outside_ms = (time.perf_counter() - began) * 1000
             await failure(stub.Generate(raw("full")))
         samples = await asyncio.to_thread(scrape, url)
     method = "/vscan.v1.Decoder/Generate"
     assert samples["vscan_requests_total", labels(rpc_method=method, vscan_status="OK")] == 3
     assert samples["vscan_requests_total", labels(rpc_method=method, vscan_status="RESOURCE_EXHAUSTED")] == 1
     assert samples["vscan_request_duration_milliseconds_count", labels(rpc_method=method, vscan_status="OK")] == 3
+    inside_ms = sum(words_ms[at + 3] - words_ms[at] for at in (0, 4, 8))
+    taken_ms = samples["vscan_request_duration_milliseconds_sum", labels(rpc_method=method, vscan_status="OK")]
+    assert inside_ms <= taken_ms <= outside_ms
     assert samples["vscan_requests_running", labels(rpc_method=method)] == 0
 
 

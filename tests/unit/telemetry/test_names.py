@@ -194,11 +194,13 @@ def test_times_of_the_conventions_are_in_seconds_and_per_token() -> None:
     reader = InMemoryMetricReader()
     answers = AnswerMetrics(MeterProvider([reader]).get_meter("t"), model="m")
     answers.first_token("chat", 250.0)
+    answers.given_up("chat", 3500.0)
     answers.finished("chat", input_tokens=1, output_tokens=9, longest_tokens=5, decode_ms=400.0, total_ms=650.0)
     # These have no time between tokens.
     answers.finished("chat", input_tokens=1, output_tokens=1, longest_tokens=1, decode_ms=0.0, total_ms=250.0)
     points = measured(reader)
     assert points[names.METRIC_TIME_TO_FIRST_TOKEN.name][0].sum == pytest.approx(0.25)  # type: ignore[attr-defined]
+    assert points[names.METRIC_GIVEN_UP.name][0].sum == pytest.approx(3.5)  # type: ignore[attr-defined]
     per_token = points[names.METRIC_TIME_PER_OUTPUT_TOKEN.name][0]
     assert (per_token.count, per_token.sum) == (1, pytest.approx(0.1))  # type: ignore[attr-defined]
     assert points[names.METRIC_GEN_AI_REQUEST_DURATION.name][0].sum == pytest.approx(0.9)  # type: ignore[attr-defined]
