@@ -225,11 +225,12 @@ class Engine:
         return [self._end(name, State.FAILED, Failure(error.copy())) for name in late]
 
     def _fail(self, request_id: str, error: Exception) -> Outcome:
-        if not isinstance(error, VScanError):
-            logger.error("the engine failed in a step of request %s", request_id, exc_info=error)
-            error = InternalError("the engine failed in a step of this request")
-        elif isinstance(error, InternalError):
-            logger.warning("request %s: %s", request_id, error)
+        with self._requests[request_id].times.in_trace():
+            if not isinstance(error, VScanError):
+                logger.error("the engine failed in a step of request %s", request_id, exc_info=error)
+                error = InternalError("the engine failed in a step of this request")
+            elif isinstance(error, InternalError):
+                logger.warning("request %s: %s", request_id, error)
         return self._end(request_id, State.FAILED, Failure(error.copy()))
 
     def _end(self, request_id: str, state: State, event: Result | Failure) -> Outcome:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import Span, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -79,6 +81,15 @@ class RequestTimes:
             prune_ms=sum(report.duration_ms for _, report in self._pruned),
             decode_ms=decode_ms,
         )
+
+    @contextmanager
+    def in_trace(self) -> Iterator[None]:
+        """Around log lines about the request: they have its trace, as those of its call have."""
+        token = attach(self._parent())
+        try:
+            yield
+        finally:
+            detach(token)
 
     def _prefill_span(self, first: StepTime, last: StepTime, segment_rows: tuple[int, ...]) -> None:
         attributes = {

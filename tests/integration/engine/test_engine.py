@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,6 +35,7 @@ from vscan.errors import Cancelled, DeadlineExceeded, InternalError, InvalidArgu
 from vscan.rpc.deadlines import Deadline
 from vscan.specs import KeepTokens, Rater
 from vscan.telemetry import names
+from vscan.telemetry.logs import JsonFormatter
 
 PRUNED = Pruning(layers=(2, 4), budgets=(KeepTokens(6), KeepTokens(2)), rater=Rater.LAST_TOKEN)
 
@@ -198,6 +202,25 @@ def test_a_step_that_breaks_ends_its_own_requests_and_no_others(model: Any) -> N
         assert "secret" not in str(failure.error)
     assert isinstance(events[later.request_id][-1], Result)
     assert_empty(engine)
+
+
+def test_what_broke_is_logged_with_the_trace_of_its_request(model: Any) -> None:
+    """The caller is told the trace alone, and the stack stands here: on a thread that serves all."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(JsonFormatter())
+    log = logging.getLogger("decoder_service.engine")
+    log.addHandler(handler)
+    try:
+        traced = question(name="victim", trace_context={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+        run_all(make_engine(model, runner=make_runner(model, BreakingRunner)), [traced])
+        log.warning("something else")
+    finally:
+        log.removeHandler(handler)
+    broke, other = map(json.loads, handler.stream.getvalue().splitlines())
+    assert broke["trace_id"] == trace
+    assert "RuntimeError" in broke["traceback"]
+    assert "trace_id" not in other
 
 
 def test_a_device_without_memory_asks_to_come_back(model: Any) -> None:
