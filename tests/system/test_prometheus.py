@@ -68,7 +68,7 @@ def test_alerts_fire_when_they_should_and_not_otherwise() -> None:
 def test_a_changed_threshold_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     for path in [*(PROMETHEUS / name for name in RULE_FILES), PROMETHEUS / "tests" / "causes.yml"]:
-        changed = path.read_text().replace("vscan_kv_pages_held:ratio > 0.9", "vscan_kv_pages_held:ratio > 0.99")
+        changed = path.read_text().replace("kv_pages_held:ratio[5m]) > 0.9", "kv_pages_held:ratio[5m]) > 0.99")
         (tmp_path / path.relative_to(PROMETHEUS)).write_text(changed)
     tested = promtool("test", "rules", tmp_path / "tests" / "causes.yml")
     assert tested.returncode != 0
