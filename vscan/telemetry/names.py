@@ -345,7 +345,7 @@ METRIC_IMAGES = Metric(
     "vscan.images",
     "{image}",
     Kind.COUNTER,
-    "Images and videos of requests, by where their tokens were found",
+    "Images and videos of requests that the engine took, by where their tokens were found",
     attributes=(ATTR_MEDIA, ATTR_PLACE),
 )
 METRIC_DECODER_WAITING = Metric(
