@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import grpc
 import pytest
@@ -116,6 +117,25 @@ def test_a_name_is_recorded_once_and_says_its_level() -> None:
     assert len(names) == len(set(names))
     assert all(re.fullmatch(r"[a-z_]+:vscan_[a-z_]+:[a-z0-9_]+", name) for name in names)
     assert {part for name in names for part in name.partition(":")[0].split("_")} <= set(LEVELS)
+
+
+@pytest.mark.parametrize("name", [name for name in recorded() if re.search(r"rate\d+[mhd]$", name)])
+def test_a_name_says_the_window_that_it_looks_at(name: str) -> None:
+    """Of what is recorded over 5 minutes the window is that of what it is made of."""
+    (window,) = re.findall(r"rate(\d+[mhd])$", name)
+    of_parts = {"5m"} if any(part.endswith(":rate5m") for part in names_in(recorded()[name]).metrics) else set()
+    ranges = set(re.findall(r"\[(\w+)\]", recorded()[name]))
+    assert ranges == {window} or (not ranges and of_parts == {window})
+
+
+@pytest.mark.parametrize(
+    "alert", [alert for alert in alerts() if "window" in alert["labels"]], ids=lambda one: str(one["labels"])
+)
+def test_a_burn_alert_says_the_window_that_it_looks_at(alert: dict[str, Any]) -> None:
+    window = alert["labels"]["window"]
+    assert f":ratio_rate{window} > " in alert["expr"].splitlines()[0]
+    assert f"[{window}]) > 1 / " in alert["expr"]
+    assert f"of the last {window} " in alert["annotations"]["description"]
 
 
 def test_the_threshold_of_first_tokens_is_an_edge_of_its_histogram() -> None:
