@@ -74,7 +74,7 @@ def objectives() -> list[AnyPanel]:
             SECONDS,
             {f"p{n}": f"max(namespace:vscan_first_token_seconds:p{n}_rate5m{{<there>}})" for n in (50, 95, 99)},
             limits=Limits(1, 2),
-        ).links([traces_link("Slow traces", '{name="generate" && duration>2s}')]),
+        ).links([traces_link("Slow traces", '{name="generate" && span.vscan.time_to_first_token_ms>2000}')]),
         series(
             "Burn: late first tokens",
             "How many times faster than allowed the budget is spent; alerts page at 14.4 over 1 h and at 6 over 6 h.",

@@ -9,6 +9,8 @@ import yaml
 
 from scripts.observability.sources import OBSERVABILITY
 from scripts.protos import ROOT
+from vscan.errors import Cancelled
+from vscan.telemetry.catalogue import SPANS
 
 FOLDER = OBSERVABILITY / "otel-collector"
 TEXT = (FOLDER / "config.yaml").read_text()
@@ -40,8 +42,19 @@ def test_every_variable_is_explained_with_its_default() -> None:
 def test_failed_and_slow_traces_are_kept() -> None:
     policies = {policy["type"]: policy for policy in CONFIG["processors"]["tail_sampling"]["policies"]}
     assert policies["status_code"]["status_code"]["status_codes"] == ["ERROR"]
-    assert policies["latency"]["latency"]["threshold_ms"] == "${env:TRACES_SLOW_MS:-2000}"
-    assert set(policies) == {"status_code", "latency", "probabilistic"}
+    assert set(policies) == {"status_code", "ottl_condition", "probabilistic"}
+
+
+def test_what_makes_a_trace_slow_stands_on_its_spans() -> None:
+    """By the first token, as the objective: whole answers may take long."""
+    (policy,) = [one for one in CONFIG["processors"]["tail_sampling"]["policies"] if one["name"] == "slow"]
+    late, never = policy["ottl_condition"]["span"]
+    spans = {span.name: span for span in SPANS}
+    for condition in (late, never):
+        (name,) = re.findall(r'\bname == "(\w+)"', condition)
+        assert set(re.findall(r'attributes\["([^"]+)"\]', condition)) <= set(spans[name].attributes)
+    assert late.endswith('attributes["vscan.time_to_first_token_ms"] > ${env:TRACES_SLOW_MS:-2000}')
+    assert never.endswith(f'attributes["error.type"] == "{Cancelled.__name__}"')
 
 
 def test_the_port_is_that_of_the_settings_example_and_of_the_readme() -> None:
