@@ -23,9 +23,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Simulate planned deployments; exit code 1 if one misses its goal, or reaches it with far fewer replicas."""
     profile = Profile.load(arguments.profile)
+    names = [case.name for case in cases()]
+    if unknown := set(arguments.only or ()) - set(names):
+        raise ValueError(f"--only: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
     wanted = [case for case in cases() if not arguments.only or case.name in arguments.only]
-    if not wanted:
-        raise ValueError(f"--only: there are {', '.join(case.name for case in cases())}")
     records = []
     for case in wanted:
         records.append(check(profile, case))
