@@ -46,8 +46,6 @@ _QUANTITIES: dict[str, Callable[[Seen], float]] = {
     "first token, mean, ms": lambda seen: float(np.mean(seen.first_ms)),
     "first token, p95, ms": lambda seen: float(np.quantile(seen.first_ms, 0.95)),
     "whole answer, mean, ms": lambda seen: float(np.mean(seen.total_ms)),
-    "decoders' core, busy": lambda seen: seen.decoders_busy,
-    "the other core, busy": lambda seen: seen.others_busy,
 }
 _COUNTS: dict[str, Callable[[Seen], float]] = {
     "images encoded": lambda seen: seen.encoded,

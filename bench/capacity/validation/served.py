@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bench.capacity.measuring.questions import question, so_many
-from bench.capacity.services import Services
+from bench.capacity.services import Services, machine_busy_s
 from bench.capacity.simulation.asks import Ask
 from bench.capacity.simulation.world import Simulated
 from vscan.errors import VScanError
@@ -31,6 +31,7 @@ class Seen:
     failed: int
     decoders_busy: float  # processor time of all decoders, as a share of the time
     others_busy: float  # of encoders, Redis and clients together
+    foreign_busy: float = 0.0  # of processes that are no part of this, as a share of both cores
 
     @property
     def places(self) -> Counter[str]:
@@ -60,11 +61,12 @@ async def served(services: Services, asks: Sequence[Ask], images: Sequence[bytes
         # A client has no model libraries in its heap: their objects must not be collected while it waits for tokens.
         gc.collect()
         gc.freeze()
-        busy = services.busy_s()
+        busy, machine_s = services.busy_s(), machine_busy_s(services.cores)
         began = time.perf_counter()
         ends = await asyncio.gather(*(_asked(client, images, number, ask, began) for number, ask in enumerate(asks)))
         seconds = time.perf_counter() - began - asks[0].at_s
         spent = {kind: after_s - busy[kind] for kind, after_s in services.busy_s().items()}
+        machine_s = machine_busy_s(services.cores) - machine_s
         gc.unfreeze()
     answered = [end for end in ends if end is not None]
     return Seen(
@@ -77,6 +79,7 @@ async def served(services: Services, asks: Sequence[Ask], images: Sequence[bytes
         failed=len(ends) - len(answered),
         decoders_busy=spent["decoder"] / seconds,
         others_busy=(spent["encoder"] + spent["redis"] + spent["client"]) / seconds,
+        foreign_busy=max(0.0, machine_s - sum(spent.values())) / 2 / seconds,
     )
 
 
