@@ -53,7 +53,7 @@ class Way:
     waits: Sequence[Wait]
 
 
-_BINS = 2048
+_BINS = 1024
 _RARE = 1e-4  # waits longer than what so few wait are left out, and do not make the bins wider
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.capacity.__main__ import main
-from bench.capacity.checking import cases
+from bench.capacity.checking import Case, cases, check, is_close, least_count
 from bench.capacity.curve import Curve, NotMeasured
 from bench.capacity.planning.network import on_the_wire
 from bench.capacity.planning.plan import plan
@@ -236,3 +237,33 @@ def test_the_commands_name_the_option_that_is_wrong(tmp_path: Path, capsys: pyte
 def test_the_cases_that_are_checked_reach_a_thousand_replicas() -> None:
     rates = [case.demand.requests_per_second for case in cases()]
     assert max(rates) > 1000 * min(rates)
+
+
+@pytest.mark.parametrize("least", [1, 2, 7, 46, 100])
+def test_the_least_number_is_found_to_a_twentieth_and_halves_tell_a_factor_of_two(least: int) -> None:
+    tried: list[int] = []
+
+    def suffices(count: int) -> bool:
+        tried.append(count)
+        return count >= least
+
+    found = least_count(100, suffices)
+    assert least <= found <= max(least + 1, 1.05 * least + 1)
+    assert len(tried) <= 8
+    assert is_close(100, least_count(100, suffices, halves=True)) is (least > 50)
+
+
+def test_a_plan_is_too_large_from_twice_the_number_that_suffices_but_for_one_more() -> None:
+    assert is_close(2, 1)
+    assert is_close(40, 20)
+    assert not is_close(41, 20)
+    assert not is_close(3, 1)
+
+
+def test_a_plan_far_too_large_is_told_by_simulations_of_it() -> None:
+    """What is planned for decoders that may be a fifth full is several times as much as suffices."""
+    usual = demand(requests_per_second=16, spare=0, repeated_images=100, target_ms=1000)
+    right, wasteful = (check(profile(), Case("some", replace(usual, utilisation=share, imbalance=1))) for share in (0.75, 0.2))
+    assert (right["met"], right["not_oversized"]) == (True, True)
+    assert (wasteful["met"], wasteful["not_oversized"]) == (True, False)
+    assert wasteful["least"]["decoders"] < wasteful["decoders"] / 2
