@@ -23,6 +23,7 @@ EXAMPLE = Demand(
     requests_per_second=40,
     pixels=336 * 336,
     repeat_rate=0.7,
+    repeated_images=1000,
     question_tokens=8,
     answer_tokens=16,
     ttl_s=3600,

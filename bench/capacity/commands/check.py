@@ -46,7 +46,7 @@ def _line(record: dict[str, Any]) -> str:
         f"{verdict} {record['name']:20} {record['decoders']} decoders ({bound['decoders']}), {record['encoders']} encoders "
         f"({bound['encoders']}); p95 planned {record['planned_p95_ms']:.0f}, simulated {_p95(planned)}, goal "
         f"{record['target_ms']:.0f} ms; busy {busy['mean']:.2f}, at most {busy['largest']:.2f}; "
-        f"{'more than' if record['by_halves'] else 'suffice'}: {least or 'not looked for'}; {record['ran_s']:.0f} s"
+        f"{'suffice at least' if record['by_halves'] else 'suffice'}: {least or 'not looked for'}; {record['ran_s']:.0f} s"
     )
 
 
