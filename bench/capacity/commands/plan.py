@@ -28,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         made = plan(profile, demand)
     except NotMeasured as error:
-        lacking = ", ".join(profile.missing()) or "nothing else"
+        if not (lacking := ", ".join(profile.missing())):
+            raise  # a size beyond what was measured: nothing that could be assumed
         raise NotMeasured(f"{error}. The profile lacks: {lacking} (--assume NAME=VALUE)") from error
     print(f"{profile.model} on {profile.device}")
     for text in arguments.assume:
