@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         code: int = parsed.run(parsed)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"python -m bench.capacity {parsed.command}: {error}", file=sys.stderr)
         return 2
     except NotMeasured as error:

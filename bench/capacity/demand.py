@@ -8,6 +8,7 @@ from math import isfinite
 from bench.capacity.curve import NotMeasured, curve_at
 from bench.capacity.profile import Profile
 
+_ROUNDING = 1e-6
 _SHARES = ("repeat_rate",)
 _COUNTS = ("images", "answer_tokens", "question_tokens")
 
@@ -18,7 +19,8 @@ class Demand:
 
     Attributes:
         repeat_rate: of the images in requests, how many were asked about within the time to live.
-        distinct_images: seen within the time to live; None: as many as are new in that time.
+        distinct_images: seen within the time to live; None: as many as are new in that time. No fewer.
+        repeated_images: that repeated questions are about, all alike; None: all distinct ones.
         target_ms: for the 95th percentile of the time to the first token.
         utilisation: the largest that a replica may have.
         imbalance: load of the busiest decoder over the average, where there are several; as the SDK's `load_factor`.
@@ -32,6 +34,7 @@ class Demand:
     images: int = 1
     repeat_rate: float
     distinct_images: float | None = None
+    repeated_images: float | None = None
     answer_tokens: int
     question_tokens: int
     ttl_s: float
@@ -47,11 +50,36 @@ class Demand:
             value = getattr(self, field.name)
             if value is not None:
                 _check(field.name, value)
+        new = self.new_images_per_second * self.ttl_s
+        if self.distinct_images is not None and self.distinct_images < new * (1 - _ROUNDING):
+            raise ValueError(f"--distinct-images: {new:g} are new within --ttl, {self.distinct_images:g} cannot be all")
+        if self.distinct_images is None and not new:
+            raise ValueError("--distinct-images: needed where no image is new (--repeat-rate 1)")
 
     @property
     def new_images_per_second(self) -> float:
         """Images that nobody asked about before."""
         return self.requests_per_second * self.images * (1 - self.repeat_rate)
+
+    @property
+    def images_within_ttl(self) -> float:
+        """That Redis has to hold."""
+        return self.distinct_images or max(1.0, self.new_images_per_second * self.ttl_s)
+
+    @property
+    def images_of_repeats(self) -> float:
+        """That decoders have to remember if repeated questions are to be cheap."""
+        return self.repeated_images or self.images_within_ttl
+
+    @property
+    def new_share(self) -> float:
+        """Of the requests, how many have a new image."""
+        return 1 - self.repeat_rate**self.images
+
+    @property
+    def new_images(self) -> float:
+        """Of a request that has any, on average."""
+        return self.images * (1 - self.repeat_rate) / self.new_share if self.new_share else 0.0
 
     def at(self, requests_per_second: float) -> Demand:
         """The same of another rate."""
@@ -74,7 +102,9 @@ class Demand:
 
 
 def _check(name: str, value: float) -> None:
-    option = "--" + {"target_ms": "target-ttft-p95-ms", "ttl_s": "ttl", "pixels": "image"}.get(name, name.replace("_", "-"))
+    option = "--" + {"target_ms": "target-ttft-p95-ms", "ttl_s": "ttl", "pixels": "image", "images": "images-per-request"}.get(
+        name, name.replace("_", "-")
+    )
     if not isfinite(value):
         raise ValueError(f"{option}: a number is needed, not {value}")
     if name in _SHARES:

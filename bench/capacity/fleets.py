@@ -12,7 +12,7 @@ import numpy as np
 from bench.capacity.demand import Demand
 from bench.capacity.profile import Profile
 from bench.capacity.simulation.asks import Stream
-from bench.capacity.simulation.world import Change, Deployment, Simulated, World
+from bench.capacity.simulation.world import Change, Deployment, Limit, Simulated, World
 
 _WARM_SHARE = 0.2  # of the requests, before figures are taken
 MOST_KNOWN = 20_000
@@ -33,8 +33,8 @@ class Run:
     changes: Sequence[Change] = ()
 
 
-def simulate(profile: Profile, demand: Demand, decoders: int, encoders: int, run: Run) -> Simulated:
-    """Known images are in Redis and with their decoders from the beginning. Raises NotMeasured, or ValueError."""
+def simulate(profile: Profile, demand: Demand, decoders: int, encoders: int, run: Run, limit: Limit | None = None) -> Simulated:
+    """Known images are in Redis and with their decoders from the beginning. Raises NotMeasured, ValueError, or TooLate."""
     deployment = Deployment(
         decoders=decoders,
         encoders=encoders,
@@ -59,7 +59,7 @@ def simulate(profile: Profile, demand: Demand, decoders: int, encoders: int, run
     )
     world = World(demand.fitted(profile), deployment, seed=run.seed)
     world.warm(range(run.known))
-    return world.run(stream.asks(run.seed))
+    return world.run(stream.asks(run.seed), limit)
 
 
 def figures(result: Simulated) -> dict[str, Any]:
@@ -79,6 +79,7 @@ def figures(result: Simulated) -> dict[str, Any]:
         "answers_per_second": len(asked) / result.seconds,
         "asked_per_second": len(result.outcomes) / last_s if last_s else 0.0,
         "first_token_ms": _quantiles(first),
+        "grows": _grows(first),
         "queue_ms": _quantiles(queued),
         "whole_answer_ms": _quantiles([(outcome.end_s - outcome.ask.at_s) * 1e3 for outcome in answered]),
         "places": {place: count / max(1, sum(places.values())) for place, count in sorted(places.items())},
@@ -91,6 +92,12 @@ def figures(result: Simulated) -> dict[str, Any]:
         "ran_s": result.ran_s,
         "events": result.events,
     }
+
+
+def _grows(first_ms: Sequence[float]) -> float:
+    """How many times as late first tokens come in the last quarter of the time as in the second one."""
+    quarter = len(first_ms) // 4
+    return float(np.mean(first_ms[-quarter:]) / np.mean(first_ms[quarter : 2 * quarter])) if quarter else 1.0
 
 
 def _quantiles(values: Sequence[float]) -> Mapping[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 
@@ -26,6 +27,10 @@ class Wait:
     def mean_ms(self) -> float:
         """Over all."""
         return self.share * self.mean_of_those_ms
+
+    def far_ms(self, rare: float) -> float:
+        """What only the share `rare` waits longer than."""
+        return self.mean_of_those_ms * log(self.share / rare) if self.share > rare else 0.0
 
     def chances(self, bins: int, bin_ms: float) -> Chances:
         """The probability of each bin: nobody is waited for, or exponential."""
@@ -49,12 +54,12 @@ class Way:
 
 
 _BINS = 1024
-_FAR = 12.0  # means; beyond that is less than 1e-5 of an exponential
+_RARE = 1e-4  # waits longer than what so few wait are left out, and do not make the bins wider
 
 
 def quantile_ms(ways: Sequence[Way], quantile: float) -> float:
     """Of all requests together, waits being independent of each other. The distributions are added up in bins."""
-    far_ms = max(way.least_ms + _FAR * sum(wait.mean_of_those_ms for wait in way.waits) for way in ways)
+    far_ms = max(way.least_ms + sum(wait.far_ms(_RARE) for wait in way.waits) for way in ways)
     bin_ms = max(far_ms / _BINS, 1e-6)
     total = np.zeros(_BINS)
     for way in ways:
@@ -63,7 +68,7 @@ def quantile_ms(ways: Sequence[Way], quantile: float) -> float:
             chances = np.convolve(chances, each.chances(_BINS, bin_ms))[:_BINS]
         first = min(_BINS - 1, round(way.least_ms / bin_ms))
         total[first:] += way.share * chances[: _BINS - first]
-    return float((np.searchsorted(np.cumsum(total), quantile) + 1) * bin_ms)
+    return (min(int(np.searchsorted(np.cumsum(total), quantile)), _BINS - 1) + 1) * bin_ms
 
 
 def erlang_c(servers: int, offered: float) -> float:

@@ -22,6 +22,7 @@ _ONE_THREAD = {"torch_threads": 1, "drain_seconds": 0, "cache_ttl_seconds": 3600
 _ENCODER = {"image_workers": 1}
 _IMAGES = "vscan_encoder_batch_images_sum"
 _PASSES = "vscan_encoder_batch_images_count"
+_BUSY_COLUMNS = (1, 2, 3, 6, 7, 8)  # of /proc/stat: user, nice, system, interrupts, softer ones, stolen
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Services:
     redis: RedisServer
     encoders: Sequence[ServiceProcess]
     decoders: Sequence[ServiceProcess]
+    cores: tuple[int, int]
 
     @property
     def addresses(self) -> list[str]:
@@ -53,6 +55,14 @@ class Services:
             "redis": _busy_s(self.redis.pid),
             "client": time.process_time(),
         }
+
+
+def machine_busy_s(cores: Sequence[int]) -> float:
+    """Processor seconds so far of everybody on these cores, time that a hypervisor gave to others included."""
+    names = {f"cpu{core}" for core in cores}
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    ticks = sum(int(line[place]) for line in lines if line[0] in names for place in _BUSY_COLUMNS)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -92,7 +102,7 @@ def services(
         for process in (*encoding, *decoding):
             process.wait_ready()
         with kept_to(second):
-            yield Services(redis, encoding, decoding)
+            yield Services(redis, encoding, decoding, (first, second))
 
 
 def kv_pages(decoder: ServiceProcess) -> int:
@@ -114,7 +124,7 @@ def kept_to(core: int) -> Iterator[None]:
 def _cores() -> tuple[int, int]:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        raise RuntimeError("needs two cores: one for decoders, one for the rest")
+        raise ValueError("needs two cores: one for decoders, one for the rest")
     return cores[0], cores[1]
 
 

@@ -30,6 +30,9 @@ from vscan_client.options import Affinity
 
 NOBODY: Mapping[str, int] = {}
 _MOST_DOUBLINGS = 30  # beyond that every bound is reached, and the numbers would only grow
+# So many in a row that are all busy or away say enough of the others. Each further one would cost the caller a way there and
+# its files, and a fleet of hundreds that is full as many refusals for each call.
+_MOST_IN_A_ROUND = 8
 
 
 @dataclass(slots=True)
@@ -149,7 +152,7 @@ class Balancer:
 
 
 class Route:
-    """The way of one call over the endpoints, in rounds: each asks those that are well, once each.
+    """The way of one call over the endpoints, in rounds: each asks those that are well, once each, and no more than eight.
 
     Attributes:
         key: the request's affinity.
@@ -188,7 +191,7 @@ class Route:
             return False  # it did not get as far as an endpoint
         self._balancer.failed(self.server, error)
         self._tried.add(self.server)
-        return self._balancer.has_another(self._tried)
+        return len(self._tried) < _MOST_IN_A_ROUND and self._balancer.has_another(self._tried)
 
     def begin_again(self) -> None:
         """The next round."""

@@ -40,8 +40,8 @@ class Retry:
     waits are longer than the 2 s that a channel may pause before it looks for a server again, so one that restarted is met.
 
     Attributes:
-        attempts: tries in all; 1 never retries. Of several endpoints a try asks one after the other, without a wait, until one
-            is neither away nor busy.
+        attempts: tries in all; 1 never retries. Of several endpoints a try asks up to eight, one after the other without a
+            wait, until one is neither away nor busy.
         backoff_ms: wait before the second try.
         max_backoff_ms: longest wait that the client chooses by itself.
         jitter: fraction of a wait that is added at random at most, so that many clients do not come back at once.

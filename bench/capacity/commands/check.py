@@ -21,11 +21,12 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Simulate planned deployments; exit code 1 if one misses its goal, or reaches it with far fewer replicas."""
+    """Simulate planned deployments; exit code 1 if one misses its goal, or has over twice the replicas that suffice."""
     profile = Profile.load(arguments.profile)
+    names = [case.name for case in cases()]
+    if unknown := set(arguments.only or ()) - set(names):
+        raise ValueError(f"--only: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
     wanted = [case for case in cases() if not arguments.only or case.name in arguments.only]
-    if not wanted:
-        raise ValueError(f"--only: there are {', '.join(case.name for case in cases())}")
     records = []
     for case in wanted:
         records.append(check(profile, case))
@@ -38,14 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _line(record: dict[str, Any]) -> str:
     planned = record["planned"]
-    fewer = [f"{kind}: {_p95(record[kind])}" for kind in ("fewer decoders", "fewer encoders") if record[kind]]
+    least = ", ".join(f"{count} {kind} ({record[kind] / count:.2f})" for kind, count in record["least"].items())
     verdict = "ok   " if record["met"] and record["not_oversized"] else "UNMET"
     busy, bound = planned["busy"]["decoder"], record["bound"]
     return (
         f"{verdict} {record['name']:20} {record['decoders']} decoders ({bound['decoders']}), {record['encoders']} encoders "
         f"({bound['encoders']}); p95 planned {record['planned_p95_ms']:.0f}, simulated {_p95(planned)}, goal "
         f"{record['target_ms']:.0f} ms; busy {busy['mean']:.2f}, at most {busy['largest']:.2f}; "
-        f"{'; '.join(fewer)}; {planned['ran_s']:.0f} s"
+        f"{'suffice at least' if record['by_halves'] else 'suffice'}: {least or 'not looked for'}; {record['ran_s']:.0f} s"
     )
 
 

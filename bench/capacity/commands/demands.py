@@ -22,6 +22,9 @@ def demand_options(parser: argparse.ArgumentParser) -> None:
         "--repeat-rate", type=float, default=0.0, help="of the images, how many were seen within the time to live"
     )
     parser.add_argument("--distinct-images", type=float, help="seen within the time to live; unset: as many as are new in it")
+    parser.add_argument(
+        "--repeated-images", type=float, help="that repeated questions are about, all alike; unset: all distinct ones"
+    )
     parser.add_argument("--question-tokens", type=int, default=16)
     parser.add_argument("--answer-tokens", type=int, default=64)
     parser.add_argument("--ttl", type=float, default=86_400.0, help="of cache entries, in seconds")
@@ -41,6 +44,7 @@ def demand_of(arguments: argparse.Namespace) -> tuple[Profile, Demand]:
         images=arguments.images_per_request,
         repeat_rate=arguments.repeat_rate,
         distinct_images=arguments.distinct_images,
+        repeated_images=arguments.repeated_images,
         question_tokens=arguments.question_tokens,
         answer_tokens=arguments.answer_tokens,
         ttl_s=arguments.ttl,

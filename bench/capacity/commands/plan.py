@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from math import ceil
 from pathlib import Path
 
 from bench.capacity.commands.demands import demand_of, demand_options
@@ -27,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         made = plan(profile, demand)
     except NotMeasured as error:
-        lacking = ", ".join(profile.missing()) or "nothing else"
+        if not (lacking := ", ".join(profile.missing())):
+            raise  # a size beyond what was measured: nothing that could be assumed
         raise NotMeasured(f"{error}. The profile lacks: {lacking} (--assume NAME=VALUE)") from error
     print(f"{profile.model} on {profile.device}")
     for text in arguments.assume:
@@ -49,7 +51,9 @@ def lines(made: Plan) -> Iterator[str]:
     yield f"KV memory of a decoder {made.kv_bytes / _MEBI:10.0f} MiB for answers under way; more keeps prefixes"
     redis = f"{made.redis_images:,.0f} images, {made.redis_busy:.1%} of one core: {made.redis_servers} server(s)"
     yield f"Redis memory           {made.redis_bytes / _GIBI:10.2f} GiB for {redis}"
-    yield f"decoders' memory tier  {made.memory_share:10.0%} of repeated images"
+    yield f"maxmemory of a server  {ceil(made.redis_maxmemory / _MEBI):10} MiB, a quarter more than its entries; allkeys-lfu"
+    yield f"decoders' memory tier  {made.memory_share:10.0%} of repeated images, if all are asked about alike"
+    yield f"decoders' KV cache     {made.prefix_share:10.0%} of them with the rows of their prompts"
     for way, mbit in made.network_mbit.items():
         yield f"{way:22} {mbit:10.2f} Mbit/s"
 

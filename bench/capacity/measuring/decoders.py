@@ -11,13 +11,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from bench.capacity.measuring.probe import probe_ms
-from bench.capacity.measuring.questions import Sample, mean, picture, question, sampled, so_many
+from bench.capacity.measuring.questions import Sample, mean, picture, question, sampled, so_many, trimmed
 from bench.capacity.services import Services
 from vscan_client import AsyncClient, TextDelta
 
 WORDS = 8  # of a usual question
 _LENGTHS = (4, 64, 256)  # words of other ones
 _BATCHES = (1, 2, 4, 8)
+_STEP_ROUNDS = 5
 _BESIDE, _LONG = 4, 700
 _ANSWER = 48
 _LEAST_WEIGHT = 0.1
@@ -52,13 +53,17 @@ async def measure_decoders(services: Services, rounds: int) -> DecoderMeasured:
         for one in (client, other):
             for _ in range(3):
                 await one.ask(picture(next(seeds)), question(0, WORDS), sampling=so_many(4))
+        probes = [await probe_ms(services.addresses)]
         await _places(services, client, other, measured, rounds, seeds)
+        probes.append(await probe_ms(services.addresses))
         await _lengths(services, client, measured, rounds, seeds)
-        for batch in _BATCHES:
-            steps = [await _steps(client, batch, seeds) for _ in range(3)]
-            measured.step_ms[batch] = statistics.fmean(steps)
+        # In turn, so that a slow moment of the machine does not make one batch slow.
+        steps = [{batch: await _steps(client, batch, seeds) for batch in _BATCHES} for _ in range(_STEP_ROUNDS)]
+        measured.step_ms = {batch: trimmed([one[batch] for one in steps]) for batch in _BATCHES}
+        probes.append(await probe_ms(services.addresses))
         await _beside(services, client, measured, rounds, seeds)
-    measured.probe_ms = await probe_ms(services.addresses)
+    probes.append(await probe_ms(services.addresses))
+    measured.probe_ms = statistics.fmean(probes)  # the machine's speed all the while, not at the end alone
     return measured
 
 

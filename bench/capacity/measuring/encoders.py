@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.capacity.curve import Curve
-from bench.capacity.measuring.questions import SIDE_PIXELS, picture
+from bench.capacity.measuring.questions import SIDE_PIXELS, picture, trimmed
 from bench.capacity.services import services
 from tests.support.encoder import encode_request, encoder_channel, encoder_stub
 from vscan.visual_tokens import VisualTokens
@@ -54,8 +53,8 @@ async def _measured(address: str, rounds: int) -> EncoderMeasured:
         passes = [(count, [_pass_ms(await encoded(count)) for _ in range(rounds)]) for count in _BATCHES if count * tiles <= 16]
         sizes = [(side, [_decode_ms(await encoded(1, side)) for _ in range(rounds)]) for side in _SIDES]
     return EncoderMeasured(
-        pass_ms=Curve(points=tuple((count * tiles, statistics.fmean(times)) for count, times in passes)),
-        preprocess_ms=Curve(points=tuple((side * side, statistics.fmean(times)) for side, times in sizes)),
+        pass_ms=Curve(points=tuple((count * tiles, trimmed(times)) for count, times in passes)),
+        preprocess_ms=Curve(points=tuple((side * side, trimmed(times)) for side, times in sizes)),
         file_bytes=Curve(points=tuple((side * side, len(picture(0, side))) for side in _SIDES)),
         reply_bytes=reply.ByteSize(),
         value_bytes=value.nbytes,

@@ -39,7 +39,7 @@ def measured_profile(folder: Path, model: Path, name: str, rounds: int) -> Profi
         device=f"one core of {where['processor']} for each replica, torch {where['torch']}, float32",
         model=name,
         notes=(
-            f"Measured by `python -m bench.capacity measure`, {rounds} rounds; means without the largest and smallest tenth.",
+            f"Measured by `python -m bench.capacity measure`, {rounds} rounds; trimmed means.",
             f"Images are drawn JPEG files of {SIDE_PIXELS} x {SIDE_PIXELS} pixels where nothing else is said.",
             f"Redis' memory was taken over {entries} entries.",
         ),

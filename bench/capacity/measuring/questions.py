@@ -16,6 +16,7 @@ from vscan_client import Answer, AsyncClient, SamplingSpec
 
 SIDE_PIXELS = 336
 _BLOCKS, _QUALITY, _GRAIN = 12, 85, 6.0
+_TRIMMED_FROM = 3  # values; of fewer nothing is left out
 _SETTLES_S = 0.015  # after an answer, what a server still does about it
 # Words of the embedded model's vocabulary, a row each; questions differ so that no answer's rows are found again.
 _WORDS = ("circle", "square", "triangle", "diamond", "cross", "star", "red", "green", "blue", "yellow", "purple", "orange")
@@ -73,6 +74,15 @@ async def sampled(services: Services, client: AsyncClient, image: bytes, text: s
 
 
 def mean(samples: Sequence[Sample], of: Callable[[Sample], float]) -> float:
-    """Of some figure, without the largest and the smallest tenth: what else the machine did then is in these."""
-    values, out = sorted(of(sample) for sample in samples), len(samples) // 10
-    return statistics.fmean(values[out : len(values) - out])
+    """Of some figure, `trimmed`."""
+    return trimmed([of(sample) for sample in samples])
+
+
+def trimmed(values: Sequence[float]) -> float:
+    """The mean without the largest and the smallest tenth, at least one of each of three values or more: what else the machine
+    did then is in these.
+
+    1 2 3 100 → 2.5        5 7 → 6
+    """
+    out = max(len(values) // 10, 1 if len(values) >= _TRIMMED_FROM else 0)
+    return statistics.fmean(sorted(values)[out : len(values) - out])

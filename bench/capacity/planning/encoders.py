@@ -2,7 +2,8 @@
 
 A decoder asks encoders in turn, so each has a queue of its own. While passes are shorter than what lies between two images, an
 image has a pass for itself, and waits as in M/D/1. Beyond that images gather while a pass runs: a pass takes as many as come
-during one, b = rate x pass(b), and an image waits for half a pass on average.
+during one, b = rate x pass(b), and an image waits for half a pass on average. Images of one request that reach one encoder
+together count as one job: they have a pass together.
 """
 
 from __future__ import annotations
@@ -47,19 +48,21 @@ class EncoderModel:
         """Of its device for an image, in the best pass."""
         return min(self._pass(count) / count for count in range(1, self._most + 1)) + self._on_core
 
-    def load(self, images_per_second: float) -> EncoderLoad:
-        """Raises ValueError where the queue only grows."""
+    def load(self, images_per_second: float, together: int = 1) -> EncoderLoad:
+        """`together`: images of one request. Raises ValueError where the queue only grows."""
         busy = images_per_second * self.least_ms() / 1e3
         if busy >= 1:
             raise ValueError("encoders are overloaded")
-        alone_ms = self._pass(1) + self._beside_ms + self._redis_ms
-        taken_ms = self._pass(1) + self._on_core
-        if images_per_second * taken_ms / 1e3 < 1:
-            return EncoderLoad(busy, 1.0, wait(1, images_per_second, taken_ms, services_cv2=0.0), alone_ms)
+        passes_ms = self._passes(together)
+        alone_ms = passes_ms + together * self._beside_ms + self._redis_ms
+        taken_ms = passes_ms + together * self._on_core
+        jobs = images_per_second / together
+        if jobs * taken_ms / 1e3 < 1:
+            return EncoderLoad(busy, float(min(together, self._most)), wait(1, jobs, taken_ms, services_cv2=0.0), alone_ms)
         batch = self._gathered(images_per_second)
-        taken_ms = self._pass(batch) + batch * self._on_core
-        longer_ms = alone_ms + taken_ms - self._pass(1) - self._on_core
-        return EncoderLoad(busy, batch, Wait(1.0, taken_ms / 2), longer_ms)
+        gathered_ms = self._pass(batch) + batch * self._on_core
+        longer_ms = alone_ms + max(0.0, gathered_ms - taken_ms)
+        return EncoderLoad(busy, batch, Wait(1.0, gathered_ms / 2), longer_ms)
 
     def _gathered(self, images_per_second: float) -> float:
         """The fixed point of b = rate x pass(b). Raises ValueError where it is more than a pass may have."""
@@ -71,6 +74,11 @@ class EncoderModel:
             if more - batch < _CLOSE:
                 return batch
             batch = max(more, batch + _CLOSE)
+
+    def _passes(self, images: int) -> float:
+        """Of so many that come at once: full passes, and one of the rest."""
+        full, rest = divmod(images, self._most)
+        return full * self._pass(self._most) + (self._pass(rest) if rest else 0.0)
 
     def _pass(self, images: float) -> float:
         return self._pass_ms.at(images * self._tiles)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simpy import AnyOf, Environment
+from simpy import AllOf, AnyOf, Environment
 
 from bench.capacity.curve import measured
 from bench.capacity.profile import Profile
 from bench.capacity.simulation.core import Core, Process
 from bench.capacity.simulation.encoder import Encoder
 from bench.capacity.simulation.engine import Engine
-from bench.capacity.simulation.errors import Away, Missing
+from bench.capacity.simulation.errors import Away, Busy, Missing
 from bench.capacity.simulation.prefixes import Remembered
 from bench.capacity.simulation.redis_store import RedisStore
 
@@ -62,9 +62,7 @@ class Decoder:
     ) -> Process:
         """A request, of whose images those of `whole` came as files. Raises Busy, Away or Missing."""
         yield self.core.work(self._request_ms)
-        for image in images:
-            place = yield from self._living(self._resolve(image, image in whole))
-            serving.places += (place,)
+        serving.places = yield from self._living(self._resolved(images, whole))
         serving.resolved_s = self._env.now
         job = self.engine.job(images, question_rows, tokens)
         self.engine.submit(job)
@@ -93,6 +91,27 @@ class Decoder:
         if not self.alive:
             raise Away(self.name)
         return result
+
+    def _resolved(self, images: tuple[int, ...], whole: frozenset[int]) -> Process:
+        """Places of all, which are looked for at once; equal ones once."""
+        distinct = list(dict.fromkeys(images))
+        if len(distinct) == 1:
+            place = yield from self._resolve(distinct[0], distinct[0] in whole)
+            return (place,) * len(images)
+        searches = [self._env.process(self._ended(self._resolve(image, image in whole))) for image in distinct]
+        yield AllOf(self._env, searches)
+        ends = {image: search.value for image, search in zip(distinct, searches, strict=True)}
+        faults = [end for end in ends.values() if isinstance(end, Exception)]
+        if faults:
+            raise min(faults, key=lambda fault: isinstance(fault, Missing))
+        return tuple(ends[image] for image in images)
+
+    def _ended(self, search: Process) -> Process:
+        """Its place, or why there is none."""
+        try:
+            return (yield from search)
+        except (Busy, Away, Missing) as fault:
+            return fault
 
     def _resolve(self, image: int, whole: bool) -> Process:
         if self._memory.find(image):

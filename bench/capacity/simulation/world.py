@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from simpy import Environment
+from simpy import AnyOf, Environment
 
 from bench.capacity.curve import measured
 from bench.capacity.profile import Profile
@@ -56,6 +56,18 @@ class Deployment:
     changes: Sequence[Change] = ()
 
 
+class TooLate(Exception):
+    """A run was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """When a run is given up: more than `most` requests have no first token within `late_ms`."""
+
+    late_ms: float
+    most: int
+
+
 @dataclass(frozen=True, slots=True)
 class Simulated:
     """What came of it. `busy` are shares of the time, by kind the mean and the largest."""
@@ -101,19 +113,29 @@ class World:
         self.all_decoders: list[Decoder] = []
         self.living: dict[str, Decoder] = {}
         self._outcomes: list[Outcome] = []
+        self._limit: Limit | None = None
+        self._late, self._given_up = 0, self.env.event()
         self._add("encoder", deployment.encoders)
         self._add("decoder", deployment.decoders)
         self.clients = self._made_clients()
 
-    def run(self, asks: Iterable[Ask]) -> Simulated:
-        """Asks them all, to the end of the last one. Raises ValueError for more than `MOST_ASKS`, and if one is lost."""
+    def run(self, asks: Iterable[Ask], limit: Limit | None = None) -> Simulated:
+        """Asks them all, to the end of the last one.
+
+        Raises:
+            ValueError: more than `MOST_ASKS`.
+            TooLate: more than the limit allows are late or not answered; the rest is not simulated.
+        """
         began = time.perf_counter()
         waiting = list(asks)
         if len(waiting) > MOST_ASKS:
             raise ValueError(f"at most {MOST_ASKS} requests are simulated, not {len(waiting)}")
         for change in self._deployment.changes:
             self.env.process(self._change(change))
-        self.env.run(self.env.process(self._all(waiting)))
+        self._limit = limit
+        self.env.run(AnyOf(self.env, [self.env.process(self._all(waiting)), self._given_up]))
+        if self._given_up.triggered:
+            raise TooLate(f"more than {limit.most if limit else 0} are late")
         if len(self._outcomes) != len(waiting):
             raise RuntimeError(f"{len(waiting)} questions and {len(self._outcomes)} ends")
         return self._simulated(time.perf_counter() - began)
@@ -139,7 +161,13 @@ class World:
                 yield process
 
     def _one(self, ask: Ask) -> Process:
-        self._outcomes.append((yield from self.clients[ask.client % len(self.clients)].ask(ask)))
+        outcome = yield from self.clients[ask.client % len(self.clients)].ask(ask)
+        self._outcomes.append(outcome)
+        limit = self._limit
+        if limit and (outcome.status != "answered" or outcome.first_token_ms > limit.late_ms):
+            self._late += 1
+            if self._late > limit.most and not self._given_up.triggered:
+                self._given_up.succeed()
 
     def _made_clients(self) -> list[SimulatedClient]:
         orders = Orders()

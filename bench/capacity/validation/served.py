@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bench.capacity.measuring.questions import question, so_many
-from bench.capacity.services import Services
+from bench.capacity.services import Services, machine_busy_s
 from bench.capacity.simulation.asks import Ask
 from bench.capacity.simulation.world import Simulated
 from vscan.errors import VScanError
@@ -28,6 +29,9 @@ class Seen:
     passes: int
     found: Sequence[str]  # where the image of each question was
     failed: int
+    decoders_busy: float  # processor time of all decoders, as a share of the time
+    others_busy: float  # of encoders, Redis and clients together
+    foreign_busy: float = 0.0  # of processes that are no part of this, as a share of both cores
 
     @property
     def places(self) -> Counter[str]:
@@ -54,9 +58,16 @@ async def served(services: Services, asks: Sequence[Ask], images: Sequence[bytes
         for image in images[:known]:
             await client.ask(image, question(1, 8), sampling=so_many(1))
         encoded, passes = services.images_encoded(), services.passes()
+        # A client has no model libraries in its heap: their objects must not be collected while it waits for tokens.
+        gc.collect()
+        gc.freeze()
+        busy, machine_s = services.busy_s(), machine_busy_s(services.cores)
         began = time.perf_counter()
         ends = await asyncio.gather(*(_asked(client, images, number, ask, began) for number, ask in enumerate(asks)))
         seconds = time.perf_counter() - began - asks[0].at_s
+        spent = {kind: after_s - busy[kind] for kind, after_s in services.busy_s().items()}
+        machine_s = machine_busy_s(services.cores) - machine_s
+        gc.unfreeze()
     answered = [end for end in ends if end is not None]
     return Seen(
         first_ms=[first for first, _, _ in answered],
@@ -66,6 +77,9 @@ async def served(services: Services, asks: Sequence[Ask], images: Sequence[bytes
         passes=services.passes() - passes,
         found=[place for _, _, place in answered],
         failed=len(ends) - len(answered),
+        decoders_busy=spent["decoder"] / seconds,
+        others_busy=(spent["encoder"] + spent["redis"] + spent["client"]) / seconds,
+        foreign_busy=max(0.0, machine_s - sum(spent.values())) / 2 / seconds,
     )
 
 
@@ -85,7 +99,7 @@ async def _asked(
 
 
 def simulated(result: Simulated) -> Seen:
-    """The same of the simulation."""
+    """The same of the simulation, on two cores as the services are."""
     answered = [outcome for outcome in result.outcomes if outcome.status == "answered"]
     return Seen(
         first_ms=[outcome.first_token_ms for outcome in answered],
@@ -95,4 +109,6 @@ def simulated(result: Simulated) -> Seen:
         passes=result.passes,
         found=[outcome.places[0] for outcome in answered],
         failed=len(result.outcomes) - len(answered),
+        decoders_busy=result.busy["decoder"][0],
+        others_busy=result.busy["encoder"][0],
     )

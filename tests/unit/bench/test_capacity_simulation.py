@@ -16,7 +16,7 @@ from bench.capacity.simulation.core import Core, Process
 from bench.capacity.simulation.encoder import Encoder
 from bench.capacity.simulation.redis_store import RedisStore
 from bench.capacity.simulation.remembered import Orders, RememberingBalancer
-from bench.capacity.simulation.world import Change, Deployment, Simulated, World
+from bench.capacity.simulation.world import Change, Deployment, Limit, Simulated, TooLate, World
 from bench.capacity.validation.compare import compared
 from bench.capacity.validation.served import simulated
 from tests.support.capacity import PIXELS, curve, demand, profile
@@ -142,6 +142,37 @@ def test_questions_about_one_image_at_once_are_one_encoding() -> None:
     result = World(profile(), deployment(clients=3)).run(replace(ask, client=n) for n, ask in enumerate(asks))
     assert result.images_encoded == 1
     assert Counter(place for outcome in result.outcomes for place in outcome.places)["encoded"] == 1
+
+
+def test_images_of_one_question_are_made_at_once_and_equal_ones_once() -> None:
+    some = profile(decoder={"cold_ms": curve((200, 24)), "hot_ms": curve((200, 14))})
+
+    def first_ms(*images: int, encoders: int = 1) -> float:
+        result = World(some, deployment(decoders=1, encoders=encoders)).run([Ask(0.0, images, 8, 1)])
+        assert result.images_encoded == len(set(images))
+        assert len(result.outcomes[0].places) == len(images)
+        return result.outcomes[0].first_token_ms
+
+    one = first_ms(1)
+    # One after the other they would take 103 ms more; the second and the third share a pass of 68.6.
+    assert one + 60 < first_ms(1, 2, 3) < one + 100
+    assert first_ms(1, 2, 3, encoders=3) < one + 20
+    assert first_ms(1, 1, 1) == one
+
+
+def test_a_queue_that_grows_is_told_from_one_that_does_not() -> None:
+    asked = Run(requests=1000, clients=2, known=40)
+    calm, full = (figures(simulate(profile(), demand(requests_per_second=rate), 4, 2, asked)) for rate in (20, 80))
+    assert calm["grows"] < 1.3
+    assert full["grows"] > 1.5
+
+
+def test_a_run_is_given_up_once_too_many_are_late() -> None:
+    asked, usual = Run(requests=1000, clients=2, known=40), demand(requests_per_second=80)
+    with pytest.raises(TooLate, match="more than 50"):
+        simulate(profile(), usual, 4, 2, asked, Limit(450, 50))
+    calm = demand(requests_per_second=20)
+    assert simulate(profile(), calm, 4, 2, asked, Limit(450, 50)).outcomes == simulate(profile(), calm, 4, 2, asked).outcomes
 
 
 def test_questions_go_where_the_sdk_sends_them() -> None:

@@ -208,6 +208,20 @@ def test_a_round_asks_each_that_is_well_once_in_order(clock: Clock) -> None:
         assert endpoint == asked[0]
 
 
+def test_a_round_through_a_large_fleet_that_is_full_ends_after_eight_and_the_next_asks_others(clock: Clock) -> None:
+    fleet = [f"10.0.0.{number}:7070" for number in range(700)]
+    balancer = make_balancer(clock, fleet)
+    route, asked = Route(balancer, KEY), list[str]()
+    for _ in range(2):
+        others = True
+        while others:
+            with route.endpoint() as endpoint:
+                asked.append(endpoint)
+            others = route.failed(ResourceExhausted("full", retry_delay_ms=2000))
+        route.begin_again()
+    assert asked == rendezvous_order(fleet, KEY)[:16]
+
+
 def test_endpoints_come_and_go_and_those_that_stay_keep_what_is_known(clock: Clock) -> None:
     balancer = make_balancer(clock)
     home, second, _ = rendezvous_order(THREE, KEY)
