@@ -156,10 +156,11 @@ class EncoderLink:
         request.reply_form = encoder_pb2.REPLY_FORM_INLINE
         metadata = (*self._bearer.metadata(), *_on_behalf_of(tenant, encoder))
         reply = await self._ask(request, metadata, field, deadline)
-        if tenant != DEFAULT_TENANT and reply.content_key != key and reply.fingerprint == encoder.fingerprint:
-            # One replica of several may be older than the one that described itself, and have looked among another's images.
-            log.error("the encoder's reply is not for the tenant that it was asked for")
-            raise Unavailable("the encoder does not know tenants")
+        if reply.fingerprint == encoder.fingerprint and reply.content_key != key:
+            # One replica of several may be older than the one that described itself: it knows no tenants, or passed over a part
+            # of the reduction. Another one may do better.
+            log.error("the encoder's reply is not for what it was asked for: it made something else of the request")
+            raise Unavailable("the encoder made something else of the request: it may be of an earlier release")
         return await read_reply(reply, encoder, sha256, is_video=request.HasField("video"))
 
     async def _ask(
