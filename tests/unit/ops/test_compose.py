@@ -168,6 +168,7 @@ def test_the_service_takes_every_setting(
     queues = 2 * settings.max_queue_bytes if name == "encoder" else settings.kv_cache_bytes or 0
     limit = int({**CONTAINERS, **over}[name]["deploy"]["resources"]["limits"]["memory"].removesuffix("g")) * 2**30
     assert _TMPFS_BYTES + settings.max_request_bytes + queues + settings.cache_memory_bytes <= limit // 2
+    assert environment["http_proxy"] == environment["https_proxy"] == ""
     assert settings.otlp_endpoint == f"http://otel-collector:{_OTHERS['otel-collector']}"
     ports = [int(bind.rpartition(":")[2]) for bind in (settings.bind, settings.health_bind, settings.metrics_bind)]
     assert ports == [int(port) for port in _final(name).last("EXPOSE").words]
