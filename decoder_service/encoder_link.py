@@ -37,6 +37,10 @@ from vscan.wire import reduction_to_proto
 
 log = logging.getLogger(__name__)
 
+# Encoders behind one name are of two releases at most while one takes the place of the other.
+_MOST_MET = 4
+_LOOKS = 3
+
 
 class EncoderLink:
     """Keeps up with the encoder behind a channel. Belongs to one event loop.
@@ -77,6 +81,7 @@ class EncoderLink:
         self._bearer = bearer or Bearer(None)
         self._retries = EncoderRetries()
         self._description: EncoderDescription | None = None
+        self._met: dict[bytes, EncoderDescription] = {}  # by fingerprint, the last one last
         self._problem: str | None = "the encoder has not been reached yet"
         self._away = False
         self._learning = asyncio.Lock()
@@ -91,8 +96,11 @@ class EncoderLink:
         """Why this decoder cannot work with its encoder, on one line; None if it can."""
         return self._problem
 
-    def paired(self) -> EncoderDescription:
-        """The description of an encoder that fits. Raises Unavailable if there is none."""
+    def paired(self, fingerprint: bytes = b"") -> EncoderDescription:
+        """The description of an encoder that fits: of this one, if it was met and does. Raises Unavailable if there is none."""
+        met = self._met.get(fingerprint)
+        if met is not None and self._fit.problem(met) is None:
+            return met
         if self._problem is not None or self._description is None:
             raise Unavailable(f"not paired with an encoder: {self._problem}")
         return self._description
@@ -120,6 +128,13 @@ class EncoderLink:
                 await self._not_reached(error)
             except InvalidArgument as error:
                 await self._set_problem(f"the encoder's description is not understood: {error}")
+
+    async def meet(self, fingerprint: bytes) -> None:
+        """Asks Describe until this encoder has answered it, a few times: of several each answers in its turn."""
+        for _ in range(_LOOKS):
+            if fingerprint in self._met:
+                return
+            await self.learn()
 
     async def encode(
         self,
@@ -156,10 +171,11 @@ class EncoderLink:
         request.reply_form = encoder_pb2.REPLY_FORM_INLINE
         metadata = (*self._bearer.metadata(), *_on_behalf_of(tenant, encoder))
         reply = await self._ask(request, metadata, field, deadline)
-        if tenant != DEFAULT_TENANT and reply.content_key != key and reply.fingerprint == encoder.fingerprint:
-            # One replica of several may be older than the one that described itself, and have looked among another's images.
-            log.error("the encoder's reply is not for the tenant that it was asked for")
-            raise Unavailable("the encoder does not know tenants")
+        if reply.fingerprint == encoder.fingerprint and reply.content_key != key:
+            # One replica of several may be older than the one that described itself: it knows no tenants, or passed over a part
+            # of the reduction. Another one may do better.
+            log.error("the encoder's reply is not for what it was asked for: it made something else of the request")
+            raise Unavailable("the encoder made something else of the request: it may be of an earlier release")
         return await read_reply(reply, encoder, sha256, is_video=request.HasField("video"))
 
     async def _ask(
@@ -206,6 +222,10 @@ class EncoderLink:
 
     async def _learned(self, description: EncoderDescription) -> None:
         known, self._description, self._away = self._description, description, False
+        self._met.pop(description.fingerprint, None)
+        self._met[description.fingerprint] = description
+        if len(self._met) > _MOST_MET:
+            del self._met[next(iter(self._met))]
         if known is None or known.fingerprint != description.fingerprint:
             log.info("the encoder serves %s, fingerprint %s", description.model, description.fingerprint.hex()[:12])
         await self._set_problem(self._fit.problem(description))

@@ -24,7 +24,11 @@ _SEEN_FROM_HERE: dict[int, Place] = {
 
 
 class EncoderChanged(Exception):
-    """A reply came from another encoder than the one described: it was replaced."""
+    """A reply came from another encoder than the one described: it was replaced, or is one of several that are unlike."""
+
+    def __init__(self, reply: encoder_pb2.EncodeResponse) -> None:
+        super().__init__(f"fingerprint {reply.fingerprint.hex()[:12]}")
+        self.reply = reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +68,7 @@ async def read_reply(
         InternalError: the reply is not to be used; the log says why.
     """
     if reply.fingerprint != encoder.fingerprint:
-        raise EncoderChanged
+        raise EncoderChanged(reply)
     if reply.report.sha256 != sha256:
         raise _fault("an answer for something else")
     try:

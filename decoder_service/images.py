@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from opentelemetry.trace import NoOpTracer, Span, Tracer
 
 from decoder_service.encoder_link import EncoderLink
-from decoder_service.encoder_reply import EncoderChanged, EncodeTimings, misfit
+from decoder_service.encoder_reply import EncoderChanged, EncodeTimings, misfit, read_reply
 from decoder_service.media import MediaInput
 from decoder_service.pairing import EncoderDescription
 from vscan.cache.place import Place
@@ -21,10 +21,12 @@ from vscan.rpc.deadlines import Deadline
 from vscan.specs import FrameSampling, ReductionSpec
 from vscan.telemetry import names
 from vscan.tensors import DTYPE_NAMES
+from vscan.v1 import encoder_pb2
 from vscan.visual_tokens import CODEC_VERSION, VisualTokens
 
 NO_DEADLINE = Deadline()
-# An encoder is replaced once in a while: one more try finds the new one. In a fleet that disagrees with itself none would.
+# An encoder is replaced once in a while: one more try finds the new one. While those behind one name are of two releases, each
+# try adds to what one of the two has answered.
 ATTEMPTS = 3
 
 
@@ -115,21 +117,44 @@ class ImageResolver:
         """
         with self._tracer.start_as_current_span(names.SPAN_RESOLVE_IMAGES) as span:
             digests = await asyncio.gather(*(one.digest() for one in media))
+            fingerprint, answered = b"", dict[bytes, ResolvedImage]()
             for _ in range(ATTEMPTS):
-                encoder = self._link.paired()
-                quest = _Quest(encoder, reduction.filled_from(encoder.defaults), tenant, deadline)
+                quest = self._quest(fingerprint, reduction, tenant, deadline)
                 try:
-                    resolved = await self._attempt(quest, [quest.wanted(*one) for one in zip(media, digests, strict=True)])
-                except EncoderChanged:
-                    await self._link.learn()
+                    wanted = [quest.wanted(*one) for one in zip(media, digests, strict=True)]
+                    resolved = await self._attempt(quest, wanted, answered)
+                except EncoderChanged as changed:
+                    await self._link.meet(changed.reply.fingerprint)
+                    fingerprint = fingerprint or changed.reply.fingerprint
+                    theirs = self._quest(changed.reply.fingerprint, reduction, tenant, deadline)
+                    others = [theirs.wanted(*one) for one in zip(media, digests, strict=True)]
+                    answered.update(await self._take(changed.reply, theirs.encoder, others))
                     continue
                 _describe(span, resolved)
                 return resolved
             raise Unavailable("the encoder is being replaced")
 
-    async def _attempt(self, quest: _Quest, wanted: Sequence[_Wanted]) -> list[ResolvedImage]:
+    def _quest(self, fingerprint: bytes, reduction: ReductionSpec, tenant: str, deadline: Deadline) -> _Quest:
+        encoder = self._link.paired(fingerprint)
+        return _Quest(encoder, reduction.filled_from(encoder.defaults), tenant, deadline)
+
+    async def _take(
+        self, reply: encoder_pb2.EncodeResponse, encoder: EncoderDescription, wanted: Sequence[_Wanted]
+    ) -> dict[bytes, ResolvedImage]:
+        """What another encoder than the one that was meant has answered, by its name there; nothing if `encoder` is not it."""
+        for one in wanted:
+            if one.key == reply.content_key and encoder.fingerprint == reply.fingerprint:
+                told = await read_reply(reply, encoder, one.sha256, is_video=one.sampling is not None)
+                self._cache.remember(one.key, told.tokens)
+                return {one.key: ResolvedImage(told.tokens, one.sha256, told.place, one.key, timings=told.timings)}
+        return {}
+
+    async def _attempt(
+        self, quest: _Quest, wanted: Sequence[_Wanted], answered: Mapping[bytes, ResolvedImage]
+    ) -> list[ResolvedImage]:
         distinct = _distinct(wanted)
         found = await self._look_up(quest, distinct)
+        found.update({key: answered[key] for key in distinct if key in answered})
         lacking = {key: one for key, one in distinct.items() if key not in found}
         if lacking:
             quest.deadline.check("the images were found")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from vscan.errors import DeadlineExceeded, InternalError, InvalidArgument, MissingImages, VScanError
+from vscan.errors import DeadlineExceeded, FailedPrecondition, InternalError, InvalidArgument, MissingImages, VScanError
 from vscan.specs import ReductionSpec
 from vscan_client._balancer import Route
 from vscan_client._retrying import RetryBudget, wait_seconds
@@ -72,6 +72,12 @@ class Question:
     def reduction(self) -> ReductionSpec | None:
         """Stage 1, as asked for."""
         return self.options.get("reduction")
+
+    @property
+    def samples(self) -> int:
+        """How many answers it asks for."""
+        sampling = self.options.get("sampling")
+        return (sampling.n if sampling else None) or 1
 
 
 class Core:
@@ -191,10 +197,10 @@ class Exchange:
 
 
 class AnswerBuilder:
-    """Folds the events of one stream into an answer."""
+    """Folds the events of one stream into an answer of `samples` samples."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, exchange: Exchange, samples: int = 1) -> None:
+        self._exchange, self._asked_samples = exchange, samples
         self._started: Started | None = None
         self._finished: Finished | None = None
         self._texts: dict[int, list[str]] = defaultdict(list)  # by sample, as its tokens
@@ -221,11 +227,19 @@ class AnswerBuilder:
         self._tokens[delta.sample].extend(delta.tokens)
 
     def answer(self, trace_id: str = "") -> Answer:
-        """The answer. Raises InternalError if the stream ended before it."""
+        """The answer.
+
+        Raises:
+            InternalError: the stream ended before it.
+            FailedPrecondition: the server made fewer samples than it was asked for.
+        """
         if self._started is None or self._finished is None:
             raise InternalError("the server ended the stream before the answer was whole")
         # A server of an earlier release makes one and does not list it.
         ends = self._finished.samples or (SampleEnd(0, self._finished.reason, self._finished.usage.completion_tokens),)
+        if len(ends) < self._asked_samples:
+            made = f"{len(ends)} of {self._asked_samples} samples"
+            raise FailedPrecondition(f"the server made {made}: it may be of an earlier release")
         samples = tuple(self._sample(end) for end in ends)
         return Answer(
             text=samples[0].text,

@@ -100,7 +100,7 @@ class AsyncAnswerStream:
         with ask_span(self._tracer, question.visuals) as span:
             route = self._replicas.route(question.visuals)
             exchange = self._core.exchange(route, question.visuals, question.reduction, question.options.get("timeout"))
-            builder = AnswerBuilder(exchange)
+            builder = AnswerBuilder(exchange, question.samples)
             try:
                 async with aclosing(self._tries(question, exchange, span)) as events:
                     async for event in events:

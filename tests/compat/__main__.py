@@ -74,7 +74,11 @@ def main() -> int:
         prog="tests.compat", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--with", dest="revision", metavar="REVISION", required=True, help="of this repository")
-    return compare(parser.parse_args().revision)
+    revision = parser.parse_args().revision
+    try:
+        return compare(revision)
+    except ValueError as unknown:
+        parser.error(str(unknown))
 
 
 if __name__ == "__main__":

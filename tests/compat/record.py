@@ -16,6 +16,7 @@ import redis
 from scripts.protos import ROOT
 from tests.compat.checkout import checkout, date_of
 from tests.compat.deployment import Parts, draw_questions, running
+from tests.compat.refusals import record_refusals
 from tests.compat.tape import CacheEntry, Call, Tape
 from tests.support.redis_server import RedisServer
 
@@ -29,10 +30,11 @@ def record(revision: str, folder: Path) -> Tape:
         tape = Tape(code.name, date_of(revision))
         with running(Parts(code, code, code), folder, redis=server, asked=tape.asked, encoded=tape.encoded) as deployment:
             tape.answers = deployment.ask(folder)
+            tape.asked, tape.encoded = _once(tape.asked), _once(tape.encoded)
+            tape.refused = record_refusals(deployment.decoder, deployment.encoder)
         with redis.Redis.from_url(server.url) as client:
             names = sorted(client.scan_iter("*"))
             tape.entries = [CacheEntry(name.decode(), value) for name in names if (value := client.get(name)) is not None]
-    tape.asked, tape.encoded = _once(tape.asked), _once(tape.encoded)
     return tape
 
 

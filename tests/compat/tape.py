@@ -12,12 +12,13 @@ from typing import Any
 
 @dataclass(slots=True)
 class Call:
-    """One call. `method` is its path, `/vscan.v1.Decoder/Generate`."""
+    """One call. `method` is its path, `/vscan.v1.Decoder/Generate`; `details` the `google.rpc.Status` of a refusal."""
 
     method: str
     request: bytes
     replies: list[bytes] = field(default_factory=list)
     code: str = "OK"
+    details: bytes = b""
 
     @property
     def name(self) -> str:
@@ -42,6 +43,7 @@ class Tape:
         date: the commit's, `YYYY-MM-DD`.
         asked: of the decoder, by the SDK.
         encoded: of the encoder, by that decoder and by the SDK.
+        refused: what cannot be met, and what was said to it.
         entries: what Redis held at the end.
         answers: what the SDK made of it: one for each question, in order.
     """
@@ -50,6 +52,7 @@ class Tape:
     date: str
     asked: list[Call] = field(default_factory=list)
     encoded: list[Call] = field(default_factory=list)
+    refused: list[Call] = field(default_factory=list)
     entries: list[CacheEntry] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
 
@@ -71,6 +74,7 @@ class Tape:
             date=said["date"],
             asked=list(_calls(said["asked"])),
             encoded=list(_calls(said["encoded"])),
+            refused=list(_calls(said["refused"])),
             entries=[CacheEntry(one["name"], b64decode(one["value"])) for one in said["entries"]],
             answers=said["answers"],
         )
@@ -82,6 +86,7 @@ def _plain(tape: Tape) -> dict[str, Any]:
         "date": tape.date,
         "asked": [_plain_call(call) for call in tape.asked],
         "encoded": [_plain_call(call) for call in tape.encoded],
+        "refused": [_plain_call(call) | {"details": b64encode(call.details).decode()} for call in tape.refused],
         "entries": [{"name": entry.name, "value": b64encode(entry.value).decode()} for entry in tape.entries],
         "answers": tape.answers,
     }
@@ -95,4 +100,4 @@ def _plain_call(call: Call) -> dict[str, Any]:
 def _calls(said: list[dict[str, Any]]) -> Iterator[Call]:
     for one in said:
         replies = [b64decode(reply) for reply in one["replies"]]
-        yield Call(one["method"], b64decode(one["request"]), replies, one["code"])
+        yield Call(one["method"], b64decode(one["request"]), replies, one["code"], b64decode(one.get("details", "")))

@@ -8,12 +8,23 @@ from typing import Any, Self
 
 import grpc
 import grpc.aio
+from google.rpc import status_pb2
+
+from vscan.rpc.error_details import STATUS_DETAILS_KEY
 
 # How a stub answers: from a method's path and a request, the replies.
 Answering = Callable[[str, bytes], Iterable[bytes]]
 _OPTIONS = [("grpc.max_receive_message_length", 2**26), ("grpc.max_send_message_length", 2**26)]
 _SECONDS = 120
 _STREAMING = "/Generate"
+
+
+class Refused(Exception):
+    """How a stub answers that refuses: a status code's name, and the bytes of its `google.rpc.Status`."""
+
+    def __init__(self, code: str, details: bytes) -> None:
+        super().__init__(code)
+        self.code, self.details = grpc.StatusCode[code], details
 
 
 class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]
@@ -26,6 +37,11 @@ class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         async def all_replies(request: bytes, context: Any) -> list[bytes]:
             try:
                 return list(self._answer(method, request))
+            except Refused as refused:
+                if refused.details:
+                    context.set_trailing_metadata(((STATUS_DETAILS_KEY, refused.details),))
+                message = status_pb2.Status.FromString(refused.details).message
+                return list(await context.abort(refused.code, message))
             except LookupError as missing:
                 return list(await context.abort(grpc.StatusCode.NOT_FOUND, str(missing)))
 

@@ -206,10 +206,9 @@ def serving(
     try:
         yield f"{host}:{bound}"
     finally:
-        stopped = server.stop(0)  # before those that are held go on: they would still answer
+        server.stop(0).wait()  # before those that are held go on: they would still answer; they see that their calls ended
         deployment.hold_before.set()
         deployment.hold_after_first_text.set()
-        stopped.wait()
 
 
 def abort(context: Any, error: VScanError) -> None:

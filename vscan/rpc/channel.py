@@ -20,6 +20,8 @@ from vscan.rpc.tls_files import load_pair
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 DEFAULT_CONNECT_SECONDS = 5.0
 
+# Not by the proxy of `http_proxy`, which would carry what is meant for this machine out of it. Docker gives containers one.
+DIRECT = ("grpc.enable_http_proxy", 0)
 _SERVICE_CONFIG: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}  # replicas behind one DNS name share the calls
 
 
@@ -92,6 +94,8 @@ def open_channel(
         InvalidArgument: plaintext beyond loopback, or a TLS file that cannot be read.
     """
     options = channel_options(max_message_bytes, connect_seconds)
+    if is_loopback_target(target):
+        options.append(DIRECT)
     if authority is not None:
         options.append(("grpc.default_authority", authority))
     around = [*_tracing(tracer_provider), *interceptors]

@@ -8,6 +8,7 @@ import grpc
 import typer
 
 from vscan.errors import Unavailable
+from vscan.rpc.channel import DIRECT
 from vscan_client.cli.extras import needs_extra
 
 
@@ -19,7 +20,7 @@ class HealthCheck:
 
         self.why_not = ""  # the service's own reason, where it gave one, or why it was not asked
         self._service, self._timeout_s = service, timeout_s
-        self._channel = grpc.insecure_channel(address)
+        self._channel = grpc.insecure_channel(address, options=[DIRECT])
         self._stub: Any = health_pb2_grpc.HealthStub(self._channel)
 
     def is_serving(self) -> bool:

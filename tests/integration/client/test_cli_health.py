@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from tests.support.client_cli import Ran, vscan
 from tests.support.redis_server import free_port
+from vscan.rpc.channel import open_channel
 from vscan.rpc.server import RpcServer
 from vscan.rpc.settings import RpcSettings
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 async def ask(*arguments: object) -> Ran:
@@ -29,6 +35,21 @@ async def test_it_says_by_its_exit_code_whether_a_service_is_ready() -> None:
     assert "is not serving" in unready.one_line
     assert unknown.code == 3
     assert "no such service" in unknown.one_line
+
+
+async def test_a_proxy_for_the_web_has_no_part_in_what_stays_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker gives containers the proxy of whoever runs it."""
+    server = RpcServer(RpcSettings(), services=[])
+    address = await server.start()
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    try:
+        assert (await ask(address, "--service", "liveness")).code == 0
+        async with open_channel(address) as channel:
+            request = health_pb2.HealthCheckRequest(service="liveness")
+            assert (await health_pb2_grpc.HealthStub(channel).Check(request, timeout=20)).status == SERVING
+    finally:
+        await server.stop()
 
 
 def test_a_port_where_nobody_listens_is_not_serving() -> None:

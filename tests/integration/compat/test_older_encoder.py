@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+
+import grpc.aio
 
 from embedded_model import checkpoint_dir
 from tests.compat.replay import Change, as_it_was, calls_to_repeat, differences, encoder_of, read_events
-from tests.compat.tape import Tape
+from tests.compat.tape import Call, Tape
 from tests.compat.wire import Wire, serving
 from tests.support.decoder import in_process_decoder
 from tests.support.until import until
@@ -54,6 +56,29 @@ async def test_other_tokens_give_other_answers(tape: Tape) -> None:
     assert any(await ask_again(tape, spoil))
 
 
+async def test_an_encoder_that_passes_over_what_it_does_not_know_of_a_reduction_is_not_believed(tape: Tape) -> None:
+    """A field or a budget of a later release is unset for it, so it takes its own default: not what was asked for."""
+    told = encoder_of(tape)
+    by_default = {
+        reply.report.sha256: reply for reply in map(_encoded, tape.calls("Encode")) if reply.HasField("visual_tokens")
+    }
+
+    def answer(method: str, request: bytes) -> Iterable[bytes]:
+        if not method.endswith("Encode"):
+            return told(method, request)
+        asked = encoder_pb2.EncodeRequest.FromString(request)
+        digest = asked.image.sha256 or hashlib.sha256(asked.image.data).digest()
+        return [by_default[digest].SerializeToString()]
+
+    async with (
+        serving(answer) as encoder,
+        in_process_decoder(encoder, model=checkpoint_dir()) as decoder,
+        Wire(decoder.address) as wire,
+    ):
+        outcomes = {await _outcome(wire, call) for call in calls_to_repeat(tape, "Generate")}
+    assert outcomes == {"answered", "UNAVAILABLE: the encoder made something else"}
+
+
 async def test_an_encoder_of_another_checkpoint_is_not_paired_with(tape: Tape) -> None:
     def another(method: str, reply: bytes) -> bytes:
         if method != "Describe":
@@ -67,3 +92,15 @@ async def test_an_encoder_of_another_checkpoint_is_not_paired_with(tape: Tape) -
         in_process_decoder(encoder, model=checkpoint_dir(), ready=False) as decoder,
     ):
         await until(lambda: "another checkpoint" in decoder.readiness.why_not, what="the reason")
+
+
+def _encoded(call: Call) -> encoder_pb2.EncodeResponse:
+    return encoder_pb2.EncodeResponse.FromString(call.replies[0])
+
+
+async def _outcome(wire: Wire, call: Call) -> str:
+    try:
+        await wire.call(call.method, call.request)
+    except grpc.aio.AioRpcError as error:
+        return f"{error.code().name}: {(error.details() or '').partition(' of the request')[0]}"
+    return "answered"

@@ -191,6 +191,25 @@ async def test_a_fleet_that_disagrees_with_itself_ends_in_unavailable() -> None:
     assert found.place is Place.ENCODER_MEMORY
 
 
+@pytest.mark.parametrize("images", [1, 2])
+async def test_encoders_of_two_releases_behind_one_name_both_serve(images: int) -> None:
+    """As in a rolling upgrade to a release whose tokens are others: calls go to the two in turn, whoever described itself."""
+    async with (
+        small_encoder(None, fingerprint=b"a" * 32) as (one, first),
+        small_encoder(None, fingerprint=b"b" * 32) as (other, second),
+        resolver(None, f"ipv4:{first},{second}") as found,
+    ):
+        for number in range(24):
+            data = [image_bytes(f"unlike {number} {n}") for n in range(images)]
+            resolved = await found.resolve(inputs(*data), ANYTHING, "default")
+            ways = [[encoder.expected(image) for image in data] for encoder in (one, other)]
+            # All of one request are of one encoder.
+            assert any(all(map(same, [each.tokens for each in resolved], way)) for way in ways)
+            assert {each.place for each in resolved} <= {Place.ENCODED, Place.MEMORY, Place.ENCODER_MEMORY}
+        assert one.arrived
+        assert other.arrived
+
+
 async def test_the_replaced_encoder_may_not_fit() -> None:
     address = f"127.0.0.1:{free_port()}"
     async with resolver(None, address, paired=False, refresh_seconds=0.01) as one:

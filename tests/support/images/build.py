@@ -46,11 +46,12 @@ class Builder:
         self.steps_reused = 0
 
     def build(self, dockerfile: Path, arguments: Mapping[str, str] | None = None) -> Image:
-        """All stages in order, as the classic builder does."""
+        """All stages in order, as the classic builder does. Raises ValueError for what an engine would do otherwise."""
         done: dict[str, tuple[str, Chain]] = {}
         folders: dict[str, str] = {}
         stages = parse(dockerfile.read_text(), arguments)
         for stage in stages:
+            check_understood(stage)
             key, chain = done.get(stage.base, (stage.base, (self._base,)))
             folder = folders.get(stage.base, "/")
             for instruction in stage.instructions:
@@ -120,3 +121,27 @@ class Builder:
             here.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(self._context / path, here)
         return layer
+
+
+def check_understood(stage: Stage) -> None:
+    """Raises ValueError where this builder and an engine would part ways."""
+    names = [one.name for one in stage.instructions]
+    for at, one in enumerate(stage.instructions):
+        if one.name not in ("RUN", "COPY"):
+            continue
+        if "USER" in names[:at]:
+            raise ValueError(f"{one.name} behind USER: here it would be done as root")
+        if one.name == "RUN" and one.text.startswith(("--", "[", "<<")):
+            raise ValueError(f"RUN {one.text}: not understood")
+        if one.name == "COPY":
+            _check_copy(one)
+
+
+def _check_copy(one: Instruction) -> None:
+    flags = [word for word in one.words if word.startswith("--")]
+    if any(not flag.startswith("--from=") for flag in flags) or one.text.startswith(("[", "<<")):
+        raise ValueError(f"COPY {one.text}: not understood")
+    *sources, target = [word for word in one.words if word not in flags]
+    # A file would become the target itself, of a folder the contents are copied: names do not tell which it is.
+    if not flags and not target.endswith("/") and sources != [target]:
+        raise ValueError(f"COPY {one.text}: the target needs a slash at its end, or the source's name")

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.images.build import Image
-from tests.support.images.layers import NAMESPACES, Layers, chroot, mount_view, prepare
+from tests.support.images.layers import BOUND, NAMESPACES, Layers, chroot, mount_view, prepare
 
 _SECONDS = 120.0
+_TMPFS = "mode=1777,nosuid,nodev,noexec"
 
 
 class Container:
@@ -49,12 +50,14 @@ class Container:
         entry = self.image.stage.last("ENTRYPOINT")
         assert entry is not None
         script = f"root={self._root}\n{mount_view(self.image.chain, '$root')}{prepare()}"
-        script += "mount -t tmpfs -o mode=1777 tmpfs $root/tmp\n"
+        # As an engine mounts them unless it is told otherwise: nothing there may be executed.
+        script += f"mount -t tmpfs -o {_TMPFS},size=1g tmpfs $root/tmp\n"
+        script += f"mount -t tmpfs -o {_TMPFS},size=64m tmpfs $root/dev/shm\n"
         for here, there in self._shown.items():
             script += f": >$root{there}\nmount --bind {here} $root{there}\nmount -o remount,bind,ro $root{there}\n"
         script += chroot(self._as_user(json.loads(entry.text)), {})
         with self.log.open("ab") as log:
-            command = [*self._run_in, *NAMESPACES, "sh", "-euc", script]
+            command = [*BOUND, *self._run_in, *NAMESPACES, "sh", "-euc", script]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
     def execute(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -3,11 +3,13 @@
     view of (base, a, b)     lowerdir=b:a:base, read-only
     a command that changes   the same with an upper folder, which is the next layer
 
-Needs root and `unshare`. No mount outlives its command, but for the tmpfs of `Layers`.
+Needs root, `unshare` and `setpriv`. No mount outlives its command, but for the tmpfs of `Layers`, and no command this process.
+The tmpfs that a process leaves behind when it is killed, the next one removes.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -18,9 +20,12 @@ from pathlib import Path
 from types import TracebackType
 
 Chain = tuple[Path, ...]  # from the base up
+# Put before a command: it ends with the one that began it, however that ends.
+BOUND = ("setpriv", "--pdeathsig", "KILL")
 NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _LONGEST_SECONDS = 900
+_PREFIX = "vscan-images-"  # and the number of the process
 _AMPLE_GIB = (
     12  # then layers lie in memory, about 3 GiB of it: tens of thousands of files are written and removed there at once
 )
@@ -43,21 +48,18 @@ class Layers:
     """A folder of layers, removed with everything at the end."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="vscan-images-"))
-        self._mounted = False
+        remove_what_was_left()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self._count = 0
 
     def __enter__(self) -> Layers:
         self.folder.chmod(0o755)  # ordinary users live below it
         if _available_gib() >= _AMPLE_GIB or not self._overlay_works():
             run(["mount", "-t", "tmpfs", "-o", "size=8g,mode=755", "tmpfs", str(self.folder)])
-            self._mounted = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self._mounted:
-            run(["umount", str(self.folder)])
-        run(["rm", "-rf", "--one-file-system", str(self.folder)])
+        _remove(self.folder)
 
     def new(self, name: str) -> Path:
         """An empty folder."""
@@ -93,6 +95,14 @@ class Layers:
         return tried.returncode == 0
 
 
+def remove_what_was_left() -> list[Path]:
+    """Removes the folders of processes that are no more, and what is mounted there; which ones."""
+    found = [path for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*") if not _lives(path.name)]
+    for folder in found:
+        _remove(folder)
+    return found
+
+
 def mount_view(chain: Chain, root: str) -> str:
     """A line of shell that mounts the view of a chain, read-only."""
     return f"mount -t overlay -o lowerdir={_lower(chain)} overlay {root}\n"
@@ -116,11 +126,21 @@ def prepare(root: str = "$root") -> str:
 def run(command: Sequence[str]) -> str:
     """What a command prints; its end of it all in the error where it fails."""
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LONGEST_SECONDS, check=False
+        [*BOUND, *command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LONGEST_SECONDS, check=False
     )
     if done.returncode:
         raise RuntimeError(f"{command[-1][-1500:]}\nended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
     return done.stdout
+
+
+def _lives(name: str) -> bool:
+    return Path("/proc", name.removeprefix(_PREFIX).partition("-")[0]).exists()
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_mount():
+        run(["umount", str(folder)])
+    run(["rm", "-rf", "--one-file-system", str(folder)])
 
 
 def _available_gib() -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from vscan.errors import (
     DeadlineExceeded,
+    FailedPrecondition,
     InternalError,
     InvalidArgument,
     MissingImages,
@@ -335,6 +336,14 @@ def test_the_answer_of_a_server_that_knows_no_samples_is_the_only_one() -> None:
     for event in (Started("r1", (), 3), TextDelta("a", (Token(1),)), finished()):
         builder.add(event)
     assert builder.answer().samples == (Sample("a", (Token(1),), FinishReason.LENGTH),)
+
+
+def test_fewer_samples_than_were_asked_for_are_an_error_and_not_an_answer() -> None:
+    builder = AnswerBuilder(begin(make_core()), samples=3)
+    for event in (Started("r1", (), 3), TextDelta("a", (Token(1),)), finished()):
+        builder.add(event)
+    with pytest.raises(FailedPrecondition, match="1 of 3 samples"):
+        builder.answer()
 
 
 def out_of_order() -> Iterator[list[Started | TextDelta | Finished]]:

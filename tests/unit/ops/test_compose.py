@@ -30,6 +30,7 @@ CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]
 SERVICES: dict[str, type[ServiceSettings]] = {"encoder": EncoderSettings, "decoder": DecoderSettings}
 # What others' images listen on, by what their makers say.
 _OTHERS = {"redis": 6379, "prometheus": 9090, "grafana": 3000, "tempo": 3200, "otel-collector": 4317}
+_TMPFS_BYTES = 2**30  # of /tmp, which counts as the container's memory
 _SECRETS_AT = "/run/secrets/"
 
 
@@ -104,7 +105,33 @@ def test_what_is_mounted_exists(name: str) -> None:
         else:
             assert source in COMPOSE["volumes"]
     assert set(container.get("secrets", [])) <= COMPOSE["secrets"].keys()
-    assert {config["source"] for config in container.get("configs", [])} <= COMPOSE.get("configs", {}).keys()
+
+
+def test_nothing_is_copied_into_a_root_that_is_read_only() -> None:
+    """A file mounts. Of `content` and `environment` Compose copies a file into the container, which the engine refuses."""
+    for kind in ("configs", "secrets"):
+        for source in COMPOSE.get(kind, {}).values():
+            assert source.keys() == {"file"}
+
+
+def test_tempo_listens_where_it_is_asked_and_keeps_what_it_gets_on_its_volume() -> None:
+    config = yaml.safe_load((ROOT / "observability" / "tempo" / "config.yaml").read_text())
+    assert config["server"]["http_listen_port"] == _OTHERS["tempo"]
+    receiver = config["distributor"]["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"]
+    to = CONTAINERS["otel-collector"]["environment"]["TRACES_ENDPOINT"]
+    assert to == f"tempo:{receiver.rpartition(':')[2]}"
+    (volume,) = [volume for volume in CONTAINERS["tempo"]["volumes"] if volume.partition(":")[0] in COMPOSE["volumes"]]
+    paths = (config["storage"]["trace"]["wal"]["path"], config["storage"]["trace"]["local"]["path"])
+    assert all(path.startswith(volume.partition(":")[2] + "/") for path in paths)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("file", [COMPOSE, GPU], ids=FILES)
+def test_there_are_as_many_threads_as_the_limit_has_processors(name: str, file: dict[str, Any]) -> None:
+    container = file["services"][name]
+    cpus = container["deploy"]["resources"]["limits"]["cpus"]
+    counted = {"TORCH_THREADS", "IMAGE_WORKERS"} & {field.upper() for field in SERVICES[name].model_fields}
+    assert {container["environment"][f"VSCAN_{name.upper()}_{setting}"] for setting in counted} == {cpus}
 
 
 def test_the_secrets_are_those_that_the_script_makes(tmp_path: Path) -> None:
@@ -137,6 +164,11 @@ def test_the_service_takes_every_setting(
     assert settings.drain_delay_seconds + settings.drain_seconds + 15 < int(
         CONTAINERS[name]["stop_grace_period"].removesuffix("s")
     )
+    # Images and videos wait apart. The rest is for the model, its arithmetic and the process.
+    queues = 2 * settings.max_queue_bytes if name == "encoder" else settings.kv_cache_bytes or 0
+    limit = int({**CONTAINERS, **over}[name]["deploy"]["resources"]["limits"]["memory"].removesuffix("g")) * 2**30
+    assert _TMPFS_BYTES + settings.max_request_bytes + queues + settings.cache_memory_bytes <= limit // 2
+    assert environment["http_proxy"] == environment["https_proxy"] == ""
     assert settings.otlp_endpoint == f"http://otel-collector:{_OTHERS['otel-collector']}"
     ports = [int(bind.rpartition(":")[2]) for bind in (settings.bind, settings.health_bind, settings.metrics_bind)]
     assert ports == [int(port) for port in _final(name).last("EXPOSE").words]

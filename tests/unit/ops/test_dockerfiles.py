@@ -16,6 +16,7 @@ from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
 from scripts.protos import ROOT
 from tests.support.client_cli import vscan as run_vscan
+from tests.support.images.build import check_understood
 from tests.support.images.context import DockerIgnore
 from tests.support.images.dockerfile import Stage, parse
 from tests.support.manifests.rendering import rendered
@@ -189,3 +190,26 @@ COPY --from=one $C /there
 def test_what_is_not_understood_is_said(text: str) -> None:
     with pytest.raises(ValueError, match=r"RUN before FROM|ONBUILD: not understood"):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "COPY --chown=1:1 a a",
+        "COPY a b",
+        'COPY ["a", "b/"]',
+        "USER 1:1\nRUN true",
+        'RUN ["true"]',
+        "RUN --mount=type=cache,target=/x true",
+    ],
+)
+def test_what_would_be_built_otherwise_than_by_an_engine_is_refused(lines: str) -> None:
+    (stage,) = parse(f"FROM a\n{lines}\n")
+    with pytest.raises(ValueError, match=r"not understood|as root|a slash"):
+        check_understood(stage)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_nothing_in_the_files_is_built_otherwise_than_by_an_engine(name: str) -> None:
+    for stage in parse(_text(name)):
+        check_understood(stage)
