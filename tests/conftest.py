@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.support.redis_server import RedisServer
@@ -11,6 +12,10 @@ from tests.support.redis_server import RedisServer
 # Models of tests are small: more threads only wait for each other, and long where the machine has other work. Read when torch
 # is imported, here and in the services that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says nothing on a machine that has other work.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # A run started in the background inherits an ignored SIGINT, and so would every process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
