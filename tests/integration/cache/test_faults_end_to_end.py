@@ -143,7 +143,7 @@ async def test_of_a_full_redis_questions_use_what_is_there(fresh_redis: RedisSer
         assert errors.keys() <= {("OutOfMemoryError",), ("ResponseError",)}  # the latter of a script, from Redis 6
         writes = told(asking.encoder, names.METRIC_CACHE_WRITES, names.ATTR_CACHE_TIER, names.ATTR_CACHE_RESULT)
         assert (writes["redis", "ok"], writes["redis", "error"] + writes["redis", "skipped"]) == (1, 5)
-        for each, access in ((asking.encoder, {("write",): 1}), (asking.decoder, {})):
+        for each, access in ((asking.encoder, {("read",): 0, ("write",): 1}), (asking.decoder, {("read",): 0, ("write",): 0})):
             assert told(each, names.METRIC_REDIS_LEFT_ALONE, names.ATTR_REDIS_ACCESS) == access
         assert told(asking.decoder, names.METRIC_REDIS_ERRORS) == {}
 
