@@ -36,6 +36,10 @@ class Curve(BaseModel):
         """The largest size that was measured."""
         return self.points[-1][0]
 
+    def times(self, factor: float) -> Curve:
+        """With every value so many times as large."""
+        return Curve(points=tuple((size, value * factor) for size, value in self.points))
+
     def at(self, size: float) -> float:
         """The value at `size`: between points on their line, below the first its own. Raises NotMeasured beyond the last."""
         if size > self.largest:

@@ -118,7 +118,10 @@ class Profile(_Part):
     notes: tuple[str, ...] = ()
     tiles: Count  # of an image
     visual_rows: Count  # of an image, when it reaches the decoder
-    probe_ms: Positive | None = None  # of the fixed round of questions then, by which a later run knows how fast the machine is
+    # Of the fixed round of questions and images then, by which a later run knows how fast the machine is: the decoders' core,
+    # and that of everything else.
+    probe_ms: Positive | None = None
+    others_probe_ms: Positive | None = None
     kept_rows: Count  # and behind the decoder's pruning layer
     encoder: EncoderCosts
     decoder: DecoderCosts
@@ -171,9 +174,12 @@ class Profile(_Part):
         """To a file that `load` reads."""
         path.write_text(self.model_dump_json(indent=1) + "\n")
 
-    def scaled(self, factor: float) -> Profile:
-        """The same on a machine on which everything takes `factor` times as long."""
-        return Profile.model_validate(_scaled(self.model_dump(), factor))
+    def scaled(self, decoders: float, others: float | None = None) -> Profile:
+        """The same on a machine on which decoders take so many times as long, and everything else too, or `others`."""
+        values = self.model_dump()
+        factors = {"decoder": decoders, "probe_ms": decoders}
+        rest = decoders if others is None else others
+        return Profile.model_validate({name: _scaled(one, factors.get(name, rest), name) for name, one in values.items()})
 
 
 def _number(text: str, value: str) -> float:

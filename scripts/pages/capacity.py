@@ -127,7 +127,8 @@ def _validation() -> str:
 
 
 def _machine(record: dict[str, Any]) -> str:
-    text = f"{record['slower_before']:.2f}, {record['slower_after']:.2f}; {record['foreign_busy']:.0%}"
+    pairs = (f"{decoders:.2f} and {others:.2f}" for decoders, others in (record["slower_before"], record["slower_after"]))
+    text = f"{', '.join(pairs)}; {record['foreign_busy']:.0%}"
     again = len(record["unsteady"])
     return text + (f"; repeated {again}" if again else "") + ("" if record["steady"] else "; not steady")
 

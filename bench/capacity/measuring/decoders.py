@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from bench.capacity.measuring.probe import probe_ms
+from bench.capacity.measuring.probe import Speed, probe
 from bench.capacity.measuring.questions import Sample, mean, picture, question, sampled, so_many, trimmed
 from bench.capacity.services import Services
 from vscan_client import AsyncClient, TextDelta
@@ -35,7 +35,7 @@ class DecoderMeasured:
     step_ms: dict[int, float] = field(default_factory=dict)
     client_token_ms: float = 0.0  # of its processor time
     engine_weight: float = 1.0
-    probe_ms: float = 0.0
+    speed: Speed = field(default_factory=lambda: Speed(0.0, 0.0))
     beside_ms: float = 0.0  # of a step with a usual hot prompt and `_BESIDE` answers
     alone_ms: float = 0.0  # of such a prompt, measured in turn with those
 
@@ -53,17 +53,20 @@ async def measure_decoders(services: Services, rounds: int) -> DecoderMeasured:
         for one in (client, other):
             for _ in range(3):
                 await one.ask(picture(next(seeds)), question(0, WORDS), sampling=so_many(4))
-        probes = [await probe_ms(services.addresses)]
+        probes = [await probe(services)]
         await _places(services, client, other, measured, rounds, seeds)
-        probes.append(await probe_ms(services.addresses))
+        probes.append(await probe(services))
         await _lengths(services, client, measured, rounds, seeds)
         # In turn, so that a slow moment of the machine does not make one batch slow.
         steps = [{batch: await _steps(client, batch, seeds) for batch in _BATCHES} for _ in range(_STEP_ROUNDS)]
         measured.step_ms = {batch: trimmed([one[batch] for one in steps]) for batch in _BATCHES}
-        probes.append(await probe_ms(services.addresses))
+        probes.append(await probe(services))
         await _beside(services, client, measured, rounds, seeds)
-    probes.append(await probe_ms(services.addresses))
-    measured.probe_ms = statistics.fmean(probes)  # the machine's speed all the while, not at the end alone
+    probes.append(await probe(services))
+    # The machine's speed all the while, not at the end alone.
+    measured.speed = Speed(
+        statistics.fmean(each.decoders_ms for each in probes), statistics.fmean(each.others_ms for each in probes)
+    )
     return measured
 
 

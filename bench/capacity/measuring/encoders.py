@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.capacity.curve import Curve
+from bench.capacity.measuring.probe import told_ms
 from bench.capacity.measuring.questions import SIDE_PIXELS, picture, trimmed
 from bench.capacity.services import services
 from tests.support.encoder import encode_request, encoder_channel, encoder_stub
@@ -30,6 +31,7 @@ class EncoderMeasured:
     value_bytes: float
     tiles: int
     visual_rows: int
+    image_ms: float  # what the probe of its core would have told meanwhile
 
 
 def measure_encoder(folder: Path, model: Path, rounds: int) -> EncoderMeasured:
@@ -50,16 +52,24 @@ async def _measured(address: str, rounds: int) -> EncoderMeasured:
         [reply] = await encoded(1)
         value = VisualTokens.from_proto(reply.visual_tokens)
         tiles = len(value.tiles)
-        passes = [(count, [_pass_ms(await encoded(count)) for _ in range(rounds)]) for count in _BATCHES if count * tiles <= 16]
-        sizes = [(side, [_decode_ms(await encoded(1, side)) for _ in range(rounds)]) for side in _SIDES]
+        passes: dict[int, list[float]] = {count: [] for count in _BATCHES if count * tiles <= 16}
+        sizes: dict[int, list[float]] = {side: [] for side in _SIDES}
+        images: list[float] = []
+        for _ in range(rounds):  # in turn, so that a slow moment of the machine does not make one size slow
+            for count, times in passes.items():
+                times.append(_pass_ms(await encoded(count)))
+            for side, times in sizes.items():
+                times.append(_decode_ms(await encoded(1, side)))
+            images += [told_ms(one) for one in await encoded(1)]
     return EncoderMeasured(
-        pass_ms=Curve(points=tuple((count * tiles, trimmed(times)) for count, times in passes)),
-        preprocess_ms=Curve(points=tuple((side * side, trimmed(times)) for side, times in sizes)),
+        pass_ms=Curve(points=tuple((count * tiles, trimmed(times)) for count, times in passes.items())),
+        preprocess_ms=Curve(points=tuple((side * side, trimmed(times)) for side, times in sizes.items())),
         file_bytes=Curve(points=tuple((side * side, len(picture(0, side))) for side in _SIDES)),
         reply_bytes=reply.ByteSize(),
         value_bytes=value.nbytes,
         tiles=tiles,
         visual_rows=value.kept_count,
+        image_ms=trimmed(images),
     )
 
 

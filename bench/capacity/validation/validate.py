@@ -1,9 +1,10 @@
 """Runs each scenario through the services and through the simulation.
 
-The machine is not equally fast all the time. A fixed round of questions, which is no part of any load, is asked before and
-after each one; the profile's durations are multiplied by how long it takes now over how long it took when the profile was
-measured. Where the two rounds differ by more than a tenth, or other processes had more than a tenth of the two cores during the
-load, it is repeated with other images, whatever its outcome was; a few times in all at most.
+The machine is not equally fast all the time, nor are its two cores. A fixed round of questions, and one of images, which are no
+part of any load, are asked before and after each one; the profile's durations, of the decoders and of everything else, are
+multiplied by how long they take now over how long they took when the profile was measured. Where two rounds differ by more than
+a tenth, or other processes had more than a tenth of the two cores during the load, it is repeated with other images, whatever
+its outcome was; a few times in all at most.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from bench.capacity.measuring.probe import probe_ms
+from bench.capacity.measuring.probe import Speed, probe
 from bench.capacity.measuring.questions import SIDE_PIXELS, picture
 from bench.capacity.profile import Profile
 from bench.capacity.services import Services, services
@@ -37,40 +39,44 @@ def validate(
     for replicas, some in itertools.groupby(scenarios, key=lambda scenario: scenario.replicas):
         with services(folder / f"{replicas}-of-each", model, encoders=replicas, decoders=replicas) as running:
             for scenario in some:
-                unsteady: list[tuple[float, float, float]] = []
+                unsteady: list[list[float]] = []
                 while True:
                     number = scenarios.index(scenario) + _REPEAT * len(unsteady)
                     record = _record(profile, running, scenario, number, seconds)
-                    machine = record["slower_before"], record["slower_after"], record["foreign_busy"]
-                    if is_steady(*machine) or not repeats:
+                    before, after, foreign = record["slower_before"], record["slower_after"], record["foreign_busy"]
+                    steady = is_steady(before, after, foreign)
+                    if steady or not repeats:
                         break
                     repeats -= 1
-                    unsteady.append(machine)
-                    print(
-                        f"{scenario.name}: {machine[0]} and {machine[1]} times as long, {machine[2]:.0%} by others; again",
-                        flush=True,
-                    )
-                records.append(record | {"steady": is_steady(*machine), "unsteady": unsteady})
+                    unsteady.append([*before, *after, foreign])
+                    print(f"{scenario.name}: {before} and {after} times as long, {foreign:.0%} by others; again", flush=True)
+                records.append(record | {"steady": steady, "unsteady": unsteady})
                 _print(records[-1])
     return records
 
 
-def is_steady(before: float, after: float, foreign_busy: float) -> bool:
-    """Whether the machine was as fast before a load as after it, within a tenth, and others had no more than a tenth of it."""
-    return max(before, after) <= _STEADY * min(before, after) and foreign_busy <= _MOST_FOREIGN
+def is_steady(before: Sequence[float], after: Sequence[float], foreign_busy: float) -> bool:
+    """Whether both cores were as fast before a load as after it, within a tenth, and others had no more than a tenth of it."""
+    even = all(max(pair) <= _STEADY * min(pair) for pair in zip(before, after, strict=True))
+    return even and foreign_busy <= _MOST_FOREIGN
+
+
+def _slower(profile: Profile, speed: Speed) -> tuple[float, float]:
+    """How many times as long as when the profile was measured: the decoders' core, the other one."""
+    if profile.probe_ms is None or profile.others_probe_ms is None:
+        raise ValueError("the profile was not measured on this machine: it has no probe_ms or others_probe_ms")
+    return round(speed.decoders_ms / profile.probe_ms, 3), round(speed.others_ms / profile.others_probe_ms, 3)
 
 
 def _record(profile: Profile, running: Services, scenario: Scenario, number: int, seconds: float) -> dict[str, Any]:
-    if profile.probe_ms is None:
-        raise ValueError("the profile was not measured on this machine: it has no probe_ms")
-    before = asyncio.run(probe_ms(running.addresses)) / profile.probe_ms
-    asks = scenario.asks(profile.scaled(before), seconds, seed=number)
+    before = _slower(profile, asyncio.run(probe(running)))
+    asks = scenario.asks(profile.scaled(*before), seconds, seed=number)
     images = [
         picture(number * _IMAGES_APART + image) for image in range(1 + max(image for ask in asks for image in ask.images))
     ]
     real = asyncio.run(served(running, asks, images, scenario.known))
-    after = asyncio.run(probe_ms(running.addresses)) / profile.probe_ms
-    scaled = profile.scaled((before + after) / 2)
+    after = _slower(profile, asyncio.run(probe(running)))
+    scaled = profile.scaled(*(fmean(pair) for pair in zip(before, after, strict=True)))
     deployment = Deployment(
         decoders=scenario.replicas,
         encoders=scenario.replicas,
@@ -87,8 +93,8 @@ def _record(profile: Profile, running: Services, scenario: Scenario, number: int
         **asdict(scenario),
         "requests": len(asks),
         "per_second": round(len(asks) / (asks[-1].at_s - asks[0].at_s), 3),
-        "slower_before": round(before, 3),
-        "slower_after": round(after, 3),
+        "slower_before": before,
+        "slower_after": after,
         "foreign_busy": round(real.foreign_busy, 3),
         "busy": {
             side: {"decoders": round(seen.decoders_busy, 3), "others": round(seen.others_busy, 3)}
@@ -103,8 +109,8 @@ def _record(profile: Profile, running: Services, scenario: Scenario, number: int
 
 def _print(record: dict[str, Any]) -> None:
     print(
-        f"{record['name']}: {record['requests']} requests, {record['per_second']} a second; the machine took "
-        f"{record['slower_before']} and {record['slower_after']} times as long as when the profile was measured"
+        f"{record['name']}: {record['requests']} requests, {record['per_second']} a second; the machine (decoders' core, the "
+        f"other) took {record['slower_before']} and {record['slower_after']} times as long as when the profile was measured"
         f", and others had {record['foreign_busy']:.0%} of it{'' if record['steady'] else ' (not steady)'}"
     )
     for side, by_place in record["first_by_place_ms"].items():

@@ -22,10 +22,16 @@ def test_one_slow_moment_does_not_move_a_mean_of_few_or_many() -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "foreign", "steady"),
-    [(1.0, 1.1, 0.0, True), (1.2, 1.0, 0.0, False), (1.0, 1.2, 0.0, False), (2.0, 2.1, 0.1, True), (1.0, 1.0, 0.2, False)],
+    [
+        ((1.0, 1.0), (1.1, 1.0), 0.0, True),
+        ((1.2, 1.0), (1.0, 1.0), 0.0, False),
+        ((1.0, 1.0), (1.0, 1.2), 0.0, False),
+        ((2.0, 0.5), (2.1, 0.5), 0.1, True),
+        ((1.0, 1.0), (1.0, 1.0), 0.2, False),
+    ],
 )
 def test_a_machine_is_steady_if_it_is_as_fast_after_a_load_as_before_and_left_alone(
-    before: float, after: float, foreign: float, steady: bool
+    before: tuple[float, float], after: tuple[float, float], foreign: float, steady: bool
 ) -> None:
     assert is_steady(before, after, foreign) is steady
 

@@ -174,6 +174,15 @@ def test_a_slower_machine_is_slower_in_every_duration_and_nothing_else() -> None
     assert slower.scaled(0.5) == profile()
 
 
+def test_the_two_cores_of_a_machine_become_slower_by_themselves() -> None:
+    whole, slower = profile().model_copy(update={"probe_ms": 10.0, "others_probe_ms": 30.0}), 2.0
+    uneven = whole.scaled(1.0, slower)
+    assert (uneven.decoder, uneven.probe_ms) == (whole.decoder, 10.0)
+    assert uneven.others_probe_ms == 60.0
+    assert uneven.encoder == whole.scaled(slower).encoder != whole.encoder
+    assert uneven.client == whole.scaled(slower).client
+
+
 def test_a_curve_is_straight_between_its_points_and_ends_with_them() -> None:
     some = curve((1, 10), (4, 16))
     assert [some.at(size) for size in (0, 1, 2, 4)] == [10, 10, 12, 16]
