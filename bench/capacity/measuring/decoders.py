@@ -18,26 +18,26 @@ from vscan_client import AsyncClient, TextDelta
 WORDS = 8  # of a usual question
 _LENGTHS = (4, 64, 256)  # words of other ones
 _BATCHES = (1, 2, 4, 8)
-_STEP_ROUNDS = 5
+_USUAL, _TURNS = 3, 2  # of a kind in each round
 _BESIDE, _LONG = 4, 700
 _ANSWER = 48
 _LEAST_WEIGHT = 0.1
 _FIRST = 8  # tokens after which all answers are under way
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class DecoderMeasured:
     """Samples by kind; steps and prompts in milliseconds."""
 
-    usual: dict[str, list[Sample]] = field(default_factory=dict)  # "encoded", "redis", "hot"
-    cold_ms: dict[int, float] = field(default_factory=dict)  # by rows of the prompt
-    hot_ms: dict[int, float] = field(default_factory=dict)
-    step_ms: dict[int, float] = field(default_factory=dict)
-    client_token_ms: float = 0.0  # of its processor time
-    engine_weight: float = 1.0
-    speed: Speed = field(default_factory=lambda: Speed(0.0, 0.0))
-    beside_ms: float = 0.0  # of a step with a usual hot prompt and `_BESIDE` answers
-    alone_ms: float = 0.0  # of such a prompt, measured in turn with those
+    usual: dict[str, list[Sample]]  # "encoded", "redis", "hot"
+    cold_ms: dict[int, float]  # by rows of the prompt
+    hot_ms: dict[int, float]
+    step_ms: dict[int, float]  # by sequences
+    client_token_ms: float  # of its processor time
+    engine_weight: float
+    speed: Speed
+    beside_ms: float  # of a step with a usual hot prompt and `_BESIDE` answers
+    alone_ms: float  # of such a prompt, measured in turn with those
 
     @property
     def shared_ms(self) -> float:
@@ -46,71 +46,79 @@ class DecoderMeasured:
 
 
 async def measure_decoders(services: Services, rounds: int) -> DecoderMeasured:
-    """Two decoders, the second one only to find in Redis what the first one had encoded."""
-    measured, seeds = DecoderMeasured(), itertools.count(2_000_000)
+    """Two decoders, the second one only to find in Redis what the first one had encoded.
+
+    Every round asks something of each kind, the probe too: the machine's speed changes within minutes, and what was measured
+    at another speed than the rest would be wrong by as much.
+    """
+    taken, probes = _Taken(), []
     first, second = services.addresses
     async with AsyncClient(server=first) as client, AsyncClient(server=second) as other:
         for one in (client, other):
             for _ in range(3):
-                await one.ask(picture(next(seeds)), question(0, WORDS), sampling=so_many(4))
-        probes = [await probe(services)]
-        await _places(services, client, other, measured, rounds, seeds)
-        probes.append(await probe(services))
-        await _lengths(services, client, measured, rounds, seeds)
-        # In turn, so that a slow moment of the machine does not make one batch slow.
-        steps = [{batch: await _steps(client, batch, seeds) for batch in _BATCHES} for _ in range(_STEP_ROUNDS)]
-        measured.step_ms = {batch: trimmed([one[batch] for one in steps]) for batch in _BATCHES}
-        probes.append(await probe(services))
-        await _beside(services, client, measured, rounds, seeds)
-    probes.append(await probe(services))
-    # The machine's speed all the while, not at the end alone.
-    measured.speed = Speed(
-        statistics.fmean(each.decoders_ms for each in probes), statistics.fmean(each.others_ms for each in probes)
-    )
-    return measured
-
-
-async def _places(
-    services: Services,
-    client: AsyncClient,
-    other: AsyncClient,
-    measured: DecoderMeasured,
-    rounds: int,
-    seeds: itertools.count[int],
-) -> None:
-    for number in range(3 * rounds):
-        image = picture(next(seeds))
-        for kind, who, text in (("encoded", client, 1), ("redis", other, 2), ("hot", client, 3)):
-            sample = await sampled(services, who, image, question(3 * number + text, WORDS))
-            measured.usual.setdefault(kind, []).append(sample)
-    rows = measured.usual["hot"][0].answer.usage.prompt_tokens
-    measured.cold_ms[rows] = mean([*measured.usual["encoded"], *measured.usual["redis"]], _prompt_ms)
-    measured.hot_ms[rows] = mean(measured.usual["hot"], _prompt_ms)
-
-
-async def _lengths(
-    services: Services, client: AsyncClient, measured: DecoderMeasured, rounds: int, seeds: itertools.count[int]
-) -> None:
-    for words in _LENGTHS:
-        times: dict[bool, list[Sample]] = {False: [], True: []}
+                await one.ask(picture(next(taken.seeds)), question(0, WORDS), sampling=so_many(4))
         for number in range(rounds):
-            image = picture(next(seeds))
-            for hot in (False, True):
-                text = question(100 + 2 * number + hot, words)
-                times[hot].append(await sampled(services, client, image, text))
-        rows = times[False][0].answer.usage.prompt_tokens
-        measured.cold_ms[rows] = mean(times[False], _prompt_ms)
-        measured.hot_ms[rows] = mean(times[True], _prompt_ms)
+            probes.append(await probe(services))
+            await _places(services, client, other, taken, number)
+            await _lengths(services, client, taken, number)
+            await _steps(client, taken)
+            await _beside(services, client, taken, number)
+    speed = Speed(trimmed([each.decoders_ms for each in probes]), trimmed([each.others_ms for each in probes]))
+    return taken.measured(speed)
 
 
-async def _steps(client: AsyncClient, batch: int, seeds: itertools.count[int]) -> float:
+@dataclass(slots=True)
+class _Taken:
+    """Samples of the rounds so far."""
+
+    seeds: itertools.count[int] = field(default_factory=lambda: itertools.count(2_000_000))
+    usual: dict[str, list[Sample]] = field(default_factory=lambda: {"encoded": [], "redis": [], "hot": []})
+    cold: dict[int, list[Sample]] = field(default_factory=lambda: {words: [] for words in _LENGTHS})
+    hot: dict[int, list[Sample]] = field(default_factory=lambda: {words: [] for words in _LENGTHS})
+    steps_ms: dict[int, list[float]] = field(default_factory=lambda: {batch: [] for batch in _BATCHES})
+    alone: list[Sample] = field(default_factory=list)
+    longer: list[Sample] = field(default_factory=list)
+    beside: list[Sample] = field(default_factory=list)
+
+    def measured(self, speed: Speed) -> DecoderMeasured:
+        """Trimmed means of them."""
+        alone_ms, longer_ms = (mean(some, lambda sample: sample.busy_ms["client"]) for some in (self.alone, self.longer))
+        return DecoderMeasured(
+            usual=self.usual,
+            cold_ms=_prompts_ms([self.usual["encoded"] + self.usual["redis"], *self.cold.values()]),
+            hot_ms=_prompts_ms([self.usual["hot"], *self.hot.values()]),
+            step_ms={batch: trimmed(times) for batch, times in self.steps_ms.items()},
+            client_token_ms=max(0.0, (longer_ms - alone_ms) / (_ANSWER - 1)),
+            engine_weight=max(_LEAST_WEIGHT, mean(self.beside, _other_ms) / mean(self.alone, _other_ms) - 1),
+            speed=speed,
+            beside_ms=mean(self.beside, _prompt_ms),
+            alone_ms=mean(self.alone, _prompt_ms),
+        )
+
+
+async def _places(services: Services, client: AsyncClient, other: AsyncClient, taken: _Taken, number: int) -> None:
+    for nth in range(_USUAL):
+        image, text = picture(next(taken.seeds)), 3 * (_USUAL * number + nth)
+        for kind, who, further in (("encoded", client, 1), ("redis", other, 2), ("hot", client, 3)):
+            taken.usual[kind].append(await sampled(services, who, image, question(text + further, WORDS)))
+
+
+async def _lengths(services: Services, client: AsyncClient, taken: _Taken, number: int) -> None:
+    for words in _LENGTHS:
+        image = picture(next(taken.seeds))
+        for further, samples in enumerate((taken.cold, taken.hot)):
+            samples[words].append(await sampled(services, client, image, question(1000 + 2 * number + further, words)))
+
+
+async def _steps(client: AsyncClient, taken: _Taken) -> None:
     """From one token to the next while all answers are under way."""
-    images = [picture(next(seeds)) for _ in range(batch)]
-    await asyncio.gather(*(client.ask(image, question(7, WORDS), sampling=so_many(1)) for image in images))
-    arrivals = await asyncio.gather(*(_arrivals(client, image, number) for number, image in enumerate(images)))
-    begin, end = max(times[_FIRST] for times in arrivals), min(times[-1] for times in arrivals)
-    counts = [sum(begin < moment <= end for moment in times) for times in arrivals]
-    return (end - begin) / statistics.mean(counts) * 1e3
+    for batch, times in taken.steps_ms.items():
+        images = [picture(next(taken.seeds)) for _ in range(batch)]
+        await asyncio.gather(*(client.ask(image, question(7, WORDS), sampling=so_many(1)) for image in images))
+        arrivals = await asyncio.gather(*(_arrivals(client, image, nth) for nth, image in enumerate(images)))
+        begin, end = max(moments[_FIRST] for moments in arrivals), min(moments[-1] for moments in arrivals)
+        counts = [sum(begin < moment <= end for moment in moments) for moments in arrivals]
+        times.append((end - begin) / statistics.mean(counts) * 1e3)
 
 
 async def _arrivals(client: AsyncClient, image: bytes, number: int) -> list[float]:
@@ -122,23 +130,20 @@ async def _arrivals(client: AsyncClient, image: bytes, number: int) -> list[floa
     return times
 
 
-async def _beside(
-    services: Services, client: AsyncClient, measured: DecoderMeasured, rounds: int, seeds: itertools.count[int]
-) -> None:
-    images = [picture(next(seeds)) for _ in range(rounds)]
-    alone, longer, beside = [], [], []
-    for number, image in enumerate(images):
-        await client.ask(image, question(300 + number, WORDS), sampling=so_many(1))
-        alone.append(await sampled(services, client, image, question(400 + number, WORDS)))
-        longer.append(await sampled(services, client, image, question(450 + number, WORDS), tokens=_ANSWER))
-    async with _answers_under_way(client, [picture(next(seeds)) for _ in range(_BESIDE)]):
-        for number, image in enumerate(images):
-            beside.append(await sampled(services, client, image, question(500 + number, WORDS)))
-    spent = [mean(some, lambda sample: sample.busy_ms["client"]) for some in (alone, longer)]
-    measured.client_token_ms = max(0.0, (spent[1] - spent[0]) / (_ANSWER - 1))
-    measured.engine_weight = max(_LEAST_WEIGHT, mean(beside, _other_ms) / mean(alone, _other_ms) - 1)
-    measured.alone_ms = mean(alone, _prompt_ms)
-    measured.beside_ms = mean(beside, _prompt_ms)
+async def _beside(services: Services, client: AsyncClient, taken: _Taken, number: int) -> None:
+    images = [picture(next(taken.seeds)) for _ in range(_TURNS)]
+    for nth, image in enumerate(images, _TURNS * number):
+        await client.ask(image, question(3000 + nth, WORDS), sampling=so_many(1))
+        taken.alone.append(await sampled(services, client, image, question(4000 + nth, WORDS)))
+        taken.longer.append(await sampled(services, client, image, question(5000 + nth, WORDS), tokens=_ANSWER))
+    async with _answers_under_way(client, [picture(next(taken.seeds)) for _ in range(_BESIDE)]):
+        for nth, image in enumerate(images, _TURNS * number):
+            taken.beside.append(await sampled(services, client, image, question(6000 + nth, WORDS)))
+
+
+def _prompts_ms(kinds: Sequence[Sequence[Sample]]) -> dict[int, float]:
+    """By rows of the prompt."""
+    return {some[0].answer.usage.prompt_tokens: mean(some, _prompt_ms) for some in kinds}
 
 
 def _prompt_ms(sample: Sample) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 from bench.capacity.validation.served import Seen
 
 WITHIN = 0.15
-# Of counts: a few images more or less are no error of the model where there are few.
-_LEAST_COUNT = 2
+# Of counts, in standard deviations of a Poisson count: of few images, how many were busy at the wrong moment is chance.
+_BY_CHANCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,9 @@ class Compared:
 
     @property
     def met(self) -> bool:
-        """Within 15 %; of counts, also within two."""
-        return abs(self.ratio - 1) <= WITHIN or (self.is_count and abs(self.served - self.simulated) <= _LEAST_COUNT)
+        """Within 15 %; of counts, also where the difference is one of chance."""
+        by_chance = _BY_CHANCE * math.sqrt(max(self.served, self.simulated))
+        return abs(self.ratio - 1) <= WITHIN or (self.is_count and abs(self.served - self.simulated) <= by_chance)
 
     def to_json(self) -> dict[str, Any]:
         """For the report."""

@@ -9,6 +9,7 @@ import pytest
 
 from bench.capacity.measuring.questions import trimmed
 from bench.capacity.services import machine_busy_s
+from bench.capacity.validation.compare import Compared
 from bench.capacity.validation.validate import is_steady
 
 
@@ -43,3 +44,23 @@ def test_what_everybody_computes_is_no_less_than_what_this_process_does() -> Non
         sum(range(1000))
     assert machine_busy_s(cores) - everybody >= 0.2 - 3 / os.sysconf("SC_CLK_TCK")
     assert machine_busy_s([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("served", "simulated", "is_count", "met"),
+    [
+        (100, 115, False, True),
+        (100, 116, False, False),
+        (100, 84.9, False, False),
+        (5, 2, False, False),
+        (5, 2, True, True),
+        (0, 4, True, True),
+        (0, 5, True, False),
+        (243, 280, True, False),
+        (0, 0, False, True),
+    ],
+)
+def test_a_quantity_is_met_within_15_percent_and_a_count_also_within_chance(
+    served: float, simulated: float, is_count: bool, met: bool
+) -> None:
+    assert Compared("some", served, simulated, is_count).met is met
