@@ -25,7 +25,7 @@ test: $(STAMP) lint types proto-check
 
 # Needs root and the packages that .ci/run installs.
 test-system: $(STAMP)
-	$(BIN)/python -m pytest -m system
+	$(BIN)/python -m pytest -m system -n $(WORKERS) --maxprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Both write the reports that docs/reliability.md is made from. The first takes six minutes (full disks need root), the second
 # eleven.
