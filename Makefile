@@ -4,7 +4,7 @@
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests demo bench $(dir $(wildcard studies/__init__.py))
+SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests demo bench studies
 SEED ?= 0
 export SEED
 WORKERS ?= auto
@@ -65,5 +65,5 @@ hostile: $(STAMP)
 	$(BIN)/python -m tests.hostile --json bench/results/hostile-cpu-2-cores.json
 
 clean:
-	rm -rf .venv build dist demo_out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist demo_out studies-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
