@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress, repeat
+from itertools import repeat
 
 import torch
 from opentelemetry.trace import SpanContext
 
 from encoder_service.device_queue import Mark, device_queue
 from encoder_service.recorded_pass import Record, RecordedPass, RecordedPasses
-from encoder_service.reduction.budget import Grid, ReductionPlan
+from encoder_service.reduction.budget import ReductionPlan
 from encoder_service.tile_groups import TileGroup, TileTask, apart, reduce_groups
 from encoder_service.vision.base import PreparedImage, Seen, VisionModel, tiles_worth
 from vscan.visual_tokens import VisualTokens
@@ -44,12 +44,12 @@ class TileJob:
     @property
     def tiles(self) -> int:
         """Passes of the vision transformer."""
-        return len(self._counted())
+        return len(self.image.looked_at)
 
     @property
     def size(self) -> int:
         """Its size in a batch."""
-        return sum(tiles_worth(grid) for grid in self._counted())
+        return sum(tiles_worth(grid) for grid in self.image.looked_at)
 
     @property
     def least_kept(self) -> int:
@@ -61,9 +61,6 @@ class TileJob:
         """What is to become of each tile."""
         masks = self.image.valid if skip_padding and self.image.valid else (None,) * len(self.plans)
         return [TileTask(*of_tile) for of_tile in zip(self.plans, self.tile_seeds, masks, strict=True)]
-
-    def _counted(self) -> list[Grid]:
-        return list(compress(self.image.grids, self.image.counted or repeat(True)))
 
 
 class DeviceLost(BaseException):

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import compress, repeat
 from typing import Any
 
 import torch
@@ -46,6 +47,29 @@ class PreparedImage:
     counted: tuple[bool, ...] | None = None
     frames: SampledFrames | None = None  # None: an image
 
+    @property
+    def looked_at(self) -> tuple[Grid, ...]:
+        """The tiles that the transformer is given."""
+        return tuple(compress(self.grids, self.counted or repeat(True)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attending:
+    """Rows of a tile that attend to each other in one layer: all of it, or a window.
+
+    Patches of a tile are counted row by row. Where a token is made of several of them, its patches lie in a square.
+    """
+
+    layer: int  # counted from 0
+    tile: int  # of those that the transformer is given
+    places: torch.Tensor  # [rows], int64, on the CPU: which patch each row is; CLASS_ROW for the [CLS] token
+    query: torch.Tensor  # [heads, rows, head_dim]
+    key: torch.Tensor  # the same
+    scaling: float
+
+
+CLASS_ROW = -1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
@@ -76,6 +100,7 @@ class VisionModel(ABC):
     layer_rows: int = _TILE_TOKENS  # that a layer is given of a usual tile
     frame_sampling: FrameSampling | None = None  # of a video, where a request does not say; None: takes no videos
     video_max_tokens: int | None = None  # of a video, unreduced; None: as many as come
+    patches_per_side: int = 1  # of a token
     # The shape of a tile's pixels, where all tiles of images have one and `look` never waits for the device: such a pass can
     # be recorded.
     tile_pixels: tuple[int, ...] | None = None
@@ -104,6 +129,17 @@ class VisionModel(ABC):
 
         All at once, or about `max_tiles` at a time, so that what a pass holds does not grow with a video's length.
         """
+
+    @abstractmethod
+    def observe(self, image: PreparedImage, see: Callable[[Attending], None]) -> None:
+        """Runs the transformer over one image as `look` does, and shows how every layer attends, as it is run.
+
+        What is shown is of use only until `see` returns: layers to come overwrite it.
+        """
+
+    @abstractmethod
+    def pictures(self, image: PreparedImage) -> list[Image.Image]:
+        """What the transformer is given of each tile, as a picture: resized and cut. Of tiles of several frames the first."""
 
     @abstractmethod
     def project(self, features: torch.Tensor) -> torch.Tensor:
@@ -140,6 +176,13 @@ class VisionModel(ABC):
     @abstractmethod
     def configuration(self) -> Mapping[str, Any]:
         """Whatever else the visual tokens depend on, preprocessing included, in plain JSON values."""
+
+
+def as_picture(pixels: torch.Tensor, processor: Any) -> Image.Image:
+    """What an image processor of transformers normalised, [3, height, width], as it was before."""
+    mean, deviation = (torch.tensor(values).view(-1, 1, 1) for values in (processor.image_mean, processor.image_std))
+    levels = (pixels.float() * deviation + mean) * 255
+    return Image.fromarray(levels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
 
 
 def frames_asked(duration_seconds: Fraction, sampling: FrameSampling) -> int:

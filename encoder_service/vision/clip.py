@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from encoder_service.reduction.budget import Grid
 from encoder_service.reduction.reduce import Scores
-from encoder_service.vision.attention import WATCHED_ATTENTION, first_row_scores
-from encoder_service.vision.base import PreparedImage, ScanSettings, Seen, VisionModel
+from encoder_service.vision.attention import WATCHED_ATTENTION, Watch, first_row_scores
+from encoder_service.vision.base import CLASS_ROW, Attending, PreparedImage, ScanSettings, Seen, VisionModel, as_picture
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError, StartupError
 from vscan.visual_tokens import SampledFrames
@@ -65,6 +65,21 @@ class ClipVision(VisionModel):
         hidden, scores = self._see(self._tower, images, max_tiles)
         return Seen(hidden[:, 1:].flatten(0, 1), Scores(scores.shallow.flatten(), scores.deep.flatten()))
 
+    @torch.inference_mode()
+    def observe(self, image: PreparedImage, see: Callable[[Attending], None]) -> None:
+        """Tile by tile."""
+        places = torch.arange(CLASS_ROW, self.grid.tokens)
+        for tile, pixels in enumerate(image.pixels):
+
+            def watch_of(layer: int, tile: int = tile) -> Watch:
+                return lambda query, key, scaling: see(Attending(layer, tile, places, query[0], key[0], scaling))
+
+            self._walk(self._tower_of(image), pixels[None].to(self.device), watch_of)
+
+    def pictures(self, image: PreparedImage) -> list[Image.Image]:
+        """The tiles."""
+        return [as_picture(pixels, self._processor) for pixels in image.pixels]
+
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """The two-layer projector."""
         tokens: torch.Tensor = self._projector(features)
@@ -96,6 +111,10 @@ class ClipVision(VisionModel):
         watched = (self.scan.shallow_layer, self.scan.deep_layer)
         return [layer for index, layer in enumerate(tower.encoder.layers) if index not in watched]
 
+    def _tower_of(self, image: PreparedImage) -> Any:
+        """Which one sees it."""
+        return self._tower
+
     @property
     def _towers(self) -> Sequence[Any]:
         return [self._tower]
@@ -117,13 +136,22 @@ class ClipVision(VisionModel):
 
     def _pass(self, tower: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         rows: dict[int, torch.Tensor] = {}
-        hidden = tower.pre_layrnorm(tower.embeddings(pixels))
-        for index, layer in enumerate(tower.encoder.layers):
-            if index in (self.scan.shallow_layer, self.scan.deep_layer):
-                hidden = layer(hidden, None, watch=lambda q, k, s, at=index: rows.update({at: first_row_scores(q, k, s)}))
-            else:
-                hidden = layer(hidden, None)
+
+        def watch_of(index: int) -> Watch | None:
+            if index not in (self.scan.shallow_layer, self.scan.deep_layer):
+                return None
+            return lambda query, key, scaling: rows.update({index: first_row_scores(query, key, scaling)})
+
+        hidden = self._walk(tower, pixels, watch_of)
         return hidden, rows[self.scan.shallow_layer], rows[self.scan.deep_layer]
+
+    def _walk(self, tower: Any, pixels: torch.Tensor, watch_of: Callable[[int], Watch | None]) -> torch.Tensor:
+        """Tiles through the layers, each watched by what `watch_of` its index gives."""
+        hidden: torch.Tensor = tower.pre_layrnorm(tower.embeddings(pixels))
+        for index, layer in enumerate(tower.encoder.layers):
+            watch = watch_of(index)
+            hidden = layer(hidden, None) if watch is None else layer(hidden, None, watch=watch)
+        return hidden
 
 
 def load_clip_parts(

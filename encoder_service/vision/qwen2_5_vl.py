@@ -13,7 +13,7 @@ Grids count tokens. The patches of a token lie together, in the processor's orde
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -27,7 +27,17 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 
 from encoder_service.reduction.budget import Grid, WindowShare
 from encoder_service.reduction.reduce import Scores
-from encoder_service.vision.base import Family, PreparedImage, ScanSettings, Seen, VisionModel, tiles_worth
+from encoder_service.vision.attention import Watch
+from encoder_service.vision.base import (
+    Attending,
+    Family,
+    PreparedImage,
+    ScanSettings,
+    Seen,
+    VisionModel,
+    as_picture,
+    tiles_worth,
+)
 from encoder_service.vision.frame_processor import load_frame_processor, stated_sampling
 from encoder_service.vision.packed_attention import PACKED_ATTENTION, PackedSequences, received_scores
 from vscan.checkpoint import Checkpoint
@@ -61,6 +71,7 @@ class _Layout:
     order: torch.Tensor  # [tokens], int64: the token that stands at each place
     windows: PackedSequences
     tiles: PackedSequences
+    places: torch.Tensor  # [patches, 2], int64: row and column in its tile of the patch that stands at each place
     rope: tuple[torch.Tensor, torch.Tensor]  # [patches, head_dim]
 
 
@@ -84,6 +95,7 @@ class QwenVision(VisionModel):
         self._frame_processor = frame_processor
         self.frame_sampling = stated_sampling(frame_processor) or self.frame_sampling
         self._merge: int = tower.config.spatial_merge_size
+        self.patches_per_side = self._merge
         self._moments: int = tower.config.temporal_patch_size
         self._min_frames: int = frame_processor.min_frames
         self._frame_pixels: tuple[int, int] = (frame_processor.size["shortest_edge"], frame_processor.size["longest_edge"])
@@ -118,6 +130,27 @@ class QwenVision(VisionModel):
     def look(self, images: Sequence[PreparedImage], max_tiles: int | None = None) -> Seen:
         """Every block runs fused attention, in windows or over whole tiles; two of them show their queries and keys."""
         return Seen.joined([self._pass(tiles) for tiles in self._passes(images, max_tiles)])
+
+    @torch.inference_mode()
+    def observe(self, image: PreparedImage, see: Callable[[Attending], None]) -> None:
+        """Tile by tile; blocks in windows show one window after the other."""
+        for tile, (pixels, grid) in enumerate(self._tiles(image)):
+
+            def watch_of(layer: int, layout: _Layout, tile: int = tile, columns: int = self._merge * grid.columns) -> Watch:
+                places = (layout.places[:, 0] * columns + layout.places[:, 1]).cpu()
+
+                def watch(query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
+                    for start, end in self._sequences(layer, layout).bounds:
+                        together = places[start:end], query[:, start:end], key[:, start:end]
+                        see(Attending(layer, tile, *together, scaling))
+
+                return watch
+
+            self._walk([(pixels, grid)], watch_of)
+
+    def pictures(self, image: PreparedImage) -> list[Image.Image]:
+        """The tiles, put together of their patches."""
+        return [self._picture(pixels, grid) for pixels, grid in self._tiles(image)]
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """The merger: the patches of a token, side by side, to a token."""
@@ -185,20 +218,46 @@ class QwenVision(VisionModel):
         return zip(torch.split(image.pixels, patches), image.grids, strict=True)
 
     def _pass(self, tiles: Sequence[tuple[torch.Tensor, Grid]]) -> Seen:
-        hidden = self._tower.patch_embed(torch.cat([pixels for pixels, _ in tiles]).to(self.device))
-        layout = self._layout([grid for _, grid in tiles], hidden)
         received: dict[int, torch.Tensor] = {}
-        hidden = self._by_token(hidden)[layout.order].flatten(0, 1)
-        whole = torch.tensor([0, len(hidden)])  # the sequences are ours to tell apart
-        for index, block in enumerate(self._tower.blocks):
-            sequences = layout.tiles if index in self._tower.fullatt_block_indexes else layout.windows
-            watch = _watch(received, index, sequences) if index in (self.scan.shallow_layer, self.scan.deep_layer) else None
-            hidden = block(hidden, cu_seqlens=whole, position_embeddings=layout.rope, sequences=sequences, watch=watch)
+
+        def watch_of(index: int, layout: _Layout) -> Watch | None:
+            if index not in (self.scan.shallow_layer, self.scan.deep_layer):
+                return None
+            sequences = self._sequences(index, layout)
+            return lambda query, key, scaling: received.update({index: received_scores(query, key, scaling, sequences)})
+
+        hidden, layout = self._walk(tiles, watch_of)
         back = layout.order.argsort()
         shallow, deep = (
             self._by_token(received[layer]).mean(dim=1)[back] for layer in (self.scan.shallow_layer, self.scan.deep_layer)
         )
         return Seen(self._by_token(hidden)[back].flatten(1), Scores(shallow, deep))
+
+    def _walk(
+        self, tiles: Sequence[tuple[torch.Tensor, Grid]], watch_of: Callable[[int, _Layout], Watch | None]
+    ) -> tuple[torch.Tensor, _Layout]:
+        """Tiles through the blocks, each watched by what `watch_of` its index gives; rows lie as the layout says."""
+        hidden = self._tower.patch_embed(torch.cat([pixels for pixels, _ in tiles]).to(self.device))
+        layout = self._layout([grid for _, grid in tiles], hidden)
+        hidden = self._by_token(hidden)[layout.order].flatten(0, 1)
+        whole = torch.tensor([0, len(hidden)])  # the sequences are ours to tell apart
+        for index, block in enumerate(self._tower.blocks):
+            sequences, watch = self._sequences(index, layout), watch_of(index, layout)
+            hidden = block(hidden, cu_seqlens=whole, position_embeddings=layout.rope, sequences=sequences, watch=watch)
+        return hidden, layout
+
+    def _sequences(self, index: int, layout: _Layout) -> PackedSequences:
+        """What attends to each other in a block."""
+        return layout.tiles if index in self._tower.fullatt_block_indexes else layout.windows
+
+    def _picture(self, pixels: torch.Tensor, grid: Grid) -> Image.Image:
+        rows, columns = self._merge * grid.rows, self._merge * grid.columns
+        side = self._tower.config.patch_size
+        patches = pixels.view(len(pixels), -1, self._moments, side, side)[:, :, 0]
+        down, across = get_vision_position_ids(torch.tensor([[1, rows, columns]]), self._merge).T
+        whole = torch.empty(rows, columns, *patches.shape[1:])
+        whole[down, across] = patches.float()
+        return as_picture(whole.permute(2, 0, 3, 1, 4).reshape(-1, rows * side, columns * side), self._processor)
 
     def _layout(self, grids: Sequence[Grid], hidden: torch.Tensor) -> _Layout:
         merge, config = self._merge, self._tower.config
@@ -212,6 +271,7 @@ class QwenVision(VisionModel):
             order=to_device(order, self.device),
             windows=PackedSequences(bounds.diff().tolist(), self.device),
             tiles=PackedSequences([merge**2 * grid.tokens for grid in grids], self.device),
+            places=ordered,
             rope=self._tower.rotary_pos_emb(hidden, ordered),
         )
 
@@ -251,10 +311,6 @@ def load(
         attention=PACKED_ATTENTION,
     )
     return QwenVision(tower, processor, frame_processor, scan=scan, video_max_tokens=video_max_tokens)
-
-
-def _watch(received: dict[int, torch.Tensor], index: int, sequences: PackedSequences) -> Any:
-    return lambda query, key, scaling: received.update({index: received_scores(query, key, scaling, sequences)})
 
 
 def _scan_settings(config: Any, shallow_layer: int | None, window: int | None) -> ScanSettings:

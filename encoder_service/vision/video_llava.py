@@ -78,6 +78,9 @@ class VideoLlavaVision(ClipVision):
         """And what becomes of frames."""
         return {**super().configuration(), "video_preprocessing": self._frame_processor.to_dict()}
 
+    def _tower_of(self, image: PreparedImage) -> Any:
+        return self._tower if image.frames is None else self._video_tower
+
     @property
     def _towers(self) -> Sequence[Any]:
         return [self._tower, self._video_tower]

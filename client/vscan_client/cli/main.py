@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 import vscan
 from vscan.errors import DeadlineExceeded, InvalidArgument, MissingImages, ResourceExhausted, Unavailable, VScanError
-from vscan_client.cli import ask, ask_many, describe, encode, health, serve, token, up, warm
+from vscan_client.cli import ask, ask_many, describe, encode, health, serve, study, token, up, warm
 
 _INTERRUPTED = 130
 _CODES: dict[type[VScanError], int] = {InvalidArgument: 2, Unavailable: 3, ResourceExhausted: 3, DeadlineExceeded: 4}
@@ -69,6 +69,11 @@ app.command(
     short_help="Run one service.",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(serve.serve)
+app.command(
+    "study",
+    short_help="Study what a model's layers look at.",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(study.study)
 
 
 def _version(wanted: bool) -> None:

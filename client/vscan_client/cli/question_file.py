@@ -13,7 +13,7 @@ is an object, or a text that holds one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -77,6 +77,12 @@ def read_questions(path: Path) -> list[QuestionLine | BadLine]:
         if first.setdefault(question.id, number) != number:
             raise InvalidArgument("questions", f"{path}: the id {question.id!r} is there twice")
     return questions
+
+
+def parse_question(line: str, also: Collection[str] = ()) -> QuestionLine:
+    """One line; fields of `also` are passed over. Raises InvalidArgument, which names the field."""
+    record = _object(line)
+    return _question(_id(record), {name: value for name, value in record.items() if name not in also})
 
 
 def _parse_all(lines: list[str]) -> Iterator[QuestionLine | BadLine]:

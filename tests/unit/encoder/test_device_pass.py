@@ -86,7 +86,7 @@ class Rows(VisionModel):
     def project(self, features: torch.Tensor) -> torch.Tensor:
         return 2 * features
 
-    preprocess = modules = configuration = None  # type: ignore[assignment]
+    preprocess = observe = pictures = modules = configuration = None  # type: ignore[assignment]
 
 
 def rows_job(seed: int, grids: Sequence[Grid], valid: tuple[torch.Tensor | None, ...] | None = None) -> TileJob:
