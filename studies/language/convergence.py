@@ -1,0 +1,97 @@
+"""`vscan study convergence`: after how many layers predictions are made (VScan, arXiv 2505.22654, section 2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from studies.language.asking import prompts
+from studies.language.converged import Convergence, FamilyConvergence, by_family
+from studies.language.convergence_plot import draw
+from studies.language.lens import read
+from studies.language.words import percent
+from studies.study import Cell, Result, Table, Task
+
+# For how large a share of questions a prediction is to be stable where one number is told.
+_MOST = 0.95
+
+
+def run(task: Task) -> Result:
+    """Reads the first token of each answer after every layer, in both ways of `lens`."""
+    families = by_family([(asked.question.family, read(task.model.language.model, asked.prompt)) for asked in prompts(task)])
+    return Result(
+        table=_curve(families),
+        more={"stable": _stable(families)},
+        draw=partial(draw, families=families),
+        findings=tuple(_findings(families)),
+    )
+
+
+def _curve(families: Sequence[FamilyConvergence]) -> Table:
+    columns = (
+        "family",
+        "reading",
+        "questions",
+        "layers_run",
+        "agreement_fraction",
+        "kl_mean_nats",
+        "kl_lower_quartile_nats",
+        "kl_upper_quartile_nats",
+        "stable_fraction",
+    )
+    rows: list[Sequence[Cell]] = []
+    for family in families:
+        for reading, found in family.readings().items():
+            rows += [(family.family, reading, found.questions, *cells) for cells in _cells(found)]
+    return Table(columns, rows)
+
+
+def _cells(found: Convergence) -> Iterator[tuple[Cell, ...]]:
+    for layers, (lower, mean, upper) in enumerate(found.kl_nats.tolist()):
+        yield layers, float(found.agreement[layers]), mean, lower, upper, float(found.stable[layers])
+
+
+def _stable(families: Sequence[FamilyConvergence]) -> Table:
+    columns = ("family", "reading", "questions", "median_stable_layers_run", "stable_layers_run_95_percent")
+    rows = [
+        (family.family, reading, found.questions, found.stable_for(0.5), found.stable_for(_MOST))
+        for family in families
+        for reading, found in family.readings().items()
+    ]
+    return Table(columns, rows)
+
+
+def _findings(families: Sequence[FamilyConvergence]) -> Iterator[str]:
+    lens, blind = families[0].lens, families[0].blind
+    layers, enough = len(lens.agreement) - 1, blind.stable_for(_MOST)
+    yield f"{lens.questions} questions, the first token of each answer, {layers} layers"
+    for name, found in (("logit lens", lens), ("blind (no visual token from there on)", blind)):
+        half, most = found.stable_for(0.5), found.stable_for(_MOST)
+        yield f"{name}: stable after {half} layers for half of the questions, after {most} for {percent(_MOST)} of them"
+    if enough < layers:
+        yield (
+            f"without visual tokens from layer {enough} on {_changed(blind, enough)}; "
+            f"the lens after {enough} layers is {_off(lens, enough)}"
+        )
+    if len(families) > 1:
+        yield from (_by_family(families[1:], reading) for reading in ("lens", "blind"))
+
+
+def _changed(found: Convergence, layers: int) -> str:
+    return f"{percent(1 - float(found.agreement[layers]))} of first tokens change (KL {found.kl_nats[layers, 1]:.2g} nats)"
+
+
+def _off(found: Convergence, layers: int) -> str:
+    return f"another for {percent(1 - float(found.agreement[layers]))} (KL {found.kl_nats[layers, 1]:.2g})"
+
+
+def _by_family(families: Sequence[FamilyConvergence], reading: str) -> str:
+    layers = {family.family: family.readings()[reading].stable_for(0.5) for family in families}
+    low, high = min(layers.values()), max(layers.values())
+
+    def named(median: int) -> str:
+        return ", ".join(family for family, layer in layers.items() if layer == median)
+
+    if low == high:
+        return f"{reading}, median by family: {low} layers for all"
+    return f"{reading}, median by family: from {low} layers ({named(low)}) to {high} ({named(high)})"
