@@ -4,7 +4,7 @@
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests demo bench $(dir $(wildcard studies/__init__.py))
+SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests demo bench studies
 SEED ?= 0
 export SEED
 WORKERS ?= auto

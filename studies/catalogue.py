@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from studies.language.options import budget, keep, reduction
-from studies.options import at_least_one, row_and_column, whole_numbers
+from studies.options import at_least_one, row_and_column, whole_number, whole_numbers
 from studies.study import Option, Part, Study
 from vscan.errors import InvalidArgument
 
@@ -33,7 +33,12 @@ SELF_ATTENTION = Study(
     summary="Where chosen patches look, layer by layer, and the mean distance that attention spans: from local to global.",
     parts=frozenset({Part.VISION}),
     module="studies.vision.self_attention",
-    options=(_LAYERS, _PATCH),
+    options=(
+        _LAYERS,
+        _PATCH,
+        Option("image", "N", "Which of the images or videos to draw, counted from 0.", whole_number),
+        Option("tile", "N", "Which tile or frame of it.", whole_number),
+    ),
     count=16,
 )
 _REDUCTION = Option(

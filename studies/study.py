@@ -30,7 +30,7 @@ class Part(StrEnum):
 class Option:
     """Something that one study lets its user choose: `--NAME VALUE`."""
 
-    name: str
+    name: str  # as it is typed, with dashes
     form: str  # of the value, for instance ROW,COLUMN
     help: str
     parse: Callable[[str], Any]  # raises ValueError that says what is wrong
@@ -58,7 +58,7 @@ class Study:
         """
         known = {option.name: option for option in self.options}
         values: dict[str, Any] = {}
-        for name, text in given:
+        for name, text in ((typed.replace("_", "-"), text) for typed, text in given):
             if name not in known:
                 others = ", ".join(f"--{other}" for other in known) or "none of its own"
                 raise InvalidArgument(f"--{name}", f"{self.name} has no such option", limit=others)

@@ -40,7 +40,7 @@ def _draw(result: Result, path: Path) -> None:
     figure = Figure()
     FigureCanvasAgg(figure)
     result.draw(figure)
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
+    figure.savefig(path, dpi=_DOTS_PER_INCH, pil_kwargs={"optimize": True})
 
 
 def _short(number: float) -> str:

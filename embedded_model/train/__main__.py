@@ -22,7 +22,6 @@ from rich.console import Console
 from torch import nn
 
 from embedded_model.arguments import above_zero
-from embedded_model.attention import attention_table, measure
 from embedded_model.evaluate.evaluation import evaluate
 from embedded_model.evaluate.exam import QUESTIONS
 from embedded_model.evaluate.report import to_markdown
@@ -33,6 +32,9 @@ from embedded_model.train.card import write_card
 from embedded_model.train.heads import Heads
 from embedded_model.train.plan import PLANS, scaled
 from embedded_model.train.state import load_module, saved_progress
+from studies.inputs import draw_scenes
+from studies.loading import open_model
+from studies.vision.cls_attention import shares_table
 
 ATTENTION_PICTURES = 300
 TOGETHER = (("vision", "language"), ("bridge",), ("joint",), ("dropout",))
@@ -139,7 +141,7 @@ def write_checkpoint(journey: Journey, directory: Path) -> None:
     evaluation.write(journey.out / "evaluation.json")
     print(to_markdown(evaluation.lines, evaluation.constant))
     pictures = scaled(ATTENTION_PICTURES, journey.scale)
-    attention = attention_table(measure(directory, journey.seed, pictures))
+    attention = shares_table(open_model(directory, device="cpu"), draw_scenes(pictures, journey.seed))
     spent = {name: saved_progress(journey.out / name).seconds for name in PLANS}
     write_card(directory, evaluation, attention, pictures, spent, journey.scale)
 

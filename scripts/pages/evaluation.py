@@ -73,8 +73,8 @@ What each row is:
 | pooling | means of 2 x 2 or 3 x 3 tokens, no pruning |
 | half resolution | the picture at 48 x 48 px, scaled up again: this encoder reads 96 px only, so fewer pixels alone save no tokens. Pooled too, it loses detail twice and stands for no published method |
 
-Where the attention of [CLS] falls is in the [model card](../embedded_model/checkpoint/README.md); maps of four pictures
-(`python -m embedded_model.attention --plot FILE`), layer by layer:
+Where the attention of [CLS] falls is in the [model card](../embedded_model/checkpoint/README.md); maps of a few pictures
+(`vscan study cls-attention`, [studies.md](studies.md)), layer by layer:
 
 ![Attention from CLS to the patches, by layer](images/cls-attention.png)
 """

@@ -78,10 +78,14 @@ def test_the_base_has_the_sdk_and_the_command_and_nothing_heavy(base: Environmen
     heavy = ["torch", "numpy", "transformers", "redis", "PIL", "opentelemetry.sdk"]
     assert base.run("python", "-c", IS_THERE, *heavy, "grpc", cwd=tmp_path) == "['grpc']\n"
     assert base.run("vscan", "--version", cwd=tmp_path).strip() == vscan.__version__
+    assert "cls-attention" in base.run("vscan", "study", "--list", cwd=tmp_path)
 
 
-def test_the_base_says_what_serving_needs(base: Environment, tmp_path: Path) -> None:
-    done = subprocess.run([base.program("vscan"), "up"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+@pytest.mark.parametrize("command", [["up"], ["study", "cls-attention"]])
+def test_the_base_says_what_serving_needs(base: Environment, tmp_path: Path, command: list[str]) -> None:
+    done = subprocess.run(
+        [base.program("vscan"), *command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode != 0
     (line,) = done.stderr.splitlines()
     assert "vscan-serve[serve]" in line

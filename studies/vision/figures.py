@@ -1,0 +1,65 @@
+"""What the figures of these studies are put together of. Colours: Okabe and Ito's, which colour-blind readers tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+GREEN, BLUE, VERMILION, PURPLE, GREY = "#009E73", "#0072B2", "#D55E00", "#CC79A7", "0.45"
+HEAT = "magma"
+SMALL = 8
+
+
+def heat_map(panel: Any, values: np.ndarray) -> Any:
+    """A map of attention [rows, columns], from 0 to its own largest value; by the square root, so that faint ones show."""
+    from matplotlib.colors import PowerNorm
+
+    scale = PowerNorm(0.5, vmin=0, vmax=max(float(values.max()), 1e-12))
+    drawn = panel.imshow(values, cmap=HEAT, norm=scale, interpolation="nearest")
+    bare(panel)
+    return drawn
+
+
+def bare(panel: Any) -> None:
+    """No ticks, a thin frame."""
+    panel.set_xticks([])
+    panel.set_yticks([])
+    for side in panel.spines.values():
+        side.set_linewidth(0.4)
+
+
+def named_row(panel: Any, name: str) -> None:
+    """The name of a row of panels, left of the first."""
+    panel.set_ylabel(name, fontsize=SMALL, rotation=90)
+
+
+def heat_scale(figure: Any, drawn: Any, panels: Any) -> None:
+    """One scale for maps that have each their own largest value."""
+    bar = figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01, aspect=40)
+    most = drawn.get_clim()[1]
+    bar.set_ticks([0, most / 16, most / 4, most], labels=["0", "1/16", "1/4", "largest\nof a map"])
+    bar.ax.tick_params(labelsize=SMALL - 1)
+    bar.outline.set_linewidth(0.4)
+
+
+def layer_axis(panel: Any, layers: int, scan: Sequence[tuple[int, str]]) -> None:
+    """Layers from left to right; where the scans look is marked above the panel."""
+    panel.set_xlabel("layer of the vision transformer", fontsize=SMALL + 1)
+    step = max(1, layers // 12)
+    panel.set_xticks(range(0, layers, step))
+    panel.set_xlim(-0.4, layers - 0.6)
+    panel.tick_params(labelsize=SMALL)
+    panel.grid(alpha=0.25, linewidth=0.6)
+    for layer, name in scan:
+        panel.axvline(layer, color="0.55", linewidth=1, linestyle=(0, (1, 1.5)), zorder=0)
+        panel.annotate(
+            name, (layer, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points",
+            ha="center", va="bottom", fontsize=SMALL - 1, color="0.35",
+        )  # fmt: skip
+
+
+def legend(panel: Any) -> None:
+    """Below the panel, not over its curves."""
+    panel.legend(fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, ncols=2)
