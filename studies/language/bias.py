@@ -38,8 +38,8 @@ class LayerBias:
     column_deviation: float
     raster: Spread
     map: np.ndarray  # [rows, columns]: share of tiles in which the token there is kept
-    unevenness: float  # see `unevenness`
-    chance: float  # the unevenness to be expected if tokens were drawn at random
+    unevenness: float  # against the candidates, see `unevenness`
+    chance: float  # what is to be expected of it if tokens were drawn at random
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +81,7 @@ class BiasCounter:
 
     def _bias(self, layer: int, rater: Rater) -> LayerBias:
         centres, shares = self._centres[layer, rater], self._maps[layer, rater].shares()
+        candidates = self._maps[_CANDIDATES].shares()
         tiles = sum(self._maps[layer, rater].tiles.values())
 
         def spread(values: Sequence[float]) -> Spread:
@@ -95,8 +96,8 @@ class BiasCounter:
             column_deviation=float(np.mean([centre.column_deviation for centre in centres])),
             raster=spread([centre.raster for centre in centres]),
             map=shares,
-            unevenness=unevenness(shares),
-            chance=chance_unevenness(float(shares.mean()), tiles),
+            unevenness=unevenness(shares, candidates),
+            chance=chance_unevenness(candidates, float(shares.sum() / candidates.sum()), tiles),
         )
 
 
@@ -117,17 +118,18 @@ def centre_of(parts: Sequence[TilePart], chosen: torch.Tensor, tokens: int) -> C
     return Centre(float(row), float(column), float(row_deviation), float(column_deviation), raster)
 
 
-def unevenness(shares: np.ndarray) -> float:
-    """The share of what is kept that would have to stand elsewhere for the map to be even: 0 even, towards 1 all at one place.
+def unevenness(kept: np.ndarray, candidates: np.ndarray) -> float:
+    """The share of what is kept that would have to stand elsewhere to be spread over the picture as the candidates are.
 
-    A map of .5 .1 .1 .1: the mean is .2, .3 of .8 is too much at one place: 0.375
+    A map of .5 .1 .1 .1, candidates everywhere: even would be .2 at each place, .3 of .8 is in excess at one: 0.375
     """
-    return float(np.abs(shares - shares.mean()).sum() / 2 / shares.sum())
+    return float(np.abs(kept / kept.sum() - candidates / candidates.sum()).sum() / 2)
 
 
-def chance_unevenness(share: float, tiles: int) -> float:
-    """What `unevenness` comes to on average where each place of each tile is kept with the same chance `share`.
+def chance_unevenness(candidates: np.ndarray, share: float, tiles: int) -> float:
+    """What `unevenness` comes to on average where each candidate of each tile is kept with the same chance `share`.
 
     The mean deviation of a normal variable is sqrt(2 / pi) of its standard deviation, here that of a mean of `tiles` draws.
     """
-    return float(np.sqrt(2 / np.pi * share * (1 - share) / tiles) / 2 / share)
+    deviations = np.sqrt(2 / np.pi * candidates * share * (1 - share) / tiles)
+    return float(deviations.sum() / 2 / (share * candidates.sum()))

@@ -1,4 +1,4 @@
-"""`vscan study convergence`: after how many layers predictions are made (VScan, arXiv 2505.22654, section 2.3)."""
+"""`vscan study convergence`: after how many layers predictions are made (VScan, arXiv 2505.22654, empirical studies)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from studies.language.asking import prompts
 from studies.language.converged import Convergence, FamilyConvergence, by_family
 from studies.language.convergence_plot import draw
 from studies.language.lens import read
-from studies.language.words import percent
+from studies.language.words import counted, percent
 from studies.study import Cell, Result, Table, Task
 
 # For how large a share of questions a prediction is to be stable where one number is told.
@@ -67,11 +67,12 @@ def _findings(families: Sequence[FamilyConvergence]) -> Iterator[str]:
     yield f"{lens.questions} questions, the first token of each answer, {layers} layers"
     for name, found in (("logit lens", lens), ("blind (no visual token from there on)", blind)):
         half, most = found.stable_for(0.5), found.stable_for(_MOST)
-        yield f"{name}: stable after {half} layers for half of the questions, after {most} for {percent(_MOST)} of them"
+        yield f"{name}: stable after {counted(half, 'layer')} for half of the questions, after {most} for {percent(_MOST)}"
+    yield f"with no visual token at all {percent(float(blind.agreement[0]))} of first tokens are the same"
     if enough < layers:
         yield (
             f"without visual tokens from layer {enough} on {_changed(blind, enough)}; "
-            f"the lens after {enough} layers is {_off(lens, enough)}"
+            f"the lens after {counted(enough, 'layer')} is {_off(lens, enough)}"
         )
     if len(families) > 1:
         yield from (_by_family(families[1:], reading) for reading in ("lens", "blind"))
@@ -93,5 +94,5 @@ def _by_family(families: Sequence[FamilyConvergence], reading: str) -> str:
         return ", ".join(family for family, layer in layers.items() if layer == median)
 
     if low == high:
-        return f"{reading}, median by family: {low} layers for all"
-    return f"{reading}, median by family: from {low} layers ({named(low)}) to {high} ({named(high)})"
+        return f"{reading}, median by family: {counted(low, 'layer')} for all"
+    return f"{reading}, median by family: from {counted(low, 'layer')} ({named(low)}) to {high} ({named(high)})"

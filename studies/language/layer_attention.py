@@ -9,7 +9,8 @@ from studies.language.asking import prompts
 from studies.language.attended import FamilyShares, LayerShares, SharesOf, by_family
 from studies.language.layer_attention_plot import draw
 from studies.language.shares import shares
-from studies.language.words import percent, ranges
+from studies.language.words import layers as told_layers
+from studies.language.words import percent
 from studies.study import Cell, Result, Table, Task
 
 _PARTS = ("visual", "system", "question", "first")
@@ -62,10 +63,10 @@ def _findings(families: Sequence[FamilyShares]) -> Iterator[str]:
     )
     little = [layer for layer in range(most + 1, len(means)) if means[layer] <= _LITTLE * means[most]]
     if little:
-        yield f"behind it half of that or less in layers {ranges(little)}"
+        yield f"behind it half of that or less in {told_layers(little)}"
     above = [layer for layer, mean in enumerate(means) if mean > every.visual_rows]
     yield (
-        f"more to a visual token than to one of text in layers {ranges(above)}"
+        f"more to a visual token than to one of text in {told_layers(above)}"
         if above
         else "in every layer less to a visual token than to one of text, on average"
     )

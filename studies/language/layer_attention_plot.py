@@ -15,7 +15,7 @@ _PARTS = {
     "visual": "visual tokens",
     "question": "question (text behind them)",
     "system": "system text (before them)",
-    "first": "of which the first row",
+    "first": "the prompt's first row",
 }
 
 

@@ -1,4 +1,4 @@
-"""`vscan study position-bias`: where pruning before each layer keeps tokens (VScan, arXiv 2505.22654, section 2.3)."""
+"""`vscan study position-bias`: where pruning before each layer keeps tokens (VScan, arXiv 2505.22654, empirical studies)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from studies.language.asking import prompts
 from studies.language.bias import BiasCounter, LayerBias, PositionBias
 from studies.language.position_bias_plot import draw
 from studies.language.retained import RATERS, retained
+from studies.language.words import layers as told_layers
 from studies.language.words import percent, ranges
 from studies.study import Cell, Result, Table, Task
 from vscan.errors import InvalidArgument
@@ -18,6 +19,8 @@ _DEFAULT_KEEP = KeepRatio(1 / 3)
 _DRAWN = 8
 # A centre of mass that is farther from where it would be without a bias, as a fraction of the picture's side, is told as one.
 _STRAY = 0.05
+# A narrower interval is not told.
+_TOLD = 0.0005
 
 
 def run(task: Task) -> Result:
@@ -108,13 +111,13 @@ def _of_rater(biases: Sequence[LayerBias], candidates: LayerBias) -> Iterator[st
     strays = [each.layer for each in biases if _strays(each, candidates)]
     rest = [each.layer for each in biases if each.layer not in strays]
     if strays:
-        yield f"more than {_STRAY} off before layers {ranges(strays)}" + (f", not before {ranges(rest)}" if rest else "")
+        yield f"more than {_STRAY} off before {told_layers(strays)}" + (f", not before {ranges(rest)}" if rest else "")
     else:
         yield f"before no layer more than {_STRAY} off"
     even = min(biases, key=lambda each: each.unevenness)
     yield (
         f"most evenly spread before layer {even.layer}: {percent(even.unevenness)} of what is kept would have to stand "
-        f"elsewhere for an even map ({percent(even.chance)} where tokens are drawn at random)"
+        f"elsewhere to be spread as the candidates are ({percent(even.chance)} if drawn at random)"
     )
 
 
@@ -129,7 +132,8 @@ def _told(bias: LayerBias, without: LayerBias) -> str:
 
 def _centre(bias: LayerBias) -> str:
     def told(mean: float, half_width: float) -> str:
-        return f"{mean:.2f}" if half_width in (0.0, float("inf")) else f"{mean:.2f} ± {half_width:.2f}"
+        known = _TOLD < half_width < float("inf")
+        return f"{mean:.2f} ± {half_width:.2f}" if known else f"{mean:.2f}"
 
     return f"row {told(bias.row.mean, bias.row.half_width)}, column {told(bias.column.mean, bias.column.half_width)}"
 

@@ -19,7 +19,7 @@ _CURVES: tuple[tuple[str, Callable[[LayerBias], float], Callable[[LayerBias], fl
     ("centre of mass, row\n(0 top, 1 bottom)", lambda bias: bias.row.mean, lambda bias: bias.row.half_width),
     ("centre of mass, column\n(0 left, 1 right)", lambda bias: bias.column.mean, lambda bias: bias.column.half_width),
     ("mean raster position\n(0 first, 1 last)", lambda bias: bias.raster.mean, lambda bias: bias.raster.half_width),
-    ("unevenness of the map\n(share kept in excess)", lambda bias: bias.unevenness, None),
+    ("unevenness against candidates\n(share that stands elsewhere)", lambda bias: bias.unevenness, None),
 )
 
 
@@ -42,10 +42,11 @@ def draw(figure: Figure, *, bias: PositionBias, layers: Sequence[int]) -> None:
 def _maps(figure: Any, bias: PositionBias, layers: Sequence[int], reduced: bool) -> None:
     panels = figure.subplots(len(RATERS), len(layers) + reduced, squeeze=False)
     shown = [[each for each in bias.of(rater) if each.layer in layers] for rater in RATERS]
-    most = max(float(each.map.max()) for of_rater in shown for each in of_rater)
+    drawn = [*(each for of_rater in shown for each in of_rater), *([bias.candidates] if reduced else [])]
+    most = max(float(each.map.max()) for each in drawn)
     for row, (rater, of_rater) in enumerate(zip(RATERS, shown, strict=True)):
         if reduced:
-            _map(panels[row][0], bias.candidates, 1.0, "from the encoder" if row == 0 else "")
+            _map(panels[row][0], bias.candidates, most, "from the encoder" if row == 0 else "")
         for panel, each in zip(panels[row][reduced:], of_rater, strict=True):
             image = _map(panel, each, most, f"before layer {each.layer}" if row == 0 else "")
         panels[row][0].set_ylabel(rater.value.replace("_", " "), fontsize=10)

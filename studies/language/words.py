@@ -11,6 +11,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.{1 if abs(share) < 0.0995 else 0}f} %"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 layer`, `2 layers`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def layers(numbers: Sequence[int]) -> str:
+    """`layer 3`, `layers 1–3, 5`."""
+    return f"layer{'' if len(numbers) == 1 else 's'} {ranges(numbers)}"
+
+
 def ranges(numbers: Sequence[int]) -> str:
     """`1, 2, 3, 5` as `1–3, 5`; ascending."""
     breaks = [0, *(index for index, (low, high) in enumerate(pairwise(numbers), 1) if high != low + 1), len(numbers)]

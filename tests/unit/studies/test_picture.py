@@ -80,11 +80,22 @@ def test_the_centre_of_mass_of_the_example() -> None:
     assert centre.raster == pytest.approx((2 / 7 + 1) / 2)
 
 
-def test_unevenness_of_the_example_and_of_chance() -> None:
-    assert unevenness(np.array([[0.5, 0.1], [0.1, 0.1]])) == pytest.approx(0.375)
-    assert unevenness(np.full((3, 3), 0.2)) == pytest.approx(0)
-    drawn = np.random.default_rng(0).random((60, 400, 400)) < 0.3
-    assert chance_unevenness(0.3, 60) == pytest.approx(unevenness(drawn.mean(axis=0)), rel=0.01)
+def test_unevenness_of_the_example() -> None:
+    every = np.ones((2, 2))
+    assert unevenness(np.array([[0.5, 0.1], [0.1, 0.1]]), every) == pytest.approx(0.375)
+    assert unevenness(np.full((2, 2), 0.2), every) == pytest.approx(0)
+    assert unevenness(np.array([[0.3, 0.1]]), np.array([[0.9, 0.3]])) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("handed_over", [1.0, 0.6])
+def test_what_chance_comes_to(handed_over: float) -> None:
+    """Tokens drawn at random from candidates that are sparser on the right."""
+    generator, tiles = np.random.default_rng(0), 60
+    odds = np.broadcast_to(np.linspace(1, handed_over, 300), (300, 300))
+    candidates = generator.random((tiles, 300, 300)) < odds
+    drawn = candidates & (generator.random(candidates.shape) < 0.3)
+    expected = unevenness(drawn.mean(axis=0), candidates.mean(axis=0))
+    assert chance_unevenness(candidates.mean(axis=0), 0.3, tiles) == pytest.approx(expected, rel=0.02)
 
 
 def test_the_interval_of_independent_values_is_the_usual_one() -> None:
