@@ -113,6 +113,7 @@ def draw_scenes(count: int, seed: int) -> Inputs:
 class _Line:
     place: str  # file:number
     line: QuestionLine
+    sampling: FrameSampling | None
     answer: str | None
     family: str
 
@@ -123,13 +124,17 @@ def _lines_of(path: Path) -> Iterator[_Line]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InvalidArgument("--data", f"{path}: {reason}") from error
+    first: dict[Any, int] = {}
     for number, text in enumerate(texts, 1):
         if text.strip():
             place = f"{path}:{number}"
             try:
-                yield _line_of(place, text)
+                one = _line_of(place, text)
             except InvalidArgument as error:
-                raise error if error.field == place else InvalidArgument(place, str(error)) from error
+                raise InvalidArgument(place, str(error)) from error
+            if first.setdefault(one.line.id, number) != number:
+                raise InvalidArgument(place, f"the id {one.line.id!r} is that of line {first[one.line.id]}")
+            yield one
 
 
 def _line_of(place: str, text: str) -> _Line:
@@ -138,7 +143,8 @@ def _line_of(place: str, text: str) -> _Line:
     for name in _OWN_FIELDS:
         if not isinstance(stated.get(name), str | None):
             raise InvalidArgument(name, f"{json.dumps(stated[name])} is not a text")
-    return _Line(place, line, stated.get("answer"), stated.get("family") or stated.get("category") or "")
+    sampling = frame_sampling(line.options.frames, line.options.fps)
+    return _Line(place, line, sampling, stated.get("answer"), stated.get("family") or stated.get("category") or "")
 
 
 def _joined(folder: Path, lines: Sequence[_Line]) -> Inputs:
@@ -147,7 +153,7 @@ def _joined(folder: Path, lines: Sequence[_Line]) -> Inputs:
     found: list[Picture] = []
     questions = []
     for one in lines:
-        sampling = frame_sampling(one.line.options.frames, one.line.options.fps)
+        sampling = one.sampling
         files = [(name, False) for name in one.line.images] + [(name, True) for name in one.line.videos]
         for name, is_video in files:
             if (name, is_video, sampling) not in pictures:

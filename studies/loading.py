@@ -12,8 +12,9 @@ from encoder_service.config import EncoderSettings
 from studies.language_half import LanguageHalf
 from studies.vision_half import VisionHalf
 from vscan.checkpoint import Checkpoint
+from vscan.config import load_settings
 from vscan.device import choose_device, choose_dtype
-from vscan.errors import CheckpointError
+from vscan.errors import InvalidArgument, StartupError
 from vscan.specs import ReductionSpec
 
 
@@ -57,12 +58,16 @@ def open_model(directory: Path | None, *, device: str = "auto", dtype: str = "au
     The encoder's settings in the environment hold here as well: its limits, and where its scans look.
 
     Raises:
-        StartupError: no such device.
+        InvalidArgument: no such folder or device.
         CheckpointError: not a checkpoint.
+        StartupError: a setting of the encoder's that cannot be used.
     """
     if directory is not None and not directory.is_dir():
-        raise CheckpointError(f"--model: {directory} is not a folder")
+        raise InvalidArgument("--model", f"{directory} is not a folder")
     checkpoint = Checkpoint.open(directory or embedded_model.checkpoint_dir())
-    where = choose_device(device)
+    try:
+        where = choose_device(device)
+    except StartupError as error:
+        raise InvalidArgument("--device", f"{device} cannot be used here") from error
     name = "the embedded model" if directory is None else checkpoint.name
-    return Model(checkpoint, name, device=where, dtype=choose_dtype(dtype, where), settings=EncoderSettings())
+    return Model(checkpoint, name, device=where, dtype=choose_dtype(dtype, where), settings=load_settings(EncoderSettings))

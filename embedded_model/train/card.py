@@ -82,7 +82,8 @@ evaluation tells is whether the stages work together as the method says, not whe
 
 ## Attention of [CLS]
 Share of the attention from [CLS] to patches in per cent, by layer (mean over heads and {attention_pictures} held-out
-pictures; `vscan study cls-attention --count {attention_pictures} --seed {seed}`). The local scan reads layer 2, the global scan layer 6.
+pictures; `vscan study cls-attention --count {attention_pictures} --seed {seed}`). The local scan reads layer 2, the global scan
+layer 6.
 
 {attention}
 

@@ -11,9 +11,13 @@ from vscan.errors import StartupError
 _OWN_PACKAGES = {"vscan", "vscan_client", "encoder_service", "decoder_service", "embedded_model", "studies"}
 
 
+class MissingExtra(StartupError):
+    """A package that the command needs is not installed."""
+
+
 @contextmanager
 def needs_extra(extra: str, command: str) -> Iterator[None]:
-    """Around imports. Raises StartupError with the pip command if a package of the extra is not there."""
+    """Around imports. Raises MissingExtra with the pip command if a package of the extra is not there."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -22,6 +26,6 @@ def needs_extra(extra: str, command: str) -> Iterator[None]:
         raise missing_extra(extra, command, error.name or "a package") from error
 
 
-def missing_extra(extra: str, command: str, module: str) -> StartupError:
+def missing_extra(extra: str, command: str, module: str) -> MissingExtra:
     """The error that names what is missing and the command that installs it."""
-    return StartupError(f"{command} needs {module}, of the extra `{extra}`: pip install 'vscan-serve[{extra}]'")
+    return MissingExtra(f"{command} needs {module}, of the extra `{extra}`: pip install 'vscan-serve[{extra}]'")

@@ -1,6 +1,7 @@
 """The command `vscan`. Each command imports what it needs when it runs, so that the base install is enough for asking.
 
-Exit codes: 0 done · 1 an error · 2 bad input · 3 the server is away or busy · 4 no time left · 130 interrupted.
+Exit codes: 0 done · 1 an error · 2 bad input, or an extra that is not there · 3 the server is away or busy · 4 no time left ·
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,9 +18,16 @@ from typer.core import TyperGroup
 import vscan
 from vscan.errors import DeadlineExceeded, InvalidArgument, MissingImages, ResourceExhausted, Unavailable, VScanError
 from vscan_client.cli import ask, ask_many, describe, encode, health, serve, study, token, up, warm
+from vscan_client.cli.extras import MissingExtra
 
 _INTERRUPTED = 130
-_CODES: dict[type[VScanError], int] = {InvalidArgument: 2, Unavailable: 3, ResourceExhausted: 3, DeadlineExceeded: 4}
+_CODES: dict[type[VScanError], int] = {
+    InvalidArgument: 2,
+    Unavailable: 3,
+    ResourceExhausted: 3,
+    DeadlineExceeded: 4,
+    MissingExtra: 2,
+}
 
 
 class Commands(TyperGroup):

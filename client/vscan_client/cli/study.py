@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vscan.errors import InvalidArgument
+from vscan.errors import CheckpointError, InvalidArgument
 from vscan_client.cli.extras import missing_extra, needs_extra
 from vscan_client.cli.progress import progress
 from vscan_client.cli.serve import options_in
@@ -55,9 +55,12 @@ def study(
         from studies.study import Task
         from studies.writing import write_result
     inputs = read_inputs(data, count=count or chosen.count, seed=seed, with_questions=chosen.needs_questions)
-    opened = open_model(model, device=device, dtype=dtype)
-    with progress(name, len(inputs.questions if chosen.needs_questions else inputs.pictures)) as shown:
-        result = chosen.run(Task(opened, inputs, options, shown.advance))
+    try:
+        opened = open_model(model, device=device, dtype=dtype)
+        with progress(name, len(inputs.questions if chosen.needs_questions else inputs.pictures)) as shown:
+            result = chosen.run(Task(opened, inputs, options, shown.advance))
+    except CheckpointError as error:
+        raise InvalidArgument("--model", str(error)) from error
     files = write_result(result, name, out)
     print("\n".join([f"{chosen.title}: {opened.name}, {inputs.source}", *(f"  {line}" for line in result.findings)]))
     print("\n".join(map(str, files)))

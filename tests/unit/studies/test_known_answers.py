@@ -15,7 +15,7 @@ from studies.language.lens import read, readings
 from studies.language.retained import RATERS, retained
 from studies.language.shares import shares
 from tests.support.language_models import lay_out, random_image, random_language
-from tests.support.planted import PLACEHOLDER, marked_picture, planted
+from tests.support.planted_language import PLACEHOLDER, marked_picture, planted
 from vscan.specs import KeepTokens, Rater
 
 ROWS, COLUMNS = 4, 6
