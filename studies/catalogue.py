@@ -45,6 +45,7 @@ _REDUCTION = Option(
     "reduction", "METHOD", "What the encoder does first, as for ask: vscan, random, … Default: none, all tokens.", reduction
 )
 _BUDGET = Option("budget", "SHARE", "What it keeps, as for ask, with --reduction. Default: as an encoder does it.", budget)
+_ANSWER_TOKENS = Option("answer-tokens", "N", "How many tokens of each answer to look at. Default: the first.", at_least_one)
 _KEEP = Option(
     "keep",
     "TOKENS or N%",
@@ -79,7 +80,7 @@ CONVERGENCE = Study(
     "still need visual tokens.",
     parts=frozenset({Part.VISION, Part.LANGUAGE}),
     module="studies.language.convergence",
-    options=(_REDUCTION, _BUDGET),
+    options=(_ANSWER_TOKENS, _REDUCTION, _BUDGET),
     needs_questions=True,
     count=420,
 )

@@ -1,4 +1,4 @@
-"""When predictions are made: over many questions, how far the model agrees with its final self after each layer."""
+"""When predictions are made: over many predictions, how far the model agrees with its final self after each layer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from studies.language.lens import Reading, Readings
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convergence:
-    """One way to read, over the questions of a family; arrays [layers + 1], entry n after n layers."""
+    """One way to read, over the predictions of a family; arrays [layers + 1], entry n after n layers."""
 
-    agreement: np.ndarray  # share of questions whose likeliest token is the final one
+    agreement: np.ndarray  # share of predictions whose likeliest token is the final one
     kl_nats: np.ndarray  # [layers + 1, 3]: lower quartile, mean and upper quartile of KL(final || after n layers)
-    stable_from: np.ndarray  # [questions]: of each, see `Readings`
+    stable_from: np.ndarray  # [predictions]: of each, see `Readings`
 
     @classmethod
     def of(cls, readings: Sequence[Readings]) -> Convergence:
@@ -31,24 +31,24 @@ class Convergence:
         )
 
     @property
-    def questions(self) -> int:
+    def predictions(self) -> int:
         """How many."""
         return len(self.stable_from)
 
     @property
     def stable(self) -> np.ndarray:
-        """The share of questions that are stable after n layers or fewer, [layers + 1]."""
+        """The share of predictions that are stable after n layers or fewer, [layers + 1]."""
         shares: np.ndarray = (self.stable_from[:, None] <= np.arange(len(self.agreement))).mean(axis=0)
         return shares
 
     def stable_for(self, share: float) -> int:
-        """The fewest layers after which at least this share of the questions is stable; for 0.5 the (lower) median."""
+        """The fewest layers after which at least this share of the predictions is stable; for 0.5 the (lower) median."""
         return int(np.argmax(self.stable >= share))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FamilyConvergence:
-    """Of the questions of a family."""
+    """Of the predictions of a family."""
 
     family: str
     lens: Convergence
@@ -60,7 +60,7 @@ class FamilyConvergence:
 
 
 def by_family(readings: Sequence[tuple[str, Reading]]) -> list[FamilyConvergence]:
-    """Of questions by their family's name: all first, then each family where there are several."""
+    """Of predictions by their family's name: all first, then each family where there are several."""
     return [
         FamilyConvergence(
             family,

@@ -8,22 +8,28 @@ from functools import partial
 from studies.language.asking import prompts
 from studies.language.converged import Convergence, FamilyConvergence, by_family
 from studies.language.convergence_plot import draw
-from studies.language.lens import read
+from studies.language.lens import read_answer
 from studies.language.words import counted, percent
 from studies.study import Cell, Result, Table, Task
 
-# For how large a share of questions a prediction is to be stable where one number is told.
+# For how large a share of predictions it must be stable where one number is told.
 _MOST = 0.95
 
 
 def run(task: Task) -> Result:
-    """Reads the first token of each answer after every layer, in both ways of `lens`."""
-    families = by_family([(asked.question.family, read(task.model.language.model, asked.prompt)) for asked in prompts(task)])
+    """Reads the first tokens of each answer after every layer, in both ways of `lens`."""
+    tokens = task.options.get("answer-tokens", 1)
+    read = [
+        (asked.question.family, reading)
+        for asked in prompts(task)
+        for reading in read_answer(task.model.language.model, asked.prompt, tokens)
+    ]
+    families = by_family(read)
     return Result(
         table=_curve(families),
         more={"stable": _stable(families)},
         draw=partial(draw, families=families),
-        findings=tuple(_findings(families)),
+        findings=tuple(_findings(families, tokens)),
     )
 
 
@@ -31,7 +37,7 @@ def _curve(families: Sequence[FamilyConvergence]) -> Table:
     columns = (
         "family",
         "reading",
-        "questions",
+        "predictions",
         "layers_run",
         "agreement_fraction",
         "kl_mean_nats",
@@ -42,7 +48,7 @@ def _curve(families: Sequence[FamilyConvergence]) -> Table:
     rows: list[Sequence[Cell]] = []
     for family in families:
         for reading, found in family.readings().items():
-            rows += [(family.family, reading, found.questions, *cells) for cells in _cells(found)]
+            rows += [(family.family, reading, found.predictions, *cells) for cells in _cells(found)]
     return Table(columns, rows)
 
 
@@ -52,23 +58,24 @@ def _cells(found: Convergence) -> Iterator[tuple[Cell, ...]]:
 
 
 def _stable(families: Sequence[FamilyConvergence]) -> Table:
-    columns = ("family", "reading", "questions", "median_stable_layers_run", "stable_layers_run_95_percent")
+    columns = ("family", "reading", "predictions", "median_stable_layers_run", "stable_layers_run_95_percent")
     rows = [
-        (family.family, reading, found.questions, found.stable_for(0.5), found.stable_for(_MOST))
+        (family.family, reading, found.predictions, found.stable_for(0.5), found.stable_for(_MOST))
         for family in families
         for reading, found in family.readings().items()
     ]
     return Table(columns, rows)
 
 
-def _findings(families: Sequence[FamilyConvergence]) -> Iterator[str]:
+def _findings(families: Sequence[FamilyConvergence], tokens: int) -> Iterator[str]:
     lens, blind = families[0].lens, families[0].blind
     layers, enough = len(lens.agreement) - 1, blind.stable_for(_MOST)
-    yield f"{lens.questions} questions, the first token of each answer, {layers} layers"
+    of_each = "the first token" if tokens == 1 else f"up to {tokens} tokens"
+    yield f"{lens.predictions} predictions, {of_each} of each answer; {layers} layers"
     for name, found in (("logit lens", lens), ("blind (no visual token from there on)", blind)):
         half, most = found.stable_for(0.5), found.stable_for(_MOST)
-        yield f"{name}: stable after {counted(half, 'layer')} for half of the questions, after {most} for {percent(_MOST)}"
-    yield f"with no visual token at all {percent(float(blind.agreement[0]))} of first tokens are the same"
+        yield f"{name}: stable after {counted(half, 'layer')} for half of them, after {most} for {percent(_MOST)}"
+    yield f"with no visual token at all {percent(float(blind.agreement[0]))} of them are the same"
     if enough < layers:
         yield (
             f"without visual tokens from layer {enough} on {_changed(blind, enough)}; "
@@ -79,7 +86,7 @@ def _findings(families: Sequence[FamilyConvergence]) -> Iterator[str]:
 
 
 def _changed(found: Convergence, layers: int) -> str:
-    return f"{percent(1 - float(found.agreement[layers]))} of first tokens change (KL {found.kl_nats[layers, 1]:.2g} nats)"
+    return f"{percent(1 - float(found.agreement[layers]))} of them change (KL {found.kl_nats[layers, 1]:.2g} nats)"
 
 
 def _off(found: Convergence, layers: int) -> str:

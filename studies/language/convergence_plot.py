@@ -44,7 +44,7 @@ def _lines(panels: Sequence[Any], found: Convergence, label: str, style: dict[st
 
 
 def _dress(panels: Sequence[Any], layers: int, most: float) -> None:
-    labels = ("same first token as in the end, %", "KL(final ‖ after n layers), nats", "stable from here on, % of questions")
+    labels = ("same token as in the end, %", "KL(final ‖ after n layers), nats", "stable from here on, %")
     for panel, label in zip(panels, labels, strict=True):
         panel.set_ylabel(label, fontsize=9)
         panel.set_xlabel("layers run (n)", fontsize=9)

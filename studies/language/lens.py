@@ -10,7 +10,8 @@ logit lens", 2020). *Blind* runs the rest of the layers without any visual token
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import torch
@@ -38,15 +39,16 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Both ways, of one prompt."""
+    """Both ways, of one prompt, and the token that the whole model answers it with."""
 
+    token: int
     lens: Readings
     blind: Readings
 
 
 @torch.inference_mode()
 def read(model: LanguageModel, prompt: Prompt) -> Reading:
-    """What the model would answer first, after each layer. Nothing but what is read is pruned."""
+    """What the model would say next, after each layer. Nothing but what is read is pruned."""
     text, positions = _without_images(model, prompt)
     lens: list[torch.Tensor] = []
     blind: list[torch.Tensor] = []
@@ -56,7 +58,20 @@ def read(model: LanguageModel, prompt: Prompt) -> Reading:
         final = view.leaving[-1]
     predicted = model.logits(torch.stack([*lens, final, *blind, final])).double().log_softmax(dim=-1).cpu()
     of_lens, of_blind = predicted.chunk(2)
-    return Reading(readings(of_lens), readings(of_blind))
+    return Reading(int(of_lens[-1].argmax()), readings(of_lens), readings(of_blind))
+
+
+def read_answer(model: LanguageModel, prompt: Prompt, tokens: int) -> Iterator[Reading]:
+    """The same for each of the first `tokens` tokens of the model's own greedy answer, the end of sequence among them.
+
+    A token is read behind those that the whole model has put before it, whatever a reading would have put there.
+    """
+    for _ in range(tokens):
+        reading = read(model, prompt)
+        yield reading
+        if reading.token in model.tokens.end_ids:
+            return
+        prompt = replace(prompt, token_ids=(*prompt.token_ids, reading.token))
 
 
 def readings(predicted: torch.Tensor) -> Readings:

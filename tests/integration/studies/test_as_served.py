@@ -9,7 +9,7 @@ from decoder_service.engine import Engine
 from decoder_service.language.base import LanguageModel
 from decoder_service.language.registry import load_language
 from decoder_service.request import Prompt, Pruning, Result
-from studies.language.lens import read
+from studies.language.lens import read, read_answer
 from studies.language.retained import RATERS, retained
 from tests.support.engines import ids_of, make_engine, run_all
 from tests.support.language_models import ask, lay_out, random_image, random_language
@@ -59,6 +59,13 @@ def test_the_engine_answers_the_same_without_pictures(model: LanguageModel, engi
         whole = first_token(engine, prompt, Pruning())
         blind = [first_token(engine, prompt, dropped(model, layer)) for layer in LAYERS]
         assert read(model, prompt).blind.agrees[1:4] == tuple(token == whole for token in blind)
+
+
+def test_an_answer_is_read_token_by_token(model: LanguageModel, engine: Engine, prompts: list[Prompt]) -> None:
+    for prompt in prompts:
+        request = ask(prompt, max_new_tokens=4, ignore_eos=False)
+        answer = ids_of(run_all(engine, [request])[request.request_id])
+        assert [reading.token for reading in read_answer(model, prompt, 4)] == answer
 
 
 def dropped(model: LanguageModel, layer: int) -> Pruning:
