@@ -65,5 +65,5 @@ hostile: $(STAMP)
 	$(BIN)/python -m tests.hostile --json bench/results/hostile-cpu-2-cores.json
 
 clean:
-	rm -rf .venv build dist demo_out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist demo_out studies-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

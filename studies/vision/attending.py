@@ -68,7 +68,7 @@ class Reach:
 
 
 def reach(attending: Attending, grid: Grid, window: int) -> Reach:
-    """How far the patches among the rows look, by head (mean attention distance: Dosovitskiy et al., arXiv 2010.11929, D.8).
+    """How far the patches among the rows look, by head (mean attention distance: arXiv 2010.11929, figure 7).
 
     What a patch gives to [CLS] is left out and the rest taken for the whole, so that the distance is among patches only.
 

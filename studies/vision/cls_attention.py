@@ -204,18 +204,13 @@ def _kind_finding(means: LayerMeans, kind: str, scan: ScanSettings) -> str:
 
 
 def _draw(figure: Any, *, shown: Sequence[TileMaps], means: LayerMeans, layers: Sequence[int], scan: ScanSettings) -> None:
-    columns = 1 + len(layers)
-    width = max(7.5, 1.12 * columns + 0.7)
-    side = (width - 0.7) / columns
-    figure.set_size_inches(width, side * len(shown) + 3.3)
-    figure.set_layout_engine("constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[side * len(shown) + 0.4, 2.9])
-    _draw_maps(above, shown, layers, scan)
+    heights = [maps.tile.patches.rows / maps.tile.patches.columns for maps in shown]
+    panels, above, below = figures.map_grid(figure, heights, 1 + len(layers))
+    _draw_maps(above, panels, shown, layers, scan)
     _draw_curves(below, means, scan)
 
 
-def _draw_maps(figure: Any, shown: Sequence[TileMaps], layers: Sequence[int], scan: ScanSettings) -> None:
-    panels = figure.subplots(len(shown), 1 + len(layers), squeeze=False)
+def _draw_maps(figure: Any, panels: Any, shown: Sequence[TileMaps], layers: Sequence[int], scan: ScanSettings) -> None:
     for row, maps in zip(panels, shown, strict=True):
         row[0].imshow(np.asarray(maps.tile.image))
         figures.bare(row[0])
@@ -230,7 +225,7 @@ def _draw_maps(figure: Any, shown: Sequence[TileMaps], layers: Sequence[int], sc
 def _draw_curves(figure: Any, means: LayerMeans, scan: ScanSettings) -> None:
     on_kinds = f"{KINDS[0]}_percent" in means
     panels = figure.subplots(1, 2 if on_kinds else 1, squeeze=False)[0]
-    marks = [(scan.shallow_layer, "local"), (scan.deep_layer, "global")]
+    marks = [(scan.shallow_layer, "local scan"), (scan.deep_layer, "global scan")]
     lines = [
         (_EFFECTIVE, "patches it is spread over", figures.BLUE, "o-"),
         (_TOP, "attention on the top tenth", figures.VERMILION, "s--"),

@@ -9,7 +9,11 @@ import numpy as np
 
 GREEN, BLUE, VERMILION, PURPLE, GREY = "#009E73", "#0072B2", "#D55E00", "#CC79A7", "0.45"
 HEAT = "magma"
-SMALL = 8
+SMALL = 8  # points
+# Inches.
+_MAP, _LARGEST_MAP, _MARGIN = 1.12, 1.8, 0.9
+_LEAST_WIDTH, _WIDE, _LEAST_ROW, _TITLES, _CURVES = 7.5, 9.0, 0.95, 0.45, 3.0
+_ROW_NAME = 18  # characters
 
 
 def heat_map(panel: Any, values: np.ndarray) -> Any:
@@ -30,16 +34,41 @@ def bare(panel: Any) -> None:
         side.set_linewidth(0.4)
 
 
+def map_grid(figure: Any, heights: Sequence[float], columns: int) -> tuple[Any, Any, Any]:
+    """Lays out rows of maps above curves.
+
+    Args:
+        heights: of each row, as a multiple of the width of a map.
+        columns: maps of a row.
+
+    Returns:
+        The panels, [rows, columns], the part of the figure that they are in, and that for curves below.
+    """
+    width = max(_LEAST_WIDTH, _MAP * columns + _MARGIN)
+    side = min(_LARGEST_MAP, (width - _MARGIN) / columns)
+    rows = [max(_LEAST_ROW, side * height) for height in heights]
+    figure.set_size_inches(width, sum(rows) + _TITLES + _CURVES)
+    figure.set_layout_engine("constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[sum(rows) + _TITLES, _CURVES])
+    return above.subplots(len(rows), columns, squeeze=False, height_ratios=rows), above, below
+
+
 def named_row(panel: Any, name: str) -> None:
-    """The name of a row of panels, left of the first."""
-    panel.set_ylabel(name, fontsize=SMALL, rotation=90)
+    """The name of a row of panels, left of the first; long lines keep their ends."""
+    panel.set_ylabel("\n".join(shortened(line, _ROW_NAME) for line in name.split("\n")), fontsize=SMALL - 1)
+
+
+def shortened(text: str, most: int) -> str:
+    """Its end, which tells files of one folder apart."""
+    return text if len(text) <= most else "…" + text[1 - most :]
 
 
 def heat_scale(figure: Any, drawn: Any, panels: Any) -> None:
     """One scale for maps that have each their own largest value."""
     bar = figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01, aspect=40)
     most = drawn.get_clim()[1]
-    bar.set_ticks([0, most / 16, most / 4, most], labels=["0", "1/16", "1/4", "largest\nof a map"])
+    bar.set_ticks([0, most / 16, most / 4, most], labels=["0", "1/16", "1/4", "1"])
+    bar.set_label("attention, of a map's largest", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL - 1)
     bar.outline.set_linewidth(0.4)
 
@@ -62,4 +91,5 @@ def layer_axis(panel: Any, layers: int, scan: Sequence[tuple[int, str]]) -> None
 
 def legend(panel: Any) -> None:
     """Below the panel, not over its curves."""
-    panel.legend(fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, ncols=2)
+    wide = panel.figure.get_figure(root=True).get_figwidth() > _WIDE
+    panel.legend(fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, ncols=2 if wide else 1)

@@ -21,7 +21,7 @@ from studies.vision_half import Seen, VisionHalf
 from vscan.errors import InvalidArgument
 
 _APART = 0.25  # of the grid's longer side: how far from each other two chosen patches are at least
-_MARKS = ("rated first (global)", "rated first (local)", "rated last (global)")
+_MARKS = ("first (global)", "first (local)", "last (global)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,18 +245,13 @@ def _findings(distances: Distances, scan: ScanSettings) -> tuple[str, ...]:
 
 
 def _draw(figure: Any, *, drawn: PatchMaps, distances: Distances, layers: Sequence[int], scan: ScanSettings) -> None:
-    rows, columns = len(drawn.chosen), 1 + len(layers)
-    width = max(7.5, 1.12 * columns + 0.7)
-    side = (width - 0.7) / columns
-    figure.set_size_inches(width, side * rows + 3.3)
-    figure.set_layout_engine("constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[side * rows + 0.4, 2.9])
-    _draw_maps(above, drawn, layers, scan)
+    patches = drawn.tile.patches
+    panels, above, below = figures.map_grid(figure, [patches.rows / patches.columns] * len(drawn.chosen), 1 + len(layers))
+    _draw_maps(above, panels, drawn, layers, scan)
     _draw_distances(below, distances, scan)
 
 
-def _draw_maps(figure: Any, drawn: PatchMaps, layers: Sequence[int], scan: ScanSettings) -> None:
-    panels = figure.subplots(len(drawn.chosen), 1 + len(layers), squeeze=False)
+def _draw_maps(figure: Any, panels: Any, drawn: PatchMaps, layers: Sequence[int], scan: ScanSettings) -> None:
     image = np.asarray(drawn.tile.image)
     tall, wide = image.shape[0] / drawn.tile.patches.rows, image.shape[1] / drawn.tile.patches.columns
     for at, (row, spot) in enumerate(zip(panels, drawn.chosen, strict=True)):
@@ -267,7 +262,7 @@ def _draw_maps(figure: Any, drawn: PatchMaps, layers: Sequence[int], scan: ScanS
         for panel, layer in zip(row[1:], layers, strict=True):
             shown = figures.heat_map(panel, drawn.maps[layer, at])
             _outline(panel, spot.column - 0.5, spot.row - 0.5, 1, 1)
-    panels[0][0].set_title(drawn.tile.name, fontsize=figures.SMALL)
+    panels[0][0].set_title(figures.shortened(drawn.tile.name, 20), fontsize=figures.SMALL)
     for panel, layer in zip(panels[0][1:], layers, strict=True):
         panel.set_title(layer_title(layer, scan), fontsize=figures.SMALL)
     figures.heat_scale(figure, shown, panels)
@@ -297,7 +292,7 @@ def _draw_distances(figure: Any, distances: Distances, scan: ScanSettings) -> No
     panel.set_ylim(bottom=0)
     _draw_shares(panels[1], distances, scan)
     for each in panels:
-        figures.layer_axis(each, len(layers), [(scan.shallow_layer, "local"), (scan.deep_layer, "global")])
+        figures.layer_axis(each, len(layers), [(scan.shallow_layer, "local scan"), (scan.deep_layer, "global scan")])
         figures.legend(each)
 
 

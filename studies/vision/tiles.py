@@ -21,7 +21,7 @@ _MOST_DRAWN = 8  # columns of a figure
 class TileView:
     """One tile of what was looked at."""
 
-    name: str
+    name: str  # of one or two lines
     index: int  # among those of its image or video
     image: Image.Image
     patches: Grid
@@ -33,7 +33,7 @@ def tiles_of(picture: Picture, seen: Seen) -> list[TileView]:
     kind = "tile" if seen.prepared.frames is None else "frame"
     several = len(seen.tiles) > 1
     return [
-        TileView(f"{picture.name}, {kind} {index}" if several else picture.name, index, image, patches, picture)
+        TileView(f"{picture.name}\n{kind} {index}" if several else picture.name, index, image, patches, picture)
         for index, (image, patches) in enumerate(zip(seen.tiles, seen.patches, strict=True))
     ]
 
