@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from studies.inputs import Question
+from vscan.config import load_settings
 from vscan.errors import InvalidArgument
 from vscan.specs import ReductionMethod, ReductionSpec
 
@@ -60,6 +61,13 @@ def prompts(task: Task) -> Iterator[Asked]:
         task.advance()
     if not shown:
         raise InvalidArgument("--data", f"no question of {task.inputs.source} shows an image or a video")
+
+
+def prune_layers(task: Task) -> tuple[int, ...]:
+    """Before which layers a decoder prunes this model, by the settings in the environment. Raises StartupError."""
+    from decoder_service.config import DecoderSettings
+
+    return load_settings(DecoderSettings).prunes_before(task.model.language.model.shape.layers)
 
 
 def asked_reduction(task: Task) -> ReductionSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from studies.language.asking import prompts
+from studies.language.asking import prompts, prune_layers
 from studies.language.converged import Convergence, FamilyConvergence, by_family
 from studies.language.convergence_plot import draw
 from studies.language.lens import read_answer
@@ -28,7 +28,7 @@ def run(task: Task) -> Result:
     return Result(
         table=_curve(families),
         more={"stable": _stable(families)},
-        draw=partial(draw, families=families),
+        draw=partial(draw, families=families, pruned=prune_layers(task)),
         findings=tuple(_findings(families, tokens)),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from studies.language.converged import Convergence, FamilyConvergence
-from studies.language.strokes import MOST, layer_ticks, legend_below, stroke
+from studies.language.strokes import MOST, layer_ticks, legend_below, mark_pruning, stroke
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ _TITLES = {
 _SAME_NATS = 1e-3
 
 
-def draw(figure: Figure, *, families: Sequence[FamilyConvergence]) -> None:
+def draw(figure: Figure, *, families: Sequence[FamilyConvergence], pruned: Sequence[int]) -> None:
     """A row for each way to read; columns for agreement, divergence and stability; a line a family."""
     shown = families[:MOST]
     figure.set_size_inches(11, 6.6)
@@ -32,8 +32,9 @@ def draw(figure: Figure, *, families: Sequence[FamilyConvergence]) -> None:
         for number, family in enumerate(shown):
             _lines(panels, family.readings()[way], family.family, stroke(number))
         _dress(panels, len(shown[0].lens.agreement), most)
-    if len(shown) > 1:
-        legend_below(figure, rows[0].axes[0], len(shown))
+        for panel in panels:
+            mark_pruning(panel, pruned)
+    legend_below(figure, rows[0].axes[0], 6)
 
 
 def _lines(panels: Sequence[Any], found: Convergence, label: str, style: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from studies.language.asking import prompts
+from studies.language.asking import prompts, prune_layers
 from studies.language.attended import FamilyShares, LayerShares, SharesOf, by_family
 from studies.language.layer_attention_plot import draw
 from studies.language.shares import shares
@@ -30,7 +30,11 @@ def run(task: Task) -> Result:
         for asked in prompts(task)
     ]
     families = by_family(read)
-    return Result(table=_table(families), draw=partial(draw, families=families), findings=tuple(_findings(families)))
+    return Result(
+        table=_table(families),
+        draw=partial(draw, families=families, pruned=prune_layers(task)),
+        findings=tuple(_findings(families)),
+    )
 
 
 def _table(families: Sequence[FamilyShares]) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from studies.language.attended import FamilyShares
-from studies.language.strokes import MOST, layer_ticks, stroke
+from studies.language.strokes import MOST, layer_ticks, mark_pruning, stroke
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ _PARTS = {
 }
 
 
-def draw(figure: Figure, *, families: Sequence[FamilyShares]) -> None:
+def draw(figure: Figure, *, families: Sequence[FamilyShares], pruned: Sequence[int]) -> None:
     """Means with their quartiles on the left; where there are families, their means on the right."""
     every, several = families[0], families[1:MOST]
     figure.set_size_inches(10 if several else 5.5, 4.2)
@@ -31,6 +31,7 @@ def draw(figure: Figure, *, families: Sequence[FamilyShares]) -> None:
     for panel in panels:
         panel.set_xlabel("layer")
         panel.set_ylim(0, 100)
+        mark_pruning(panel, [layer - 0.5 for layer in pruned])
         layer_ticks(panel, [layer.layer for layer in every.layers])
         panel.legend(
             loc="upper center",

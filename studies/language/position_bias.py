@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from studies.language.asking import prompts
+from studies.language.asking import prompts, prune_layers
 from studies.language.bias import BiasCounter, LayerBias, PositionBias
 from studies.language.position_bias_plot import draw
 from studies.language.retained import RATERS, retained
@@ -35,7 +35,7 @@ def run(task: Task) -> Result:
     return Result(
         table=_curve(bias),
         more={"map": _map(bias)},
-        draw=partial(draw, bias=bias, layers=drawn),
+        draw=partial(draw, bias=bias, layers=drawn, pruned=prune_layers(task)),
         findings=tuple(_findings(bias)),
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from studies.language.bias import LayerBias, PositionBias
 from studies.language.retained import RATERS
-from studies.language.strokes import layer_ticks, stroke
+from studies.language.strokes import layer_ticks, mark_pruning, stroke
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ _CURVES: tuple[tuple[str, Callable[[LayerBias], float], Callable[[LayerBias], fl
 )
 
 
-def draw(figure: Figure, *, bias: PositionBias, layers: Sequence[int]) -> None:
+def draw(figure: Figure, *, bias: PositionBias, layers: Sequence[int], pruned: Sequence[int]) -> None:
     """A row of maps for each rater, a column for each of `layers`; below them the curves over all layers."""
     reduced = bool((bias.candidates.map < 1).any())
     columns = len(layers) + reduced
@@ -36,6 +36,7 @@ def draw(figure: Figure, *, bias: PositionBias, layers: Sequence[int]) -> None:
     _maps(above, bias, layers, reduced)
     for axes, (label, value, width) in zip(below.subplots(1, len(_CURVES)), _CURVES, strict=True):
         _curve(axes, bias, label, value, width)
+        mark_pruning(axes, pruned)
     below.legend(*below.axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
 
 

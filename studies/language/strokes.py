@@ -31,6 +31,13 @@ def layer_ticks(axes: Any, layers: Sequence[int]) -> None:
     axes.grid(alpha=0.25)
 
 
+def mark_pruning(axes: Any, places: Sequence[float]) -> None:
+    """Where the decoder prunes, as it is set."""
+    for number, place in enumerate(places):
+        label = "where the decoder prunes" if not number else None
+        axes.axvline(place, color="0.6", linewidth=1.2, linestyle=(0, (5, 2)), zorder=0, label=label)
+
+
 def legend_below(figure: Any, axes: Any, columns: int) -> None:
     """One legend for panels that show the same lines, below them."""
     figure.legend(
