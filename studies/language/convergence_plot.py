@@ -30,7 +30,7 @@ def draw(figure: Figure, *, families: Sequence[FamilyConvergence], pruned: Seque
         row.suptitle(title, fontsize=11)
         panels = row.subplots(1, 3)
         for number, family in enumerate(shown):
-            _lines(panels, family.readings()[way], family.family, stroke(number))
+            _lines(panels, family.readings()[way], family.family, stroke(number, len(family.lens.agreement)))
         _dress(panels, len(shown[0].lens.agreement), most)
         for panel in panels:
             mark_pruning(panel, pruned)

@@ -47,9 +47,10 @@ def _parts(axes: Any, every: FamilyShares) -> None:
     layers = [layer.layer for layer in every.layers]
     for number, (part, label) in enumerate(_PARTS.items(), 1):
         spreads = [getattr(layer, part) for layer in every.layers]
-        axes.plot(layers, [100 * spread.mean for spread in spreads], label=label, **stroke(number))
+        style = stroke(number, len(layers))
+        axes.plot(layers, [100 * spread.mean for spread in spreads], label=label, **style)
         low, high = ([100 * getattr(spread, end) for spread in spreads] for end in ("lower_quartile", "upper_quartile"))
-        axes.fill_between(layers, low, high, color=stroke(number)["color"], alpha=0.15, linewidth=0)
+        axes.fill_between(layers, low, high, color=style["color"], alpha=0.15, linewidth=0)
     _even(axes, every.visual_rows)
     axes.set_title(f"all {every.questions} questions: mean and quartiles", fontsize=10)
 
@@ -57,7 +58,12 @@ def _parts(axes: Any, every: FamilyShares) -> None:
 def _families(axes: Any, families: Sequence[FamilyShares], even: float) -> None:
     for number, family in enumerate(families):
         means = [100 * layer.visual.mean for layer in family.layers]
-        axes.plot([layer.layer for layer in family.layers], means, label=family.family, **(stroke(number) | {"linewidth": 1.3}))
+        axes.plot(
+            [layer.layer for layer in family.layers],
+            means,
+            label=family.family,
+            **(stroke(number, len(means)) | {"linewidth": 1.3}),
+        )
     _even(axes, even)
     axes.set_title("to visual tokens, by family of questions: mean", fontsize=10)
 

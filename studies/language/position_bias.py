@@ -109,11 +109,8 @@ def _of_rater(biases: Sequence[LayerBias], candidates: LayerBias) -> Iterator[st
     worst = max(biases, key=lambda each: _distance(each, candidates))
     yield f"{_told(worst, candidates)} before layer {worst.layer}: {_centre(worst)}"
     strays = [each.layer for each in biases if _strays(each, candidates)]
-    rest = [each.layer for each in biases if each.layer not in strays]
-    if strays:
-        yield f"more than {_STRAY} off before {told_layers(strays)}" + (f", not before {ranges(rest)}" if rest else "")
-    else:
-        yield f"before no layer more than {_STRAY} off"
+    where = f"{told_layers(strays)} ({len(strays)} of {len(biases)})" if strays else "no layer"
+    yield f"more than {_STRAY} off before {where}"
     even = min(biases, key=lambda each: each.unevenness)
     yield (
         f"most evenly spread before layer {even.layer}: {percent(even.unevenness)} of what is kept would have to stand "

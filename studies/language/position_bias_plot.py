@@ -81,12 +81,13 @@ def _curve(
     """Both raters, with 95 % intervals where there are any, beside what no bias would give."""
     for number, rater in enumerate(RATERS):
         of_rater = bias.of(rater)
+        style = stroke(number + 1, len(of_rater))
         layers, means = [each.layer for each in of_rater], [value(each) for each in of_rater]
-        axes.plot(layers, means, label=rater.value.replace("_", " "), **stroke(number + 1))
+        axes.plot(layers, means, label=rater.value.replace("_", " "), **style)
         if width is not None:
             widths = [width(each) for each in of_rater]
             low, high = ([mean + sign * half for mean, half in zip(means, widths, strict=True)] for sign in (-1, 1))
-            axes.fill_between(layers, low, high, color=stroke(number + 1)["color"], alpha=0.15, linewidth=0)
+            axes.fill_between(layers, low, high, color=style["color"], alpha=0.15, linewidth=0)
     if width is None:
         axes.plot(layers, [each.chance for each in of_rater], color="0.35", linestyle=":", label="no bias")
         axes.set_ylim(bottom=0)

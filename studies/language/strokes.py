@@ -12,21 +12,22 @@ _DASHES = ("-", "--", "-.", ":")
 MOST = 9
 
 
-def stroke(number: int) -> dict[str, Any]:
-    """Keywords for `Axes.plot` of the n-th line; line 0 is the one that matters most."""
+def stroke(number: int, points: int) -> dict[str, Any]:
+    """Keywords for `Axes.plot` of the n-th line of so many points; line 0 is the one that matters most."""
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "marker": _MARKERS[number % len(_MARKERS)],
         "linestyle": _DASHES[number % len(_DASHES)],
         "linewidth": 2.2 if number == 0 else 1.3,
         "markersize": 5,
+        "markevery": max(1, round(points / 12)),
         "markerfacecolor": _COLOURS[number % len(_COLOURS)] if number % 2 == 0 else "white",
     }
 
 
 def layer_ticks(axes: Any, layers: Sequence[int]) -> None:
     """About ten whole numbers on the x-axis."""
-    step = max(1, -(-len(layers) // 12))
+    step = max(1, round(len(layers) / 12))
     axes.set_xticks([layer for layer in layers if layer % step == 0])
     axes.grid(alpha=0.25)
 
