@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress, repeat
 from threading import Event
 from typing import Self
 
@@ -36,6 +37,7 @@ class Seen:
     sha256: bytes
     tiles: list[Image.Image]  # what each tile shows
     patches: list[Grid]  # of each tile
+    valid: list[torch.Tensor | None]  # of each tile which tokens the scans rate, [N], bool; None: all, there is no padding
 
 
 class VisionHalf:
@@ -74,7 +76,9 @@ class VisionHalf:
             raise InvalidArgument(picture.name, str(error)) from error
         side = self.model.patches_per_side
         patches = [Grid(side * grid.rows, side * grid.columns) for grid in prepared.looked_at]
-        return Seen(prepared, hashlib.sha256(data).digest(), self.model.pictures(prepared), patches)
+        valid = self._valid(prepared) or [None] * len(prepared.grids)
+        rated = list(compress(valid, prepared.counted or repeat(True)))
+        return Seen(prepared, hashlib.sha256(data).digest(), self.model.pictures(prepared), patches, rated)
 
     def observe(self, seen: Seen, show: Callable[[Attending], None]) -> None:
         """Runs the layers that are served, and shows how each attends; see `VisionModel.observe`."""
@@ -83,11 +87,14 @@ class VisionHalf:
     def encode(self, seen: Seen, reduction: ReductionSpec = EVERYTHING) -> VisualTokens:
         """The visual tokens that the encoder would give for it, reduced by a filled spec. Raises InvalidArgument."""
         image, scan = seen.prepared, self.model.scan
-        valid = image.valid if scan.skip_padding else None
+        valid = self._valid(image)
         plans = plan_tiles(reduction, image.grids, scan.window, scan.share, counted=image.counted, valid=valid)
         seeds = tuple(tile_seed(reduction.seed or 0, seen.sha256, tile) for tile in range(len(plans)))
         (done,) = self._pass([TileJob(image, plans, seeds, INVALID_SPAN_CONTEXT)])
         return done.value
+
+    def _valid(self, image: PreparedImage) -> Sequence[torch.Tensor | None] | None:
+        return image.valid if self.model.scan.skip_padding else None
 
     def _media(self, picture: Picture, data: bytes) -> ImageFile | VideoFile:
         if not picture.is_video:

@@ -17,10 +17,13 @@ _ROW_NAME = 18  # characters
 
 
 def heat_map(panel: Any, values: np.ndarray) -> Any:
-    """A map of attention [rows, columns], from 0 to its own largest value; by the square root, so that faint ones show."""
+    """A map of attention [rows, columns], from 0 to its own largest value; by the square root, so that faint ones show.
+
+    What is NaN is left white.
+    """
     from matplotlib.colors import PowerNorm
 
-    scale = PowerNorm(0.5, vmin=0, vmax=max(float(values.max()), 1e-12))
+    scale = PowerNorm(0.5, vmin=0, vmax=max(float(np.nanmax(values)), 1e-12))
     drawn = panel.imshow(values, cmap=HEAT, norm=scale, interpolation="nearest")
     bare(panel)
     return drawn

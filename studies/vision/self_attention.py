@@ -3,107 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
-from encoder_service.reduction.budget import Grid
-from encoder_service.vision.base import Attending, ScanSettings
-from studies.inputs import Picture
+from encoder_service.vision.base import ScanSettings
 from studies.study import Result, Table, Task
 from studies.vision import figures
-from studies.vision.attending import Reach, has_class, looked_at, reach, uniform_reach, weights_from
-from studies.vision.tiles import TileView, drawn_layers, layer_title, tiles_of
-from studies.vision_half import Seen, VisionHalf
+from studies.vision.distances import Distances, measure
+from studies.vision.patch_maps import PatchMaps, patch_maps
+from studies.vision.tiles import drawn_layers, layer_title
 from vscan.errors import InvalidArgument
-
-_APART = 0.25  # of the grid's longer side: how far from each other two chosen patches are at least
-_MARKS = ("first (global)", "first (local)", "last (global)")
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A patch whose attention is drawn."""
-
-    row: int
-    column: int
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PatchMaps:
-    """Where chosen patches of one tile look."""
-
-    tile: TileView
-    chosen: tuple[Chosen, ...]
-    maps: np.ndarray  # [layers, chosen, rows, columns]: shares of 1, less what goes to [CLS]
-
-
-@dataclass(slots=True, eq=False)
-class Distances:
-    """How far each layer looks, by head, over all tiles: sums over patches."""
-
-    has_class: bool = False
-    patches: int = 0
-    uniform: np.ndarray = field(default_factory=lambda: np.zeros(2))  # if all patches looked at all alike: as the next, [2]
-    _layers: dict[int, np.ndarray] = field(default_factory=dict)  # each [3, heads]: as the fields of Reach
-
-    def add_tile(self, grid: Grid, window: int) -> None:
-        """One more tile is looked at."""
-        self.patches += grid.tokens
-        self.uniform = self.uniform + grid.tokens * np.array(uniform_reach(grid, window))
-
-    def add(self, layer: int, sums: Reach) -> None:
-        """What some patches of it do in one layer."""
-        whole = torch.stack([sums.distance_patches, sums.in_window, sums.to_class]).numpy()
-        self._layers[layer] = self._layers.get(layer, 0) + whole
-
-    @property
-    def uniform_patches(self) -> float:
-        """The mean distance if every patch looked at all alike."""
-        return float(self.uniform[0]) / self.patches
-
-    @property
-    def uniform_in_window(self) -> float:
-        """The share in the window if every patch looked at all alike."""
-        return float(self.uniform[1]) / self.patches
-
-    @property
-    def by_head(self) -> np.ndarray:
-        """Mean distance in patches, [layers, heads]."""
-        return self._of(0)
-
-    @property
-    def in_window(self) -> np.ndarray:
-        """The share that stays in the window of the local scan, [layers, heads]."""
-        return self._of(1)
-
-    @property
-    def to_class(self) -> np.ndarray:
-        """The share that goes to [CLS], [layers, heads]."""
-        return self._of(2)
-
-    def table(self) -> Table:
-        """A row for each layer."""
-        columns: dict[str, np.ndarray] = {
-            "distance_patches": self.by_head.mean(axis=1),
-            "nearest_head_patches": self.by_head.min(axis=1),
-            "lower_quartile_head_patches": np.quantile(self.by_head, 0.25, axis=1),
-            "upper_quartile_head_patches": np.quantile(self.by_head, 0.75, axis=1),
-            "farthest_head_patches": self.by_head.max(axis=1),
-            "uniform_attention_patches": np.full(len(self._layers), self.uniform_patches),
-            "in_window_percent": 100 * self.in_window.mean(axis=1),
-        }
-        if self.has_class:
-            columns["to_cls_percent"] = 100 * self.to_class.mean(axis=1)
-        rows = [(layer, *map(float, values)) for layer, values in enumerate(zip(*columns.values(), strict=True))]
-        return Table(("layer", *columns), rows)
-
-    def _of(self, kind: int) -> np.ndarray:
-        return np.stack([self._layers[layer][kind] for layer in sorted(self._layers)]) / self.patches
 
 
 def run(task: Task) -> Result:
@@ -121,93 +32,6 @@ def run(task: Task) -> Result:
         draw=partial(_draw, drawn=drawn, distances=distances, layers=layers, scan=vision.model.scan),
         findings=_findings(distances, vision.model.scan),
     )
-
-
-def measure(task: Task) -> Distances:
-    """How far the layers look, over all tiles of all images and videos."""
-    found = Distances()
-    for picture in task.inputs.pictures:
-        measure_one(task.model.vision, picture, found)
-        task.advance()
-    return found
-
-
-def measure_one(vision: VisionHalf, picture: Picture, found: Distances) -> None:
-    """Adds an image or video to `found`. Raises InvalidArgument."""
-    seen = vision.see(picture)
-    window = vision.model.scan.window * vision.model.patches_per_side
-
-    def show(attending: Attending) -> None:
-        found.has_class = has_class(attending)
-        found.add(attending.layer, reach(attending, seen.patches[attending.tile], window))
-
-    for grid in seen.patches:
-        found.add_tile(grid, window)
-    vision.observe(seen, show)
-
-
-def patch_maps(
-    vision: VisionHalf, picture: Picture, index: int = 0, asked: Sequence[tuple[int, int]] | None = None
-) -> PatchMaps:
-    """Where some patches of a tile look, in every layer: those asked for, or three that differ.
-
-    Raises:
-        InvalidArgument: no such tile or patch, or an image that cannot be read.
-    """
-    seen = vision.see(picture)
-    tiles = tiles_of(picture, seen)
-    if index >= len(tiles):
-        raise InvalidArgument("--tile", f"{index}", limit=f"0 to {len(tiles) - 1} of {picture.name}")
-    tile = tiles[index]
-    chosen = _asked(asked, tile.patches) if asked else _differing(vision, seen, index)
-    found: dict[int, torch.Tensor] = {}
-
-    def show(attending: Attending) -> None:
-        if attending.tile == index:
-            rows = [
-                weights_from(attending, spot.row * tile.patches.columns + spot.column, tile.patches.tokens) for spot in chosen
-            ]
-            found[attending.layer] = found.get(attending.layer, 0) + torch.stack(rows)
-
-    vision.observe(seen, show)
-    maps = torch.stack([found[layer] for layer in sorted(found)])
-    return PatchMaps(tile, chosen, maps.view(*maps.shape[:2], tile.patches.rows, tile.patches.columns).numpy())
-
-
-def _asked(asked: Sequence[tuple[int, int]], grid: Grid) -> tuple[Chosen, ...]:
-    for row, column in asked:
-        if row >= grid.rows or column >= grid.columns:
-            raise InvalidArgument("--patch", f"{row},{column}", limit=f"{grid.rows - 1},{grid.columns - 1}, the last patch")
-    return tuple(Chosen(row, column) for row, column in dict.fromkeys(asked))
-
-
-def _differing(vision: VisionHalf, seen: Seen, index: int) -> tuple[Chosen, ...]:
-    """What the global scan rates first, what the local scan does elsewhere, and what the global scan rates last."""
-    scan, grid = vision.model.scan, seen.patches[index]
-    scores = {layer: torch.zeros(grid.tokens) for layer in (scan.shallow_layer, scan.deep_layer)}
-
-    def show(attending: Attending) -> None:
-        if attending.tile == index and attending.layer in scores:
-            places = attending.places[1:] if has_class(attending) else attending.places
-            scores[attending.layer][places] = looked_at(attending, grid.tokens)
-
-    vision.observe(seen, show)
-    shallow, deep = scores[scan.shallow_layer], scores[scan.deep_layer]
-    chosen: list[Chosen] = []
-    for ranked, why in zip((deep, shallow, -deep), _MARKS, strict=True):
-        spot = _best_apart(ranked, grid, chosen)
-        if spot is not None:
-            chosen.append(Chosen(*spot, why))
-    return tuple(chosen)
-
-
-def _best_apart(ranked: torch.Tensor, grid: Grid, chosen: Sequence[Chosen]) -> tuple[int, int] | None:
-    apart = _APART * max(grid.rows, grid.columns)
-    for place in ranked.argsort(descending=True, stable=True).tolist():
-        row, column = divmod(place, grid.columns)
-        if all((row - other.row) ** 2 + (column - other.column) ** 2 >= apart**2 for other in chosen):
-            return row, column
-    return None
 
 
 def _cells(drawn: PatchMaps) -> Table:

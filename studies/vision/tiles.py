@@ -25,6 +25,7 @@ class TileView:
     index: int  # among those of its image or video
     image: Image.Image
     patches: Grid
+    valid: torch.Tensor | None  # which of its tokens the scans rate, [N], bool; None: all, there is no padding
     source: Picture
 
 
@@ -33,8 +34,8 @@ def tiles_of(picture: Picture, seen: Seen) -> list[TileView]:
     kind = "tile" if seen.prepared.frames is None else "frame"
     several = len(seen.tiles) > 1
     return [
-        TileView(f"{picture.name}\n{kind} {index}" if several else picture.name, index, image, patches, picture)
-        for index, (image, patches) in enumerate(zip(seen.tiles, seen.patches, strict=True))
+        TileView(f"{picture.name}\n{kind} {index}" if several else picture.name, index, image, patches, valid, picture)
+        for index, (image, patches, valid) in enumerate(zip(seen.tiles, seen.patches, seen.valid, strict=True))
     ]
 
 

@@ -26,8 +26,9 @@ from studies.inputs import Inputs, Picture
 from studies.loading import Model, open_model
 from studies.study import Task
 from studies.vision.attending import uniform_reach, weights_from
-from studies.vision.cls_attention import look, maps_of
-from studies.vision.self_attention import measure, patch_maps
+from studies.vision.distances import measure
+from studies.vision.patch_maps import patch_maps
+from studies.vision.tile_maps import look, maps_of
 from tests.support.encoder import LLAVA15, PARITY
 from tests.support.llava_next import make_checkpoint, png
 from tests.support.qwen import image_processor, noise, shared_qwen
@@ -102,6 +103,13 @@ def test_tiles_of_llava_next(tmp_path: Path) -> None:
     pixels = model.vision.see(given).prepared.pixels
     assert len(pixels) == 4, "the base tile and three parts"
     check_clip(model, given, theirs_of_clip(reference.model.vision_tower, pixels), served=3)
+    base, left, middle, right = maps_of(model.vision, given)
+    assert base.rated.all()
+    assert middle.rated.all()
+    assert left.rated.tolist() == [[False, True, True, True]] * 4, "its first column is padding, which the scans leave out"
+    assert right.rated.tolist() == [[True, True, True, False]] * 4
+    assert left.shares.shape == (3, 12)
+    torch.testing.assert_close(torch.from_numpy(left.shares).sum(dim=1), torch.ones(3))
 
 
 @pytest.mark.parametrize("video", [False, True])

@@ -16,8 +16,9 @@ from studies.inputs import Inputs, draw_scenes, read_inputs
 from studies.loading import Model, open_model
 from studies.study import Task
 from studies.vision.attending import reach, uniform_reach
-from studies.vision.cls_attention import look, maps_of
-from studies.vision.self_attention import measure, patch_maps
+from studies.vision.distances import measure
+from studies.vision.patch_maps import patch_maps
+from studies.vision.tile_maps import look, maps_of
 from studies.vision.tiles import drawn_layers
 from tests.support.planted import PATCHES, PLANTED, SIDE, planted_shares, write_planted
 from vscan.errors import InvalidArgument
