@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from vscan.cache.settings import CacheSettings
 from vscan.config import ServiceSettings
+from vscan.errors import StartupError
 from vscan.model_settings import ModelSettings
 from vscan.rpc.address import parse_address
 from vscan.rpc.settings import Bind, RpcSettings
@@ -155,6 +156,14 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
     kv_reuse: bool = Field(
         default=True, description="Keep what a prompt leaves in the KV cache for later prompts that begin alike."
     )
+
+    def prunes_before(self, layers: int) -> tuple[int, ...]:
+        """`prune_layers`, decided for a model of so many. Raises StartupError where it has no such layer."""
+        if self.prune_layers is None:
+            return (layers // 2,) if layers > 1 else ()
+        if self.prune_layers and self.prune_layers[-1] >= layers:
+            raise StartupError(f"prune_layers: {self.prune_layers[-1]}, but the model's last layer is {layers - 1}")
+        return self.prune_layers
 
     @property
     def encoder_knows_us(self) -> bool:

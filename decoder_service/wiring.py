@@ -175,17 +175,9 @@ def _load(settings: DecoderSettings) -> _Half:
         language=language,
         writer=PromptWriter.open(checkpoint, language.tokens),
         vocabulary=read_vocabulary(directory, language.tokens, model_ids=language.shape.vocab_size),
-        prune_layers=_prune_layers(settings, language.shape.layers),
+        prune_layers=settings.prunes_before(language.shape.layers),
         max_context_tokens=_max_context_tokens(settings, language.shape.max_context_tokens),
     )
-
-
-def _prune_layers(settings: DecoderSettings, layers: int) -> tuple[int, ...]:
-    if settings.prune_layers is None:
-        return (layers // 2,) if layers > 1 else ()
-    if settings.prune_layers and settings.prune_layers[-1] >= layers:
-        raise StartupError(f"prune_layers: {settings.prune_layers[-1]}, but the model's last layer is {layers - 1}")
-    return settings.prune_layers
 
 
 def _max_context_tokens(settings: DecoderSettings, positions: int) -> int:

@@ -53,11 +53,30 @@ def _survivors(part: Part, segment: Segment, model: LanguageModel, storage: KvSt
 
 
 def _attention(device: DeviceSequence, segment: Segment, rows: torch.Tensor, model: LanguageModel) -> torch.Tensor:
-    """Scores by the layer's own projections of the prompt's rows, at the positions before this pruning, [v] on the CPU."""
+    """Scores of the prompt's visual tokens that are still there, at the positions before this pruning, [v] on the CPU."""
     last = torch.tensor([rows.shape[0] - 1])
     mean_of_text = device.request.pruning.rater is Rater.TEXT_MEAN
-    asking = to_device(device.prompt.asking_rows if mean_of_text else last, model.device)
-    rope = model.rope(rows[None], to_device(device.positions[segment.index - 1].places, model.device))
-    queries, keys, scaling = model.score_projections(segment.first_layer, rows, asking, rope)
-    visual = to_device(device.prompt.visual_rows, model.device)
-    return attention_scores(queries, keys, query_rows=asking, visual_rows=visual, scaling=scaling).cpu()
+    asking = device.prompt.asking_rows if mean_of_text else last
+    places = device.positions[segment.index - 1].places
+    return score_visual(model, segment.first_layer, rows, places, asking=asking, visual=device.prompt.visual_rows)
+
+
+def score_visual(
+    model: LanguageModel, layer: int, rows: torch.Tensor, places: torch.Tensor, *, asking: torch.Tensor, visual: torch.Tensor
+) -> torch.Tensor:
+    """How much attention `layer`'s own projections of a prompt's rows give each visual one.
+
+    Args:
+        rows: the layer's input, [rows, hidden], on the device.
+        places: of these rows, as `Positions` has them, on the CPU.
+        asking: which rows ask, [m], int64 on the CPU.
+        visual: which rows are visual, [v], int64 on the CPU.
+
+    Returns:
+        [v], on the CPU; see `attention_scores`.
+    """
+    asked = to_device(asking, model.device)
+    rope = model.rope(rows[None], to_device(places, model.device))
+    queries, keys, scaling = model.score_projections(layer, rows, asked, rope)
+    visual_rows = to_device(visual, model.device)
+    return attention_scores(queries, keys, query_rows=asked, visual_rows=visual_rows, scaling=scaling).cpu()

@@ -9,7 +9,7 @@ import torch
 
 from decoder_service.kv_cache.segments import Segment
 from decoder_service.language.base import LanguageModel, Positions
-from decoder_service.request import EngineRequest, LayerPruning
+from decoder_service.request import EngineRequest, LayerPruning, Prompt
 from decoder_service.runner.sampling_state import SamplingState
 from vscan.specs import PositionPolicy
 
@@ -37,7 +37,7 @@ class DeviceSequence:
     def __init__(self, request: EngineRequest, segments: Sequence[Segment], model: LanguageModel) -> None:
         self.request = request
         self.samplings = [SamplingState(request, sample) for sample in range(request.sampling.n)]
-        self.prompt = PromptRows(request)
+        self.prompt = PromptRows(request.prompt)
         self.positions = [model.prompt_positions(request.prompt)] * len(segments)
         self.sources: list[list[int] | None] = [None] * len(segments)
         self._to_rank = {segment.index for segment in segments if segment.first_layer in request.pruning.layers}
@@ -109,8 +109,7 @@ class PromptRows:
     All on the CPU, int64.
     """
 
-    def __init__(self, request: EngineRequest) -> None:
-        prompt = request.prompt
+    def __init__(self, prompt: Prompt) -> None:
         counts = [image.kept_count for image in prompt.images]
         first_token = [sum(counts[:image]) for image in range(len(counts))]
         self.alive = torch.arange(prompt.rows)

@@ -1,17 +1,15 @@
-"""A prompt walked through the layers gives transformers' hidden states, and the answer that is served."""
+"""A prompt walked through the layers gives transformers' hidden states, and the right answer."""
 
 from __future__ import annotations
-
-import io
 
 import torch
 from transformers import LlavaForConditionalGeneration
 
 import embedded_model
 from encoder_service.reduction.budget import plan_reduction
-from studies.inputs import Picture, draw_scenes
+from studies.inputs import draw_scenes
+from studies.language.walk import walk
 from studies.loading import open_model
-from tests.support.qwen import image_processor, kinds_of, noise, shared_qwen
 from vscan.specs import ReductionSpec, TokensPerTile
 from vscan.visual_tokens import PickedBy
 
@@ -25,41 +23,19 @@ def test_a_walk_is_that_of_transformers() -> None:
     for question in inputs.questions:
         seen = model.vision.see(inputs.pictures[question.pictures[0]])
         prompt = model.language.prompt(question.text, [model.vision.encode(seen)])
-        steps = list(model.language.walk(prompt))
+        steps = list(walk(model.language.model, prompt))
         assert [step.layer for step in steps] == list(range(len(steps)))
         theirs = reference(
             input_ids=torch.tensor([prompt.token_ids]), pixel_values=seen.prepared.pixels, output_hidden_states=True
         )
-        for step, hidden in zip(steps[:-1], theirs.hidden_states, strict=False):
-            torch.testing.assert_close(step.rows, hidden[0], rtol=1e-3, atol=1e-3)
-        logits = model.language.model.logits(steps[-1].rows)
+        for step, hidden in zip(steps, theirs.hidden_states, strict=False):
+            torch.testing.assert_close(step.entering, hidden[0], rtol=1e-3, atol=1e-3)
+        logits = model.language.model.logits(steps[-1].leaving)
         torch.testing.assert_close(logits, theirs.logits[0], rtol=1e-3, atol=1e-3)
         right += (
             model.language.writer.tokenizer.decode([int(logits[-1].argmax())]).strip() == (question.answer or "").split()[0]
         )
     assert right >= 6, "of seven questions that this model was trained for"
-
-
-@torch.inference_mode()
-def test_a_walk_with_positions_on_three_axes() -> None:
-    directory, reference = shared_qwen()
-    model = open_model(directory, device="cpu")
-    image = noise(3, 5)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    seen = model.vision.see(Picture("noise", buffer.getvalue))
-    prompt = model.language.prompt("what is it?", [model.vision.encode(seen)])
-    *steps, last = model.language.walk(prompt)
-    ids = torch.tensor([prompt.token_ids])
-    theirs = reference(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        mm_token_type_ids=kinds_of(ids),
-        output_hidden_states=True,
-        **image_processor(directory)([image], return_tensors="pt"),
-    )
-    assert len(steps) == 4
-    torch.testing.assert_close(model.language.model.logits(last.rows), theirs.logits[0], rtol=1e-3, atol=1e-3)
 
 
 def test_tokens_are_reduced_as_the_encoder_does_it() -> None:

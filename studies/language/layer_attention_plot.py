@@ -1,0 +1,72 @@
+"""The share of attention that goes to visual tokens, to the system text and to the question, by layer; and by family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from studies.language.attended import FamilyShares
+from studies.language.strokes import MOST, layer_ticks, mark_pruning, stroke
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PARTS = {
+    "visual": "visual tokens",
+    "question": "question (text behind them)",
+    "system": "system text (before them)",
+    "first": "the prompt's first row",
+}
+
+
+def draw(figure: Figure, *, families: Sequence[FamilyShares], pruned: Sequence[int]) -> None:
+    """Means with their quartiles on the left; where there are families, their means on the right."""
+    every, several = families[0], families[1:MOST]
+    figure.set_size_inches(10 if several else 5.5, 4.2)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, 2 if several else 1, sharey=True, squeeze=False)[0]
+    _parts(panels[0], every)
+    if several:
+        _families(panels[1], several, every.visual_rows)
+    for panel in panels:
+        panel.set_xlabel("layer")
+        panel.set_ylim(0, 100)
+        mark_pruning(panel, [layer - 0.5 for layer in pruned])
+        layer_ticks(panel, [layer.layer for layer in every.layers])
+        panel.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
+            ncols=3 if panel is panels[-1] and several else 2,
+            fontsize=8,
+            frameon=False,
+        )
+    panels[0].set_ylabel("attention of the last prompt token, %")
+
+
+def _parts(axes: Any, every: FamilyShares) -> None:
+    layers = [layer.layer for layer in every.layers]
+    for number, (part, label) in enumerate(_PARTS.items(), 1):
+        spreads = [getattr(layer, part) for layer in every.layers]
+        style = stroke(number, len(layers))
+        axes.plot(layers, [100 * spread.mean for spread in spreads], label=label, **style)
+        low, high = ([100 * getattr(spread, end) for spread in spreads] for end in ("lower_quartile", "upper_quartile"))
+        axes.fill_between(layers, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    _even(axes, every.visual_rows)
+    axes.set_title(f"all {every.questions} questions: mean and quartiles", fontsize=10)
+
+
+def _families(axes: Any, families: Sequence[FamilyShares], even: float) -> None:
+    for number, family in enumerate(families):
+        means = [100 * layer.visual.mean for layer in family.layers]
+        axes.plot(
+            [layer.layer for layer in family.layers],
+            means,
+            label=family.family,
+            **(stroke(number, len(means)) | {"linewidth": 1.3}),
+        )
+    _even(axes, even)
+    axes.set_title("to visual tokens, by family of questions: mean", fontsize=10)
+
+
+def _even(axes: Any, share: float) -> None:
+    axes.axhline(100 * share, color="0.35", linewidth=1, linestyle=(0, (1, 2)), label="visual rows' share of the prompt")
