@@ -10,7 +10,7 @@ import numpy as np
 
 from embedded_model.evaluate.asking import Outcome
 from embedded_model.evaluate.rows import ALL_TOKENS, BUDGETS, LEAST_BUDGET, MAIN_CONTROLS, VSCAN
-from embedded_model.evaluate.statistics import Bootstrap, Estimate
+from studies.statistics import Bootstrap, Estimate
 from embedded_model.questions import FAMILIES
 
 

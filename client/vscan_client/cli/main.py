@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 import vscan
 from vscan.errors import DeadlineExceeded, InvalidArgument, MissingImages, ResourceExhausted, Unavailable, VScanError
-from vscan_client.cli import ask, ask_many, describe, encode, health, serve, token, up, warm
+from vscan_client.cli import ask, ask_many, describe, encode, health, serve, token, tune, up, warm
 
 _INTERRUPTED = 130
 _CODES: dict[type[VScanError], int] = {InvalidArgument: 2, Unavailable: 3, ResourceExhausted: 3, DeadlineExceeded: 4}
@@ -64,6 +64,7 @@ app.command("warm", short_help="Cache all images and videos of folders.")(warm.w
 app.command("token", short_help="Make a bearer token.")(token.token)
 app.command("health", short_help="Ask a service whether it is ready.")(health.health)
 app.command("up", short_help="Serve a model on this machine.")(up.up)
+app.command("tune", short_help="Choose settings for a model.")(tune.tune)
 app.command(
     "serve",
     short_help="Run one service.",

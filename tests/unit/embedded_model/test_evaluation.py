@@ -27,7 +27,7 @@ from embedded_model.evaluate.rows import (
     Row,
     build_rows,
 )
-from embedded_model.evaluate.statistics import Bootstrap
+from studies.statistics import Bootstrap
 from embedded_model.questions import FAMILIES, Question
 from embedded_model.scenes import Split, draw_layout, seeded
 from encoder_service.reduction.budget import Grid, plan_reduction
