@@ -10,8 +10,8 @@ import numpy as np
 
 from embedded_model.evaluate.asking import Outcome
 from embedded_model.evaluate.rows import ALL_TOKENS, BUDGETS, LEAST_BUDGET, MAIN_CONTROLS, VSCAN
-from embedded_model.evaluate.statistics import Bootstrap, Estimate
 from embedded_model.questions import FAMILIES
+from studies.statistics import Bootstrap, Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,13 @@ def configuration_page() -> str:
         "`vscan serve`, which win. An unknown or a bad value ends it with one line that names the variable. "
         "Settings do not change while it runs."
     )
-    blocks = [generated_from("the settings' classes"), "# Configuration", intro]
+    file = (
+        "`vscan up --settings FILE` and `vscan serve encoder --settings FILE` (or `decoder`) also read a TOML file with the "
+        "tables `[encoder]` and `[decoder]`. Names are those below without `VSCAN_ENCODER_` and `VSCAN_DECODER_`, in lower "
+        "case; a list is one of TOML: `prune_layers = [8, 16]`. Options win over the environment, and the environment over the "
+        "file. [`vscan tune`](tuning.md) writes one."
+    )
+    blocks = [generated_from("the settings' classes"), "# Configuration", intro, file]
     for service, settings in SERVICES.items():
         blocks.append(f"## {service}")
         for group, names in _groups(settings):

@@ -188,6 +188,27 @@ class LocalStack:
             if name != REDIS:
                 self._wait_until_ready(name)
 
+    def reconfigure(self, settings: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+        """Gives the services these settings in place of those before, and starts those again whose settings differ.
+
+        A service that is down, because it did not start with its settings before, is started in any case.
+
+        Returns:
+            their names.
+
+        Raises:
+            StartupError: one does not start with them. The others run on.
+        """
+        before, self._settings = self._settings, settings
+        running = self.pids
+        changed = tuple(
+            name
+            for name in (ENCODER, DECODER)
+            if dict(before.get(name, {})) != dict(settings.get(name, {})) or name not in running
+        )
+        self.restart(*changed)
+        return changed
+
     def __enter__(self) -> Self:
         self.start()
         return self

@@ -6,8 +6,9 @@
 
 `id`, `question` and files are needed: `image` or `images`, `video` or `videos`, or one of each pair; then the videos come after
 the images. A file that plainly is a video may be an `image` too; a GIF is a video as a `video` only. The options are those of
-`QuestionOptions`; `meta` is passed on to the answer. Files are relative to the file of questions. `json_schema`
-is an object, or a text that holds one.
+`QuestionOptions`; `meta` is passed on to the answer. `answer`, a text or a list of texts that are all right, is for whoever
+checks answers (`vscan tune`); it is not sent. Files are relative to the file of questions. `json_schema` is an object, or a
+text that holds one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from vscan_client.cli.questions import QuestionOptions
 
 Id: TypeAlias = str | int
 _OPTIONS = {field.name for field in fields(QuestionOptions)}
-_KNOWN = {"id", "image", "images", "video", "videos", "question", "meta"} | _OPTIONS
+_KNOWN = {"id", "image", "images", "video", "videos", "question", "answer", "meta"} | _OPTIONS
 _TEXTS = {"reduction", "rater", "positions", "json_schema", "regex"}
 _BUDGETS = {"budget", "keep"}
 _INTEGERS = {"max_new_tokens", "top_k", "seed", "logprobs", "frames", "samples"}
@@ -50,6 +51,7 @@ class QuestionLine:
     options: QuestionOptions
     meta: Any = None
     videos: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()  # each of them right; empty where the line does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,14 @@ def _question(identity: Id, record: dict[str, Any]) -> QuestionLine:
     images, videos = _files(record, "image"), _files(record, "video")
     if not images and not videos:
         raise InvalidArgument("image", "image, images, video or videos is needed")
-    return QuestionLine(identity, images, question, options, record.get("meta"), videos)
+    return QuestionLine(identity, images, question, options, record.get("meta"), videos, _answers(record.get("answer", [])))
+
+
+def _answers(value: Any) -> tuple[str, ...]:
+    answers = [value] if isinstance(value, str) else value
+    if not isinstance(answers, list) or not all(isinstance(answer, str) and answer.strip() for answer in answers):
+        raise InvalidArgument("answer", "a text or a list of texts is needed")
+    return tuple(answers)
 
 
 def _files(record: dict[str, Any], kind: str) -> tuple[str, ...]:

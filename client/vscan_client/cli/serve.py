@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,14 @@ import typer
 from vscan.errors import InvalidArgument
 from vscan_client.cli.extras import needs_extra
 from vscan_client.cli.secret_arguments import refuse_password_in
+from vscan_client.cli.settings_file import read_settings
+
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings", metavar="FILE", help="TOML file with the tables [encoder] and [decoder]; `vscan tune` writes one."
+    ),
+]
 
 
 class Service(StrEnum):
@@ -32,6 +41,7 @@ def serve(
     settings: Annotated[
         list[str] | None, typer.Option("-s", "--set", metavar="NAME=VALUE", help="Any setting, by its name.")
     ] = None,
+    settings_file: SettingsOption = None,
 ) -> None:
     """Run one service in this process. Every setting of docs/configuration.md is an option too: --max-queue 8."""
     named = {
@@ -44,7 +54,12 @@ def serve(
     }
     overrides: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     overrides |= dict(options_in(ctx.args)) | dict(map(assignment, settings or ()))
+    file = read_settings(settings_file)
+    overrides = {**file.of(service.value), **overrides}
     refuse_password_in(overrides.get("redis_url"), "redis_url")
+    if settings_file is not None:
+        with file.named_in_errors():
+            _check(service, overrides)
     raise typer.Exit(run(service, overrides))
 
 
@@ -56,6 +71,15 @@ def run(service: Service, overrides: dict[str, Any]) -> int:
         else:
             from decoder_service.__main__ import main
     return main(overrides)
+
+
+def _check(service: Service, overrides: dict[str, Any]) -> None:
+    """Raises StartupError where the service does not know a setting, or refuses its value by itself."""
+    with needs_extra("serve", f"vscan serve {service}"):
+        from decoder_service.config import DecoderSettings
+        from encoder_service.config import EncoderSettings
+        from vscan.config import load_settings
+    load_settings(EncoderSettings if service is Service.ENCODER else DecoderSettings, overrides)
 
 
 def options_in(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,8 @@ import typer
 from vscan.errors import InvalidArgument, StartupError
 from vscan_client.cli import connection as shared
 from vscan_client.cli.secret_arguments import refuse_password_in
-from vscan_client.cli.serve import Service, assignment
+from vscan_client.cli.serve import Service, SettingsOption, assignment
+from vscan_client.cli.settings_file import SettingsFile, read_settings
 
 if TYPE_CHECKING:
     from vscan_client.cli.local_stack import Addresses, LocalStack
@@ -41,6 +42,7 @@ def up(
     settings: Annotated[
         list[str] | None, typer.Option("-s", "--set", metavar="SERVICE.NAME=VALUE", help="Any setting: decoder.max_queue=8.")
     ] = None,
+    settings_file: SettingsOption = None,
     logs: Annotated[Path | None, typer.Option("--logs", help="A folder for a log file each, instead of this terminal.")] = None,
     otlp_endpoint: shared.OtlpOption = None,
     start_timeout: Annotated[
@@ -50,23 +52,36 @@ def up(
     """Start Redis, the encoder and the decoder on this machine, and end them together."""
     from vscan_client.cli.local_stack import LocalStack
 
-    by_service = _by_service(settings or [], device=device, dtype=dtype, redis_password_file=_absolute(redis_password_file))
-    for url in (redis_url, *(each.get("redis_url") for each in by_service.values())):
+    file = read_settings(settings_file)
+    options = by_service(settings or [], device=device, dtype=dtype, redis_password_file=_absolute(redis_password_file))
+    told = {service: {**file.of(service), **options[service]} for service in options}
+    for url in (redis_url, *(each.get("redis_url") for each in told.values())):
         refuse_password_in(url, "redis_url")
-    with Output(logs) as output, _sigterm_as_ctrl_c():
+    with Output(logs) as output, sigterm_as_ctrl_c():
         stack = LocalStack(
             model=model,
             decoder_bind=decoder,
             encoder_bind=encoder,
             redis_url=redis_url,
-            settings=by_service,
+            settings=told,
             otlp_endpoint=otlp_endpoint,
             on_line=output.line,
             start_timeout_s=start_timeout,
         )
         print(f"starting {model or 'the embedded model'} …", flush=True)
-        with stack:
+        with _started(stack, file):
             _serve_until_stopped(stack, output)
+
+
+@contextmanager
+def _started(stack: LocalStack, file: SettingsFile) -> Iterator[None]:
+    """A stack that runs meanwhile. Raises StartupError, which names the file where a setting of it is refused."""
+    with file.named_in_errors():
+        stack.start()
+    try:
+        yield
+    finally:
+        stack.stop()
 
 
 class Output:
@@ -129,7 +144,9 @@ def _serve_until_stopped(stack: LocalStack, output: Output) -> None:
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Meanwhile SIGTERM ends what runs as Ctrl-C does."""
+
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
@@ -144,7 +161,12 @@ def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
 
 
-def _by_service(settings: list[str], **of_both: str | None) -> dict[str, dict[str, str]]:
+def by_service(settings: list[str], **of_both: str | None) -> dict[str, dict[str, str]]:
+    """`encoder.NAME=VALUE` and `decoder.NAME=VALUE` by service, beside what holds for both.
+
+    Raises:
+        InvalidArgument: one is of no such form.
+    """
     both = {name: value for name, value in of_both.items() if value is not None}
     found = {service.value: dict(both) for service in Service}
     for text in settings:

@@ -4,7 +4,7 @@ import pytest
 
 from vscan.errors import InvalidArgument
 from vscan_client.cli.serve import assignment, options_in
-from vscan_client.cli.up import _by_service
+from vscan_client.cli.up import by_service
 
 
 def test_every_setting_is_an_option() -> None:
@@ -33,11 +33,11 @@ def test_an_assignment() -> None:
             assignment(bad)
 
 
-def test_settings_by_service() -> None:
-    assert _by_service(["decoder.max_queue=8", "encoder.max-queue=4"], device="cpu", dtype=None) == {
+def test_settingsby_service() -> None:
+    assert by_service(["decoder.max_queue=8", "encoder.max-queue=4"], device="cpu", dtype=None) == {
         "encoder": {"device": "cpu", "max_queue": "4"},
         "decoder": {"device": "cpu", "max_queue": "8"},
     }
     for bad in ("max_queue=8", "redis.port=1", "decoder.max_queue"):
         with pytest.raises(InvalidArgument, match="-s"):
-            _by_service([bad])
+            by_service([bad])

@@ -27,10 +27,10 @@ from embedded_model.evaluate.rows import (
     Row,
     build_rows,
 )
-from embedded_model.evaluate.statistics import Bootstrap
 from embedded_model.questions import FAMILIES, Question
 from embedded_model.scenes import Split, draw_layout, seeded
 from encoder_service.reduction.budget import Grid, plan_reduction
+from studies.statistics import Bootstrap
 from vscan.specs import DEFAULT_REDUCTION, PositionPolicy, PruneSpec, Rater, ReductionMethod
 
 ROWS = build_rows()
