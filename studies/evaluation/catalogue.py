@@ -8,12 +8,30 @@ from typing import Any
 
 from studies.evaluation.task import Task
 from studies.evaluation.tasks.gqa import Gqa
+from studies.evaluation.tasks.mmbench import Mmbench
+from studies.evaluation.tasks.mme import Mme
+from studies.evaluation.tasks.pope import Pope
+from studies.evaluation.tasks.scienceqa import ScienceQa
+from studies.evaluation.tasks.textvqa import TextVqa
+from studies.evaluation.tasks.vizwiz import VizWiz
+from studies.evaluation.tasks.vqav2 import Vqav2
 from vscan.errors import InvalidArgument
 
 TASKS: Mapping[str, Task[Any]] = {
     task.name: task
     for task in (
         Gqa(),
+        Mmbench(
+            "mmbench", "MMBench", "mmbench_dev_20230712.tsv", "Answer with the option's letter from the given choices directly."
+        ),
+        Mmbench("mmbench-cn", "MMBench-CN", "mmbench_dev_cn_20231003.tsv", "请直接回答选项字母。"),
+        Mme(),
+        Pope(),
+        ScienceQa(images_only=False),
+        ScienceQa(images_only=True),
+        Vqav2(),
+        TextVqa(),
+        VizWiz(),
     )
 }  # fmt: skip
 

@@ -37,6 +37,13 @@ class Row:
             raise self.bad(name, "a text is needed" if value is None else f"{_shown(value)} where a text is needed")
         return value
 
+    def plain_text(self, name: str) -> str:
+        """A text, which may be empty: a person's answer. Raises InvalidArgument."""
+        value = self.values.get(name)
+        if not isinstance(value, str):
+            raise self.bad(name, f"{_shown(value)} where a text is needed")
+        return value
+
     def optional_text(self, name: str) -> str | None:
         """A text, or `None` where there is none or an empty one. Raises InvalidArgument for something else."""
         return self.text(name) if self.values.get(name) not in (None, "") else None

@@ -91,7 +91,7 @@ class Run:
         return texts, failed, traffic
 
     def _scores(self, texts: Mapping[Id, str]) -> Scores | None:
-        unlabelled = sum(item.reference is None for item in self._items)
+        unlabelled = sum(not self._task.is_labelled(item) for item in self._items)
         if unlabelled:
             print(f"{unlabelled} of {len(self._items)} questions have no label; not scored", file=sys.stderr)
             return None

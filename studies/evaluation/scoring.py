@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -25,3 +26,13 @@ def by_category(items: Sequence[Item[R]], points: Mapping[Id, float], category: 
         if name:
             found.setdefault(name, []).append(points[item.id])
     return {name: Score(accuracy(found[name]), len(found[name])) for name in sorted(found)}
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names that all differ: the second `a` becomes `a#2`, for files that name a question after its image."""
+    seen: Counter[str] = Counter()
+    told = []
+    for name in names:
+        seen[name] += 1
+        told.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return told

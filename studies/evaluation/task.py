@@ -129,12 +129,16 @@ class Task(ABC, Generic[R]):
     def score(self, items: Sequence[Item[R]], answers: Mapping[Id, str]) -> Scores | None:
         """The official numbers; `None` where only a judge gives them, for whom `export` is.
 
-        There is an answer to each item, and each has its reference.
+        There is an answer to each item, and each is labelled.
         """
 
     def export(self, items: Sequence[Item[R]], answers: Mapping[Id, str], path: Path) -> None:
         """Writes the answers in the form that the benchmark's server or judge takes."""
         raise InvalidArgument("export", f"{self.name} has no form of its own to hand answers in")
+
+    def is_labelled(self, item: Item[R]) -> bool:
+        """Whether the item can be scored."""
+        return item.reference is not None
 
     def ask(self, question: str, sources: Sources) -> str:
         """A question with its suffix on the next line."""

@@ -1,8 +1,9 @@
 """GQA: compositional questions about scene graphs.
 
 Files and rule: the benchmark's own `eval.py` (Hudson and Manning, CVPR 2019): the answer equals the label. LLaVA's
-`scripts/convert_gqa_for_eval.py` takes off a full stop at the end and lowers the case before; so does this. The file's other
-measures (consistency, validity, plausibility, distribution) need scene-graph choices that are no part of the questions' file.
+`scripts/convert_gqa_for_eval.py` takes off a full stop at the end and lowers the case before; so does this. Questions that
+are not balanced are left out, as `eval.py` leaves them out of the accuracy. Its other measures (consistency, validity,
+plausibility, distribution) need scene-graph choices that are no part of the questions' file.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ class GqaLabel:
     structural: str = ""
     semantic: str = ""
 
+    @property
+    def open_or_binary(self) -> str:
+        """As `eval.py` tells them apart: open questions are those of the structural type `query`."""
+        return "" if not self.structural else "open" if self.structural == "query" else "binary"
+
 
 class Gqa(Task[GqaLabel]):
     """Accuracy over the balanced questions (`testdev` in LLaVA's tables)."""
@@ -42,16 +48,17 @@ class Gqa(Task[GqaLabel]):
         """Both forms; see `Task.read`."""
         if sources.questions.suffix == ".jsonl":
             return self._read_llava(sources)
-        return [self._item(name, row, sources) for name, row in _release(read_object(sources.questions))]
+        questions = _release(read_object(sources.questions))
+        return [self._item(name, row, sources) for name, row in questions if row.values.get("isBalanced") is not False]
 
     def score(self, items: Sequence[Item[GqaLabel]], answers: Mapping[Id, str]) -> Scores:
-        """Accuracy; by type where types are given: `binary` are GQA's `verify`, `logical` and `choose` questions."""
+        """Accuracy; by type where the file gives types."""
         right = {item.id: _cleaned(answers[item.id]) == item.label.answer.lower() for item in items}
-        kinds = {
-            "structural type": lambda label: label.structural,
-            "semantic type": lambda label: label.semantic,
+        tables = {
+            "answer": by_category(items, right, lambda label: label.open_or_binary),
+            "structural type": by_category(items, right, lambda label: label.structural),
+            "semantic type": by_category(items, right, lambda label: label.semantic),
         }
-        tables = {name: by_category(items, right, of) for name, of in kinds.items()}
         return Scores(
             metric="accuracy",
             value=accuracy(right.values()),
