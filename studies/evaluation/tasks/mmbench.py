@@ -55,7 +55,10 @@ class Mmbench(Task[MmbenchLabel]):
     """CircularEval of one language's file."""
 
     takes = frozenset({"split", "export"})
-    export_form = "TSV with index, question, options and prediction, the columns that the benchmark's server takes as a sheet; save it as .xlsx"
+    export_form = (
+        "TSV with index, question, options and prediction, the columns of the sheet that the benchmark's server takes; "
+        "save it as .xlsx"
+    )
     max_new_tokens = 1024
 
     def __init__(self, name: str, title: str, release: str, prompt_suffix: str) -> None:

@@ -60,7 +60,7 @@ class Pope(Task[PopeLabel]):
     name = "pope"
     title = "POPE"
     forms = (
-        "--questions the folder with coco_pope_random.json, coco_pope_popular.json and coco_pope_adversarial.json, or one of them; "
+        "--questions the folder with coco_pope_random.json, …_popular.json and …_adversarial.json, or one of them; "
         "--images val2014",
         "--questions llava_pope_test.jsonl --annotations that folder, --images val2014",
     )

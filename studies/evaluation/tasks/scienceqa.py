@@ -117,8 +117,8 @@ class ScienceQa(Task[ScienceQaLabel]):
 def chosen_index(answer: str, choices: int) -> int | None:
     """Which choice an answer names, 0 for A; `None` for none.
 
-    The whole answer is a letter; or it begins with a letter, a full stop and a blank; or it says just once `The answer is X` and
-    something behind it.
+    The whole answer is a letter; or it begins with a letter, a full stop and a blank; or it says just once `The answer is X`
+    and something behind it.
     """
     text = answer.strip()
     if text and text in _LETTERS and len(text) == 1:

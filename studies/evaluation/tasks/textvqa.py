@@ -28,8 +28,8 @@ class TextVqa(Task[tuple[str, ...]]):
     title = "TextVQA"
     forms = (
         "--questions TextVQA_0.5.1_val.json, --images train_images",
-        "--questions llava_textvqa_val_v051_ocr.jsonl --annotations TextVQA_0.5.1_val.json, --images train_images (OCR tokens are "
-        "in its prompts)",
+        "--questions llava_textvqa_val_v051_ocr.jsonl --annotations TextVQA_0.5.1_val.json, --images train_images "
+        "(its prompts have OCR tokens)",
         "--questions TextVQA_0.5.1_test.json, --images test_images (no labels: --export)",
     )
     prompt_suffix = "Answer the question using a single word or phrase."

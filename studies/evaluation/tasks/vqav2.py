@@ -34,7 +34,8 @@ class Vqav2(Task[VqaLabel]):
     name = "vqav2"
     title = "VQAv2"
     forms = (
-        "--questions v2_OpenEnded_mscoco_val2014_questions.json --annotations v2_mscoco_val2014_annotations.json, --images val2014",
+        "--questions v2_OpenEnded_mscoco_val2014_questions.json --annotations v2_mscoco_val2014_annotations.json, "
+        "--images val2014",
         "--questions v2_OpenEnded_mscoco_test-dev2015_questions.json, --images test2015 (no labels: --export)",
         "--questions llava_vqav2_mscoco_test-dev2015.jsonl, --images test2015 (no labels: --export)",
     )
