@@ -107,7 +107,7 @@ class Pope(Task[PopeLabel]):
         self, row: Row, labels: Mapping[tuple[str, str, str], PopeLabel] | None, sources: Sources
     ) -> Item[PopeLabel]:
         category = row.text("category")
-        key = (category, row.text("image"), row.text("text").partition("\n")[0])
+        key = (category, row.text("image"), _question(row))
         if labels is not None and key not in labels:
             raise row.bad("text", f"no such question about {key[1]} in {_PREFIX}{category}.json of {sources.annotations}")
         return Item(
@@ -152,10 +152,15 @@ def _files(questions: Path) -> list[tuple[str, Path]]:
 def _labels(annotations: Path) -> dict[tuple[str, str, str], PopeLabel]:
     """By category, image and question: the files number their questions alike."""
     return {
-        (category, row.text("image"), row.text("text")): _label(row, category)
+        (category, row.text("image"), _question(row)): _label(row, category)
         for category, path in _files(annotations)
         for row in read_rows(path)
     }
+
+
+def _question(row: Row) -> str:
+    """Without a suffix; the first release, which LLaVA's file was made of, says `an apple in the imange`."""
+    return row.text("text").partition("\n")[0].replace("imange", "image")
 
 
 def _label(row: Row, category: str) -> PopeLabel:

@@ -43,7 +43,7 @@ INSUFFICIENT = "When the provided information is insufficient, respond with 'Una
             f"Is there a green square in the image?\n{SHORT}",
             "COCO_val2014_000000000012.jpg",
         ),
-        (("mme", "mme", "mme"), 8, "code_reasoning/0001", f"Is the output of the code 'Hello'?\n{SHORT}", "0001.png"),
+        (("mme", "mme", "mme"), 8, "code_reasoning/0001", f"Is the output of the code 'seven'?\n{SHORT}", "0001.png"),
         (
             ("mme", "mme/llava_mme.jsonl", "mme", "mme"),
             4,
