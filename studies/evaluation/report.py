@@ -18,7 +18,7 @@ class Traffic:
     """What the answers cost, collected from their records.
 
     Attributes:
-        unreduced, after_stage_1, average: visual tokens of each answer: of all patches; that the encoder left; on average over
+        unreduced, after_stage_1, average: visual tokens of each answer about an image or video: of all patches; that the encoder left; on average over
             the language model's layers.
         after_layer: pruning layer → visual tokens that went on from it, of each answer.
     """
@@ -34,28 +34,36 @@ class Traffic:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Counts an answer's record."""
-        usage = record["usage"]
+        self.completion.append(record["usage"]["completion_tokens"])
+        self.first_token_ms.append(record["timings"]["time_to_first_token_ms"])
+        self.reasons[record["finish_reason"]] += 1
+        self.places.update(image["place"] for image in record["images"])
+        if record["images"]:
+            self._add_tokens(record["usage"], record["pruning"])
+
+    def _add_tokens(self, usage: Mapping[str, Any], pruning: Sequence[Mapping[str, Any]]) -> None:
         self.unreduced.append(usage["visual_tokens_unreduced"])
         self.after_stage_1.append(usage["visual_tokens"])
         self.average.append(usage["visual_tokens_average"])
-        self.completion.append(usage["completion_tokens"])
-        self.first_token_ms.append(record["timings"]["time_to_first_token_ms"])
-        self.places.update(image["place"] for image in record["images"])
-        self.reasons[record["finish_reason"]] += 1
-        for pruned in record["pruning"]:
+        for pruned in pruning:
             self.after_layer.setdefault(pruned["layer"], []).append(pruned["tokens_after"])
 
     def summary(self) -> dict[str, Any]:
-        """Means over the answers; nothing where there are none."""
-        if not self.average:
+        """Means over the answers, of visual tokens over those about an image or a video; nothing where there are none."""
+        if not self.completion:
             return {}
-        return {
-            "visual_tokens": {
+        tokens = (
+            {
                 "unreduced": fmean(self.unreduced),
                 "after_stage_1": fmean(self.after_stage_1),
                 "after_layer": {str(layer): fmean(counts) for layer, counts in sorted(self.after_layer.items())},
                 "average_over_layers": fmean(self.average),
-            },
+            }
+            if self.average
+            else None
+        )
+        return {
+            **({"visual_tokens": tokens} if tokens else {}),
             "completion_tokens": fmean(self.completion),
             "time_to_first_token_ms": {"mean": fmean(self.first_token_ms), "median": median(self.first_token_ms)},
             "places": dict(self.places),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from studies.evaluation.catalogue import find_task
+from studies.evaluation.report import Traffic
 from studies.evaluation.task import Score
 from studies.evaluation.tasks.mme import yes_or_no
 from studies.evaluation.tasks.pope import says_yes
@@ -274,3 +275,36 @@ def test_vizwiz_is_handed_in_by_image(tmp_path: Path) -> None:
     items = read("vizwiz", "vizwiz/llava_test.jsonl", "vizwiz/test")
     find_task("vizwiz").export(items, {item.id: "Unanswerable" for item in items}, tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text()) == [{"image": "VizWiz_test_00000000.jpg", "answer": "unanswerable"}]
+
+
+def test_visual_tokens_are_means_over_answers_about_images() -> None:
+    traffic = Traffic()
+    about_an_image = {
+        "usage": {
+            "visual_tokens_unreduced": 576,
+            "visual_tokens": 96,
+            "visual_tokens_average": 64.0,
+            "completion_tokens": 1,
+        },
+        "timings": {"time_to_first_token_ms": 10.0},
+        "finish_reason": "end_of_sequence",
+        "images": [{"place": "redis"}],
+        "pruning": [{"layer": 16, "tokens_after": 32}],
+    }
+    nothing = {
+        "visual_tokens_unreduced": 0,
+        "visual_tokens": 0,
+        "visual_tokens_average": 0.0,
+        "completion_tokens": 3,
+    }
+    traffic.add(about_an_image)
+    traffic.add(about_an_image | {"images": [], "pruning": [], "usage": nothing})
+    summary = traffic.summary()
+    assert summary["visual_tokens"] == {
+        "unreduced": 576,
+        "after_stage_1": 96,
+        "after_layer": {"16": 32},
+        "average_over_layers": 64,
+    }
+    assert (summary["completion_tokens"], summary["places"]) == (2, {"redis": 1})
+    assert Traffic().summary() == {}
