@@ -18,8 +18,8 @@ class Traffic:
     """What the answers cost, collected from their records.
 
     Attributes:
-        unreduced, after_stage_1, average: visual tokens of each answer about an image or video: of all patches; that the encoder left; on average over
-            the language model's layers.
+        unreduced, after_stage_1, average: visual tokens of each answer about an image or a video: of all patches; that the
+            encoder left; on average over the language model's layers.
         after_layer: pruning layer → visual tokens that went on from it, of each answer.
     """
 
