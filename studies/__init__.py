@@ -1,0 +1,1 @@
+"""Studies of models and of deployments: what a user runs to choose settings and to see what they cost."""
