@@ -1,11 +1,13 @@
-"""The output of `ask-many`: one JSON object a line, an answer or an error, in the order in which they came.
+"""The output of `ask-many` and of `eval`: one JSON object a line, an answer or an error, in the order in which they came.
 
 A run that was broken off goes on: answered ids are left alone, errors are tried again, a half-written last line is dropped.
+That of `eval` begins with a line `{"settings": {...}}`, and goes on only under the same settings.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,26 +20,34 @@ from vscan_client.cli.question_file import Id
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an earlier run left: its answers' lines, and whether there is more in the file than those."""
+    """What an earlier run left: its answers' lines, and whether there is more in the file than those and its settings."""
 
-    lines: tuple[str, ...]
-    answered: frozenset[Id]
-    clean: bool
+    lines: tuple[str, ...] = ()
+    answered: frozenset[Id] = frozenset()
+    settings: Mapping[str, Any] | None = None
+    clean: bool = True
 
 
 class AnswerFile:
     """Opens the file for appending. Each line is on its way to the disk before the next question is answered.
 
+    Args:
+        path: the file; made where it is not there.
+        settings: under which all answers of the file are made, as JSON values; `None`: each question has its own.
+
     Raises:
-        InvalidArgument: the file cannot be written, or holds something else than answers; it is not touched then.
+        InvalidArgument: the file cannot be written, holds something else than answers, or answers under other settings (it says
+            which); it is not touched then.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any] | None = None) -> None:
         self._path = path
+        head = "" if settings is None else json.dumps({"settings": settings}, ensure_ascii=False) + "\n"
         try:
             found = _found_in(path)
-            if not found.clean:
-                _rewrite(path, found.lines)
+            _refuse_others(path, found, settings)
+            if not found.clean or (settings is not None and found.settings is None):
+                _rewrite(path, head, found.lines)
             self._file: TextIO = path.open("a", encoding="utf-8")
         except OSError as error:
             raise InvalidArgument("out", f"{path}: {error.strerror}") from error
@@ -66,14 +76,25 @@ class AnswerFile:
         self._file.close()
 
 
+def read_answers(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file's answers and errors, one by one. Raises InvalidArgument for a file of something else."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            record = _record(path, number, line)
+            if "settings" not in record:
+                yield record
+
+
 def _found_in(path: Path) -> Found:
     if not path.exists():
-        return Found((), frozenset(), True)
+        return Found()
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     *whole, rest = lines  # what follows the last newline was not written to its end
     records = [_record(path, number, line) for number, line in enumerate(whole, 1)]
-    kept = {record["id"]: line for record, line in zip(records, whole, strict=True) if "error" not in record}
-    return Found(tuple(kept.values()), frozenset(kept), rest == "" and len(kept) == len(whole))
+    settings = records[0]["settings"] if records and "settings" in records[0] else None
+    kept = {record["id"]: line for record, line in zip(records, whole, strict=True) if "text" in record}
+    clean = rest == "" and len(kept) + (settings is not None) == len(whole)
+    return Found(tuple(kept.values()), frozenset(kept), settings, clean)
 
 
 def _record(path: Path, number: int, line: str) -> dict[str, Any]:
@@ -81,12 +102,38 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
         record = json.loads(line)
     except ValueError:
         record = None
-    if not isinstance(record, dict) or not isinstance(record.get("id"), str | int) or not record.keys() & {"text", "error"}:
-        raise InvalidArgument("out", f"{path}: line {number} is not an answer of `vscan ask-many`; the file is left alone")
+    if not isinstance(record, dict) or not (_is_answer(record) or (number == 1 and _is_head(record))):
+        raise InvalidArgument(
+            "out", f"{path}: line {number} is not an answer of `vscan ask-many` or `eval`; the file is left alone"
+        )
     return record
 
 
-def _rewrite(path: Path, lines: tuple[str, ...]) -> None:
+def _is_answer(record: dict[str, Any]) -> bool:
+    return isinstance(record.get("id"), str | int) and len(record.keys() & {"text", "error"}) == 1
+
+
+def _is_head(record: dict[str, Any]) -> bool:
+    return record.keys() == {"settings"} and isinstance(record["settings"], dict)
+
+
+def _refuse_others(path: Path, found: Found, settings: Mapping[str, Any] | None) -> None:
+    if (found.settings is None) != (settings is None) and (found.lines or found.settings is not None):
+        raise InvalidArgument("out", f"{path} holds answers of another command; the file is left alone")
+    if found.settings is None or settings is None:
+        return
+    now = json.loads(json.dumps(settings))
+    changed = [name for name in (found.settings | now) if found.settings.get(name) != now.get(name)]
+    if changed:
+        told = "; ".join(f"{name} was {_told(found.settings, name)}, is {_told(now, name)}" for name in changed)
+        raise InvalidArgument("out", f"{path} was begun with other settings: {told}; the file is left alone")
+
+
+def _told(settings: Mapping[str, Any], name: str) -> str:
+    return json.dumps(settings[name], ensure_ascii=False) if name in settings else "not given"
+
+
+def _rewrite(path: Path, head: str, lines: tuple[str, ...]) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    partial.write_text(head + "".join(f"{line}\n" for line in lines), encoding="utf-8")
     partial.replace(path)

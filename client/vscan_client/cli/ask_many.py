@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vscan.errors import VScanError
 from vscan_client.cli import connection as shared
-from vscan_client.cli.progress import progress
+from vscan_client.cli.batch import Batch, Prepared
 
 if TYPE_CHECKING:
     from vscan.telemetry.providers import Telemetry
-    from vscan_client import Answer, AsyncClient
-    from vscan_client.cli.answer_file import AnswerFile
-    from vscan_client.cli.question_file import BadLine, QuestionLine
+    from vscan_client.cli.question_file import BadLine, Id, QuestionLine
 
 
 def ask_many(
@@ -53,56 +50,46 @@ def ask_many(
     )
     lines = read_questions(questions)
     with connection.telemetry() as telemetry, AnswerFile(out or questions.with_suffix(".answers.jsonl")) as answers:
-        left = [line for line in lines if line.id not in answers.answered]
-        batch = Batch(left, answers, questions.parent, skipped=len(lines) - len(left))
+        batch = Batch([_Line(line, questions.parent) for line in lines], answers)
         try:
-            asyncio.run(batch.run(connection, telemetry, concurrency))
+            asyncio.run(_ask_all(batch, connection, telemetry, concurrency))
         finally:
-            print(f"{batch.answered} answered, {batch.failed} failed, {batch.skipped} were answered before", file=sys.stderr)
+            print(batch.told(), file=sys.stderr)
     if batch.failed:
         raise typer.Exit(1)
 
 
-class Batch:
-    """Questions on their way to answers. A question's error is its line in the file; it stops nothing."""
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of the file as a question of a batch."""
 
-    def __init__(self, lines: list[QuestionLine | BadLine], answers: AnswerFile, folder: Path, *, skipped: int) -> None:
-        self._lines = lines
-        self._answers = answers
-        self._folder = folder
-        self.skipped = skipped
-        self.answered = self.failed = 0
+    line: QuestionLine | BadLine
+    folder: Path
 
-    async def run(self, connection: shared.Connection, telemetry: Telemetry | None, concurrency: int) -> None:
-        """Asks them all, `concurrency` at a time. Raises the error of a server that cannot be reached at all."""
-        from vscan_client import AsyncClient
+    @property
+    def id(self) -> Id:
+        return self.line.id
 
-        retry = shared.patient_retry(concurrency)
-        async with AsyncClient(**connection.client_arguments(telemetry, retry)) as client:
-            if self._lines:
-                await client.describe()
-            with progress("asking", len(self._lines)) as shown:
-                left = iter(self._lines)
-                async with asyncio.TaskGroup() as workers:
-                    for _ in range(concurrency):
-                        workers.create_task(self._work(client, left, shown.advance))
+    @property
+    def meta(self) -> Any:
+        return getattr(self.line, "meta", None)
 
-    async def _work(self, client: AsyncClient, left: Iterator[QuestionLine | BadLine], advance: Callable[[], None]) -> None:
-        for line in left:
-            try:
-                self._answers.add_answer(line.id, await self._ask(client, line), getattr(line, "meta", None))
-                self.answered += 1
-            except VScanError as error:
-                self._answers.add_error(line.id, error, getattr(line, "meta", None))
-                self.failed += 1
-            advance()
-
-    async def _ask(self, client: AsyncClient, line: QuestionLine | BadLine) -> Answer:
+    def prepare(self) -> Prepared:
         from vscan_client.cli.question_file import BadLine
         from vscan_client.cli.questions import parse_files
 
-        if isinstance(line, BadLine):
-            raise line.error
-        options, sampling = line.options.ask_options(), line.options.frame_sampling()
-        visuals = await asyncio.to_thread(parse_files, line.images, line.videos, sampling, self._folder)
-        return await client.ask(visuals, line.question, **options)
+        if isinstance(self.line, BadLine):
+            raise self.line.error
+        options, sampling = self.line.options.ask_options(), self.line.options.frame_sampling()
+        visuals = parse_files(self.line.images, self.line.videos, sampling, self.folder)
+        return Prepared(visuals, self.line.question, options)
+
+
+async def _ask_all(batch: Batch, connection: shared.Connection, telemetry: Telemetry | None, concurrency: int) -> None:
+    """Raises the error of a server that cannot be reached at all."""
+    from vscan_client import AsyncClient
+
+    async with AsyncClient(**connection.client_arguments(telemetry, shared.patient_retry(concurrency))) as client:
+        if batch.left:
+            await client.describe()
+        await batch.run(client, concurrency)

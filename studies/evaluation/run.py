@@ -1,0 +1,101 @@
+"""A run of a benchmark: read, asked, scored, told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from studies.evaluation.report import Traffic, summary_of, table_of, traffic_line
+from studies.evaluation.runner import ask_items, questions_of, settings_of
+from studies.evaluation.task import Scores, Sources, Task, read_items
+from vscan.errors import InvalidArgument
+from vscan_client import AsyncClient, Description
+from vscan_client.cli.answer_file import read_answers
+from vscan_client.cli.question_file import Id
+from vscan_client.cli.questions import QuestionOptions
+
+
+class Run:
+    """Reads the questions at once; then `ask`, then `conclude`.
+
+    Args:
+        out: where the summary goes; the answers lie beside it as `.answers.jsonl`, and a run goes on with what they hold.
+        limit: only so many questions, the first ones.
+
+    Raises:
+        InvalidArgument: a file or an option is bad.
+    """
+
+    def __init__(
+        self, task: Task[Any], sources: Sources, options: QuestionOptions, out: Path, *, limit: int | None = None
+    ) -> None:
+        self._task, self._sources, self._options, self._out, self._limit = task, sources, options, out, limit
+        self._answers = out.with_suffix(".answers.jsonl")
+        self._items = read_items(task, sources)[:limit]
+        self._questions = questions_of(task, self._items, options)
+        self._settings: dict[str, Any] = {}
+        self._description: Description
+
+    async def ask(self, client: AsyncClient, concurrency: int) -> None:
+        """Asks what is left. Raises the error of a server that cannot be reached, or of answers under other settings."""
+        self._description = await client.describe()
+        settings = settings_of(self._task, self._sources, self._options, self._questions, self._description)
+        self._settings = settings | {"limit": self._limit}
+        batch = await ask_items(client, self._questions, self._answers, self._settings, concurrency)
+        print(batch.told(), file=sys.stderr)
+
+    def conclude(self, export: Path | None = None) -> bool:
+        """Scores, prints, writes the summary and what is handed in; whether all questions were answered.
+
+        Raises:
+            InvalidArgument: a file cannot be written.
+        """
+        texts, failed, traffic = self._collect()
+        scores = None if failed else self._scores(texts)
+        summary = summary_of(
+            task=self._task.name,
+            scores=scores,
+            asked=len(self._items),
+            failed=failed,
+            traffic=traffic,
+            settings=self._settings,
+            description=self._description,
+        )
+        try:
+            self._out.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            if export is not None and not failed:
+                self._task.export(self._items, texts, export)
+        except OSError as error:
+            raise InvalidArgument("out", f"{error.filename}: {error.strerror}") from error
+        print("\n".join((table_of(self._task.title, scores) if scores else []) + traffic_line(summary)))
+        if failed:
+            told = ", ".join(f"{count} {name}" for name, count in failed.items())
+            print(f"{failed.total()} of {len(self._items)} failed ({told}); not scored; run it again to go on", file=sys.stderr)
+        return not failed
+
+    def _collect(self) -> tuple[dict[Id, str], Counter[str], Traffic]:
+        """Answers by question, how many ended in which error, and what the answers cost."""
+        texts: dict[Id, str] = {}
+        failed: Counter[str] = Counter()
+        traffic = Traffic()
+        for record in read_answers(self._answers):
+            if "error" in record:
+                failed[record["error"]["name"]] += 1
+            else:
+                texts[record["id"]] = record["text"]
+                traffic.add(record)
+        return texts, failed, traffic
+
+    def _scores(self, texts: Mapping[Id, str]) -> Scores | None:
+        unlabelled = sum(not self._task.is_labelled(item) for item in self._items)
+        if unlabelled:
+            print(f"{unlabelled} of {len(self._items)} questions have no label; not scored", file=sys.stderr)
+            return None
+        scores = self._task.score(self._items, texts)
+        if scores is None:
+            print(f"the score of {self._task.title} is a judge's: --export writes what it takes", file=sys.stderr)
+        return scores

@@ -1,0 +1,180 @@
+"""What a benchmark is: how its files are read, how its answers are scored and handed in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from studies.evaluation.pictures import Picture
+from vscan.errors import InvalidArgument
+from vscan_client.cli.question_file import Id
+from vscan_client.cli.questions import QuestionOptions
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where a benchmark's questions are, as the options of `vscan eval` say.
+
+    Attributes:
+        questions: the file of questions, or the folder where the release is one.
+        images: the folder of images or videos.
+        annotations: the labels, where the release keeps them in a file of their own.
+        split: which part of the release, where it has several in one file.
+        prompt_suffix: what follows each question instead of the task's own `prompt_suffix`; `None`: that one.
+    """
+
+    questions: Path
+    images: Path
+    annotations: Path | None = None
+    split: str | None = None
+    prompt_suffix: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item(Generic[R]):
+    """One question.
+
+    Attributes:
+        id: its name within the run; unique.
+        prompt: the whole text that is asked, suffix included.
+        images: in the prompt's order.
+        videos: files; they come after the images.
+        hints: options of this question; those given on the command line go before them.
+        reference: what the scorer needs: label, type, category; `None` where the labels are not public.
+    """
+
+    id: Id
+    prompt: str
+    images: tuple[Picture, ...] = ()
+    videos: tuple[Path, ...] = ()
+    hints: QuestionOptions = field(default_factory=QuestionOptions)
+    reference: R | None = None
+
+    @property
+    def label(self) -> R:
+        """The reference, which is there whenever a task scores."""
+        if self.reference is None:
+            raise ValueError(f"{self.id!r} has no label")
+        return self.reference
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A number, and over how many questions it was taken."""
+
+    value: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What a run came to.
+
+    Attributes:
+        metric: the headline number's name, as the field calls it.
+        value: the headline number.
+        n: over how many questions it was taken.
+        unit: of all values.
+        further: other numbers of the whole.
+        categories: tables: name of the table → category → score.
+        counts: how many of what, for instance answers that no option was found in.
+        notes: what a reader has to know to compare the numbers with published ones.
+    """
+
+    metric: str
+    value: float
+    n: int
+    unit: str = "%"
+    further: Mapping[str, float] = field(default_factory=dict)
+    categories: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Task(ABC, Generic[R]):
+    """One benchmark. Stateless: what is read goes into items, what is answered comes with `score`.
+
+    Attributes:
+        name: on the command line.
+        title: as the field calls it.
+        forms: for `--list`, what `--questions` (and `--annotations`, `--split`) may be.
+        prompt_suffix: what LLaVA's evaluation scripts put behind the question, on a line of its own; may be empty.
+        max_new_tokens: longest answer where no option says, as in LLaVA's evaluation scripts.
+        takes: which of "annotations", "split" and "export" the task has a use for.
+        export_form: what `export` writes, in words; empty where the task takes no "export".
+    """
+
+    name: str
+    title: str
+    forms: tuple[str, ...]
+    prompt_suffix: str = ""
+    max_new_tokens: int = 128
+    takes: frozenset[str] = frozenset()
+    export_form: str = ""
+
+    @abstractmethod
+    def read(self, sources: Sources) -> Sequence[Item[R]]:
+        """The questions.
+
+        Raises:
+            InvalidArgument: a file cannot be read; names file, line and field.
+        """
+
+    @abstractmethod
+    def score(self, items: Sequence[Item[R]], answers: Mapping[Id, str]) -> Scores | None:
+        """The official numbers; `None` where only a judge gives them, for whom `export` is.
+
+        There is an answer to each item, and each is labelled.
+        """
+
+    def export(self, items: Sequence[Item[R]], answers: Mapping[Id, str], path: Path) -> None:
+        """Writes the answers in the form that the benchmark's server or judge takes."""
+        raise InvalidArgument("export", f"{self.name} has no form of its own to hand answers in")
+
+    def is_labelled(self, item: Item[R]) -> bool:
+        """Whether the item can be scored."""
+        return item.reference is not None
+
+    def ask(self, question: str, sources: Sources) -> str:
+        """A question with its suffix on the next line."""
+        suffix = self.prompt_suffix if sources.prompt_suffix is None else sources.prompt_suffix
+        return f"{question}\n{suffix}" if suffix else question
+
+
+def read_items(task: Task[Any], sources: Sources) -> Sequence[Item[Any]]:
+    """The task's questions, checked: some are there, their ids differ, their files exist.
+
+    Raises:
+        InvalidArgument: they do not, or the task has no use for an option that was given.
+    """
+    for option in ("annotations", "split"):
+        if getattr(sources, option) is not None and option not in task.takes:
+            raise InvalidArgument(option, f"{task.name} takes none")
+    items = task.read(sources)
+    if not items:
+        raise InvalidArgument("questions", f"{sources.questions}: no question in it")
+    _refuse_twins(items, sources.questions)
+    _refuse_missing(items)
+    return items
+
+
+def _refuse_twins(items: Sequence[Item[Any]], questions: Path) -> None:
+    seen: set[Id] = set()
+    for item in items:
+        if item.id in seen:
+            raise InvalidArgument("questions", f"{questions}: the question {item.id!r} is there twice")
+        seen.add(item.id)
+
+
+def _refuse_missing(items: Sequence[Item[Any]]) -> None:
+    files = {image.path for item in items for image in item.images if image.path is not None}
+    files |= {video for item in items for video in item.videos}
+    missing = sorted(file for file in files if not file.is_file())
+    if missing:
+        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise InvalidArgument("images", f"{missing[0]} is not there{others}, of {len(files)} files asked about")

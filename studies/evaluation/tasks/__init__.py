@@ -1,0 +1,1 @@
+"""The benchmarks, a file each; `studies.evaluation.catalogue` lists them."""
