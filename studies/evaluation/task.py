@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from studies.evaluation.pictures import Picture
+from studies.evaluation.reading import Row
 from vscan.errors import InvalidArgument
 from vscan_client.cli.question_file import Id
 from vscan_client.cli.questions import QuestionOptions
@@ -156,6 +157,20 @@ class Task(ABC, Generic[R]):
         """A question with its suffix on the next line."""
         suffix = self.prompt_suffix if sources.prompt_suffix is None else sources.prompt_suffix
         return f"{question}\n{suffix}" if suffix else question
+
+    def ask_as_given(self, row: Row, name: str, sources: Sources) -> str:
+        """A prompt that has its suffix already; only where another one is wanted that is put in its place.
+
+        Raises:
+            InvalidArgument: another suffix is wanted, and the prompt does not end with the task's own.
+        """
+        prompt = row.text(name)
+        if sources.prompt_suffix is None:
+            return prompt
+        question = prompt.removesuffix(f"\n{self.prompt_suffix}")
+        if question == prompt:
+            raise row.bad(name, f"--prompt-suffix cannot replace what does not end with {self.prompt_suffix!r}")
+        return self.ask(question, sources)
 
 
 def read_items(task: Task[Any], sources: Sources) -> Sequence[Item[Any]]:

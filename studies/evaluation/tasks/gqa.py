@@ -84,7 +84,7 @@ class Gqa(Task[GqaLabel]):
             items.append(
                 Item(
                     id=name,
-                    prompt=row.text("text"),
+                    prompt=self.ask_as_given(row, "text", sources),
                     images=(row.picture("image", sources.images),),
                     reference=_label(labels[name]) if labels else None,
                 )

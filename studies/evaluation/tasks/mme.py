@@ -48,7 +48,7 @@ class Mme(Task[MmeLabel]):
     def read(self, sources: Sources) -> Sequence[Item[MmeLabel]]:
         """Both forms; see `Task.read`. As LLaVA asks them, questions end without `Please answer yes or no.`"""
         if not sources.questions.is_dir():
-            return _llava_items(sources)
+            return self._llava_items(sources)
         asked = list(_release(sources.questions))
         names = distinct([f"{each.subtask}/{each.stem}" for each in asked])
         return [
@@ -83,6 +83,22 @@ class Mme(Task[MmeLabel]):
             counts={"answers that were neither yes nor no (wrong)": sum(each == "other" for each in said.values())},
             notes=(f"not asked, and missing in the sums: {', '.join(missing)}",) if missing else (),
         )
+
+    def _llava_items(self, sources: Sources) -> list[Item[MmeLabel]]:
+        rows = read_rows(sources.questions)
+        labels: dict[tuple[str, str, str], MmeLabel] | None = None
+        if sources.annotations:
+            labels = {(each.subtask, each.stem, each.question): each.label for each in _release(sources.annotations)}
+        names = distinct([str(row.identity("question_id")) for row in rows])
+        return [
+            Item(
+                id=name,
+                prompt=self.ask_as_given(row, "text", sources),
+                images=(row.picture("image", sources.images),),
+                reference=_llava_label(row, labels),
+            )
+            for row, name in zip(rows, names, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,23 +163,6 @@ def _image_beside(text: Path) -> Path:
     if not found:
         raise InvalidArgument("images", f"{text}: no image of that name in {folder}")
     return found[0]
-
-
-def _llava_items(sources: Sources) -> list[Item[MmeLabel]]:
-    rows = read_rows(sources.questions)
-    labels: dict[tuple[str, str, str], MmeLabel] | None = None
-    if sources.annotations:
-        labels = {(each.subtask, each.stem, each.question): each.label for each in _release(sources.annotations)}
-    names = distinct([str(row.identity("question_id")) for row in rows])
-    return [
-        Item(
-            id=name,
-            prompt=row.text("text"),
-            images=(row.picture("image", sources.images),),
-            reference=_llava_label(row, labels),
-        )
-        for row, name in zip(rows, names, strict=True)
-    ]
 
 
 def _llava_label(row: Row, labels: Mapping[tuple[str, str, str], MmeLabel] | None) -> MmeLabel | None:

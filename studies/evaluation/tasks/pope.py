@@ -71,7 +71,7 @@ class Pope(Task[PopeLabel]):
         """Both forms; see `Task.read`."""
         if sources.questions.suffix == ".jsonl":
             labels = _labels(sources.annotations) if sources.annotations else None
-            return [_llava_item(row, labels, sources) for row in read_rows(sources.questions)]
+            return [self._llava_item(row, labels, sources) for row in read_rows(sources.questions)]
         return [
             Item(
                 id=f"{category}/{row.identity('question_id')}",
@@ -101,6 +101,20 @@ class Pope(Task[PopeLabel]):
             further=means,
             categories=tables,
             notes=("numbers of the whole are means over the categories",) if len(found) > 1 else (),
+        )
+
+    def _llava_item(
+        self, row: Row, labels: Mapping[tuple[str, str, str], PopeLabel] | None, sources: Sources
+    ) -> Item[PopeLabel]:
+        category = row.text("category")
+        key = (category, row.text("image"), row.text("text").partition("\n")[0])
+        if labels is not None and key not in labels:
+            raise row.bad("text", f"no such question about {key[1]} in {_PREFIX}{category}.json of {sources.annotations}")
+        return Item(
+            id=row.identity("question_id"),
+            prompt=self.ask_as_given(row, "text", sources),
+            images=(row.picture("image", sources.images),),
+            reference=labels[key] if labels is not None else None,
         )
 
 
@@ -149,19 +163,6 @@ def _label(row: Row, category: str) -> PopeLabel:
     if label not in ("yes", "no"):
         raise row.bad("label", f"{label!r} is neither yes nor no")
     return PopeLabel(label == "yes", category)
-
-
-def _llava_item(row: Row, labels: Mapping[tuple[str, str, str], PopeLabel] | None, sources: Sources) -> Item[PopeLabel]:
-    prompt, category = row.text("text"), row.text("category")
-    key = (category, row.text("image"), prompt.partition("\n")[0])
-    if labels is not None and key not in labels:
-        raise row.bad("text", f"no such question about {key[1]} in {_PREFIX}{category}.json of {sources.annotations}")
-    return Item(
-        id=row.identity("question_id"),
-        prompt=prompt,
-        images=(row.picture("image", sources.images),),
-        reference=labels[key] if labels is not None else None,
-    )
 
 
 def _percent(part: int, whole: int) -> float:

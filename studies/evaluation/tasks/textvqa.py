@@ -15,6 +15,7 @@ from studies.evaluation.scoring import accuracy, distinct
 from studies.evaluation.task import Item, Scores, Sources, Task
 from studies.evaluation.vqa_accuracy import evalai_answer, vqa_accuracy
 from studies.evaluation.writing import write_json
+from vscan.errors import InvalidArgument
 from vscan_client.cli.question_file import Id
 
 Labels = Mapping[tuple[str, str], tuple[str, ...]]
@@ -42,7 +43,7 @@ class TextVqa(Task[tuple[str, ...]]):
             rows = read_rows(sources.questions)
             labels = _labels(sources.annotations) if sources.annotations else None
             names = distinct([str(row.identity("question_id")) for row in rows])
-            return [_llava_item(row, name, labels, sources) for row, name in zip(rows, names, strict=True)]
+            return [self._llava_item(row, name, labels, sources) for row, name in zip(rows, names, strict=True)]
         return [self._item(row, sources) for row in read_object(sources.questions).rows("data")]
 
     def score(self, items: Sequence[Item[tuple[str, ...]]], answers: Mapping[Id, str]) -> Scores:
@@ -53,7 +54,9 @@ class TextVqa(Task[tuple[str, ...]]):
         return Scores(metric="accuracy", value=accuracy(points), n=len(items))
 
     def export(self, items: Sequence[Item[tuple[str, ...]]], answers: Mapping[Id, str], path: Path) -> None:
-        """See `export_form`."""
+        """See `export_form`. Raises InvalidArgument where questions are named by their images, as in LLaVA's file."""
+        if any(isinstance(item.id, str) for item in items):
+            raise InvalidArgument("export", "the file of questions has no question ids; ask those of TextVQA's own file")
         write_json(path, [{"question_id": item.id, "answer": evalai_answer(answers[item.id])} for item in items])
 
     def _item(self, row: Row, sources: Sources) -> Item[tuple[str, ...]]:
@@ -67,16 +70,19 @@ class TextVqa(Task[tuple[str, ...]]):
             reference=tuple(row.texts("answers")) if "answers" in row else None,
         )
 
-
-def _llava_item(row: Row, name: str, labels: Labels | None, sources: Sources) -> Item[tuple[str, ...]]:
-    prompt = row.text("text")
-    reference = None
-    if labels is not None:
-        key = (str(row.identity("question_id")), _question_of(prompt).lower())
-        if key not in labels:
-            raise row.bad("text", f"no question {key[1]!r} about {key[0]} in {sources.annotations}")
-        reference = labels[key]
-    return Item(id=name, prompt=prompt, images=(row.picture("image", sources.images),), reference=reference)
+    def _llava_item(self, row: Row, name: str, labels: Labels | None, sources: Sources) -> Item[tuple[str, ...]]:
+        reference = None
+        if labels is not None:
+            key = (str(row.identity("question_id")), _question_of(row.text("text")).lower())
+            if key not in labels:
+                raise row.bad("text", f"no question {key[1]!r} about {key[0]} in {sources.annotations}")
+            reference = labels[key]
+        return Item(
+            id=name,
+            prompt=self.ask_as_given(row, "text", sources),
+            images=(row.picture("image", sources.images),),
+            reference=reference,
+        )
 
 
 def _labels(path: Path) -> Labels:

@@ -62,7 +62,7 @@ class VizWiz(Task[VqaLabel]):
     def _item(self, row: Row, name: str, sources: Sources, *, llava: bool) -> Item[VqaLabel]:
         return Item(
             id=name,
-            prompt=row.text("text") if llava else self.ask(row.text("question"), sources),
+            prompt=self.ask_as_given(row, "text", sources) if llava else self.ask(row.text("question"), sources),
             images=(row.picture("image", sources.images),),
             reference=_label(row) if "answers" in row else None,
         )

@@ -83,7 +83,7 @@ class Vqav2(Task[VqaLabel]):
         name = row.identity("question_id")
         return Item(
             id=name,
-            prompt=row.text("text"),
+            prompt=self.ask_as_given(row, "text", sources),
             images=(row.picture("image", sources.images),),
             reference=_label_of(row, name, labels),
         )
