@@ -5,6 +5,7 @@ Models name a box in units of their own; `BoxForm` says which. `in_image` takes 
     a picture of 400 x 200 px, the box of its right half is 200 0 400 200
 
     padded-unit      padded to a square of 400, 100 px above and below         [0.5, 0.25, 1.0, 0.75]
+    cropped-unit     the square of 200 in its middle, all that the model saw   [0.5, 0.0, 1.5, 1.0]
     unit             fractions of the picture's own sides                      [0.5, 0.0, 1.0, 1.0]
     thousand         the same in thousandths                                   [500, 0, 1000, 1000]
     resized-pixels   the encoder looked at 392 x 196 px (14 x 7 tokens of 28)  [196, 0, 392, 196]
@@ -35,16 +36,18 @@ class BoxForm(StrEnum):
 
     RESIZED_PIXELS = "resized-pixels"
     PADDED_UNIT = "padded-unit"
+    CROPPED_UNIT = "cropped-unit"
     UNIT = "unit"
     THOUSAND = "thousand"
     PIXELS = "pixels"
 
 
-# What the families were trained to: LLaVA's instruction data, which the others use too, has fractions of the padded square.
+# LLaVA's instruction data, which the others use too, has fractions of the square that the model sees: its authors pad an image
+# to one, and the processors of the checkpoints in transformers' form cut one out for LLaVA-1.5 and Video-LLaVA.
 FORMS: Mapping[str, BoxForm] = {
-    "llava": BoxForm.PADDED_UNIT,
+    "llava": BoxForm.CROPPED_UNIT,
     "llava_next": BoxForm.PADDED_UNIT,
-    "video_llava": BoxForm.PADDED_UNIT,
+    "video_llava": BoxForm.CROPPED_UNIT,
     "qwen2_5_vl": BoxForm.RESIZED_PIXELS,
 }
 
@@ -88,6 +91,9 @@ def in_image(box: Box, form: BoxForm, size: Size, tokens: int) -> Box:
     if form is BoxForm.PADDED_UNIT:
         side = max(size)
         return _moved(_scaled(box, side, side), -((side - width) // 2), -((side - height) // 2))
+    if form is BoxForm.CROPPED_UNIT:
+        side = min(size)
+        return _moved(_scaled(box, side, side), (width - side) / 2, (height - side) / 2)
     if form is BoxForm.UNIT:
         return _scaled(box, width, height)
     if form is BoxForm.THOUSAND:

@@ -25,7 +25,7 @@ ENOUGH = 0.5
 # How the families' authors ask for a box: Qwen2.5-VL's notebook on spatial understanding, LLaVA's instruction data.
 _LOCATE = "Locate {}, output its bbox coordinates using JSON format."
 _REGION = "Please provide the bounding box coordinate of the region this sentence describes: {}"
-_PROMPTS: Mapping[BoxForm, str] = {BoxForm.PADDED_UNIT: _REGION, BoxForm.UNIT: _REGION}
+_PROMPTS: Mapping[BoxForm, str] = dict.fromkeys((BoxForm.PADDED_UNIT, BoxForm.CROPPED_UNIT, BoxForm.UNIT), _REGION)
 
 
 @dataclass(frozen=True, slots=True)

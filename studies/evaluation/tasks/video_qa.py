@@ -75,7 +75,13 @@ class VideoQa(Task[VideoLabel]):
         return score_verdicts(read_verdicts(path), {str(item.id): answers[item.id] for item in items}, path)
 
     def export(self, items: Sequence[Item[VideoLabel]], answers: Mapping[Id, str], path: Path) -> None:
-        """See `Task.export`. Ids become texts, as the script looks them up by its files' names."""
+        """See `Task.export`. Ids become texts, as the script looks them up by its files' names.
+
+        Raises:
+            InvalidArgument: there are no labels, without which a judge has nothing to judge by.
+        """
+        if any(item.reference is None for item in items):
+            raise InvalidArgument("export", "a judge compares answers with labels: give them by --annotations")
         lines = [
             {"id": str(item.id), "question": item.label.question, "answer": item.label.answer, "pred": answers[item.id]}
             for item in items

@@ -33,7 +33,7 @@ def test_boxes_are_read_as_the_servers_family_names_them(address: str, tmp_path:
     assert "RefCOCO: accuracy at IoU 0.5 33.33 % (3 questions)" in ran.out
     told = summary(tmp_path, "refcoco")
     assert told["counts"]["answers without a box (wrong)"] == 1
-    assert told["settings"]["box_form"] == "padded-unit"  # the server says that it is a llava
+    assert told["settings"]["box_form"] == "cropped-unit"  # the server says that it is a llava
 
 
 def test_pixels_of_what_the_encoder_saw_are_known_from_its_tokens(address: str, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ HIGH, LOWER = (200, 400), (0, 200, 200, 400)
         (BoxForm.UNIT, 0, (0.5, 0, 1, 1), (0, 0.5, 1, 1)),
         (BoxForm.THOUSAND, 0, (500, 0, 1000, 1000), (0, 500, 1000, 1000)),
         (BoxForm.PADDED_UNIT, 0, (0.5, 0.25, 1, 0.75), (0.25, 0.5, 0.75, 1)),  # 100 px of padding on both sides
+        (BoxForm.CROPPED_UNIT, 0, (0.5, 0, 1.5, 1), (0, 0.5, 1, 1.5)),  # 100 px cut off on both sides
         (BoxForm.RESIZED_PIXELS, 14 * 7, (196, 0, 392, 196), (0, 196, 196, 392)),  # 392 x 196 px
         (BoxForm.RESIZED_PIXELS, 4 * 2, (56, 0, 112, 56), (0, 56, 56, 112)),  # a deployment that makes them smaller
         (BoxForm.RESIZED_PIXELS, 30 * 15, (420, 0, 840, 420), (0, 420, 420, 840)),  # or larger
@@ -104,7 +105,8 @@ def test_a_number_of_tokens_that_no_size_makes_is_refused() -> None:
 
 def test_the_form_follows_the_family() -> None:
     assert form_of("qwen2_5_vl") is BoxForm.RESIZED_PIXELS
-    assert form_of("llava") is BoxForm.PADDED_UNIT
+    assert form_of("llava") is BoxForm.CROPPED_UNIT
+    assert form_of("llava_next") is BoxForm.PADDED_UNIT
     with pytest.raises(InvalidArgument, match="box-form: is needed: the server's family 'other' has none"):
         form_of("other")
 

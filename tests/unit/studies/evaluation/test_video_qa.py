@@ -124,8 +124,11 @@ def test_verdicts_that_do_not_belong_to_the_run_are_refused(
     assert named in str(caught.value)
 
 
-def test_without_annotations_there_is_no_label(read: Read) -> None:
-    assert all(item.reference is None for item in read("video_qa/test_q.json"))
+def test_without_annotations_there_is_nothing_to_judge_by(read: Read, tmp_path: Path) -> None:
+    items = read("video_qa/test_q.json")
+    assert all(item.reference is None for item in items)
+    with pytest.raises(InvalidArgument, match="give them by --annotations"):
+        find_task("activitynet-qa").export(items, by_id(items), tmp_path / "pred.json")
 
 
 def test_tgifs_open_questions_are_judged_as_the_others(read: Read, tmp_path: Path) -> None:
