@@ -18,6 +18,8 @@ from vscan_client.cli.questions import QuestionOptions
 from vscan_client.content import Visual
 from vscan_client.jsonable import jsonable
 
+_UNSET = QuestionOptions()
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -64,10 +66,11 @@ def questions_of(task: Task[Any], items: Sequence[Item[Any]], options: QuestionO
         InvalidArgument: an option that cannot be read.
     """
     of_task = QuestionOptions(max_new_tokens=task.max_new_tokens, temperature=0.0)
-    questions = [Question(item, _joined(_joined(options, item.hints), of_task)) for item in items]
-    for question in questions:
-        question.options.ask_options()
-    return questions
+    joined: dict[QuestionOptions, QuestionOptions] = {}  # by the item's own: most have none
+    for hints in {item.hints for item in items}:
+        joined[hints] = _joined(_joined(options, hints), of_task)
+        joined[hints].ask_options()
+    return [Question(item, joined[item.hints]) for item in items]
 
 
 def settings_of(
@@ -97,14 +100,14 @@ def settings_of(
 
 
 def _given(options: QuestionOptions) -> dict[str, Any]:
-    unset = QuestionOptions()
-    return {name: value for name, value in asdict(options).items() if value != getattr(unset, name)}
+    if options == _UNSET:
+        return {}
+    return {name: value for name, value in asdict(options).items() if value != getattr(_UNSET, name)}
 
 
 def _joined(first: QuestionOptions, second: QuestionOptions) -> QuestionOptions:
     """Each option as the first says; as the second says where the first leaves it as it is."""
-    unset = QuestionOptions()
-    left = [field.name for field in fields(unset) if getattr(first, field.name) == getattr(unset, field.name)]
+    left = [field.name for field in fields(_UNSET) if getattr(first, field.name) == getattr(_UNSET, field.name)]
     return replace(first, **{name: getattr(second, name) for name in left})
 
 

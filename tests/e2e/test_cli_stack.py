@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,10 @@ from typing import Any
 import pytest
 
 from embedded_model.album import Picture, draw_album
-from tests.support.client_cli import vscan
+from tests.support.client_cli import in_a_process, vscan
+from tests.support.prometheus import read_figures
+from tests.support.redis_server import free_port
+from tests.support.until import until
 from vscan.errors import InvalidArgument, MissingImages
 from vscan_client import (
     Answer,
@@ -30,13 +35,17 @@ from vscan_client import (
 from vscan_client.cli.local_stack import ANY_PORT, Addresses, LocalStack
 
 PICTURES, QUESTIONS = 3, 2
+METRICS_PORT = free_port()
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
     one_thread = {"torch_threads": "1"}
+    counted = one_thread | {"metrics_bind": f"127.0.0.1:{METRICS_PORT}"}
     with LocalStack(
-        decoder_bind=ANY_PORT, encoder_bind=ANY_PORT, settings={"encoder": one_thread, "decoder": one_thread}
+        decoder_bind=ANY_PORT,
+        encoder_bind=ANY_PORT,
+        settings={"encoder": one_thread, "decoder": counted},
     ) as stack:
         yield stack
 
@@ -158,6 +167,58 @@ def test_ask_many_through_the_command_line(at: Addresses, album: list[Picture], 
     assert all(line["text"] for line in found.values())
     again = vscan("ask-many", questions, "--server", at.decoder)
     assert again.one_line == f"0 answered, 1 failed, {PICTURES * QUESTIONS} were answered before"
+
+
+def gqa_form(folder: Path) -> dict[str, str]:
+    """Questions about fresh scenes in the form of GQA's release, `questions.json`, and the truth by their names."""
+    records, truth = {}, {}
+    for picture in draw_album(31, pictures=4, questions=4):
+        (folder / f"{picture.name}.jpg").write_bytes(picture.png())
+        for number, question in enumerate(picture.questions):
+            name = f"{picture.name}/{number}"
+            types = {"structural": "query", "semantic": question.family}
+            records[name] = {"question": question.text, "imageId": picture.name, "answer": question.answer, "types": types}
+            truth[name] = question.answer
+    (folder / "questions.json").write_text(json.dumps(records))
+    return truth
+
+
+def questions_answered() -> float:
+    """By the decoder's own count, when none is under way."""
+
+    def is_idle() -> bool:
+        return read_figures(METRICS_PORT).total("vscan_requests_running", rpc_method="/vscan.v1.Decoder/Generate") == 0
+
+    asyncio.run(until(is_idle, what="the end of all calls"))
+    figures = read_figures(METRICS_PORT)
+    return figures.total("vscan_requests_total", rpc_method="/vscan.v1.Decoder/Generate", vscan_status="OK")
+
+
+def test_a_benchmark_that_was_interrupted_goes_on_and_is_scored(at: Addresses, tmp_path: Path) -> None:
+    truth = gqa_form(tmp_path)
+    out, answers = tmp_path / "gqa.json", tmp_path / "gqa.answers.jsonl"
+    files = ("--questions", tmp_path / "questions.json", "--images", tmp_path, "--out", out)
+    # The embedded model knows the questions as they are, without a request for a short answer.
+    command: Any = ("eval", "gqa", *files, "--server", at.decoder, "--concurrency", 2, "--prompt-suffix", "")
+    with subprocess.Popen(in_a_process(*command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        asyncio.run(until(lambda: answers.exists() and answers.read_text().count("\n") > 3, what="three answers"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+    left = len(truth) - (answers.read_text().count("\n") - 1)
+    before = questions_answered()
+    ran = vscan(*command)
+    assert (ran.code, ran.one_line) == (0, f"{left} answered, 0 failed, {len(truth) - left} were answered before")
+    assert questions_answered() - before == left
+    found = {record["id"]: record["text"] for record in map(json.loads, answers.read_text().splitlines()[1:])}
+    assert found.keys() == truth.keys()
+    right = sum(found[name].strip().lower() == answer for name, answer in truth.items())
+    summary = json.loads(out.read_text())
+    assert (summary["score"], summary["n"]) == (100 * right / len(truth), len(truth))
+    assert right > len(truth) / 2
+    tokens = summary["visual_tokens"]
+    assert tokens["unreduced"] > tokens["after_stage_1"] > tokens["average_over_layers"] > min(tokens["after_layer"].values())
+    assert vscan(*command, "--keep", "4").code == 2
+    assert questions_answered() - before == left
 
 
 def test_describe_and_ask_through_the_command_line(at: Addresses, album: list[Picture], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.benchmarks import DATA
 from tests.support.client_decoder import ScriptedDeployment, serving
 
 # Of the extras. Importing one of them fails in the child, as it would where it is not installed.
@@ -96,3 +97,17 @@ def test_a_command_that_needs_an_extra_says_how_to_install_it(tmp_path: Path, ar
     (line,) = done.stderr.splitlines()
     assert f"pip install 'vscan-serve[{extra}]'" in line
     assert done.returncode == 1
+
+
+def test_a_benchmark_needs_no_extra(tmp_path: Path) -> None:
+    arguments = [
+        "eval",
+        "gqa",
+        "--questions",
+        str(DATA / "gqa/testdev_balanced_questions.json"),
+        "--out",
+        str(tmp_path / "out.json"),
+    ]
+    with serving(ScriptedDeployment()) as address:
+        told = run(PRELUDE + WITH_PYDANTIC + CALL, *arguments, "--images", str(DATA / "gqa/images"), "--server", address)
+    assert told.startswith("GQA: accuracy 0.00 % (3 questions)\n")
