@@ -57,6 +57,11 @@ class _VScan(lmms):  # type: ignore[misc]
         """Raises NotImplementedError."""
         raise NotImplementedError(f"{_tasks(requests)}: questions in several rounds are not supported")
 
+    @property
+    def chat_template(self) -> NoReturn:
+        """Raises NotImplementedError; lmms-eval asks for it with `--apply_chat_template`."""
+        raise NotImplementedError("the deployment applies its model's own chat template: leave --apply_chat_template out")
+
     def _prompt(self, request: Instance) -> Prompt:
         name = f"task {request.task_name}, doc {request.doc_id}"
         try:
