@@ -7,7 +7,7 @@ folder=.venv-lmms-eval
 "$(sh scripts/check_needs.sh --python)" -m venv --clear "$folder"
 echo "Installing into $folder; this takes minutes ..."
 set -- --quiet --progress-bar off --disable-pip-version-check
-"$folder/bin/python" -m pip install "$@" --no-deps lmms-eval==0.7.3
 "$folder/bin/python" -m pip install "$@" ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} \
     --requirement tests/lmms_eval/requirements.txt --editable .
+"$folder/bin/python" -m pip install "$@" --no-deps lmms-eval==0.7.3
 touch "$folder/.installed"
