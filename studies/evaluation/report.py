@@ -66,6 +66,7 @@ class Traffic:
 def summary_of(
     *,
     task: str,
+    files: Sequence[str],
     scores: Scores | None,
     asked: int,
     failed: Mapping[str, int],
@@ -73,9 +74,13 @@ def summary_of(
     settings: Mapping[str, Any],
     description: Description,
 ) -> dict[str, Any]:
-    """The summary as JSON values. `failed`: how many questions ended in which error; then there are no scores."""
+    """The summary as JSON values.
+
+    `files` are those of questions and labels; `failed` says how many questions ended in which error: then there are no scores.
+    """
     return {
         "task": task,
+        "files": list(files),
         "metric": scores.metric if scores else None,
         "score": scores.value if scores else None,
         "unit": scores.unit if scores else None,

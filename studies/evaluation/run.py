@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from studies.evaluation.asking import questions_of, settings_of
 from studies.evaluation.report import Traffic, summary_of, table_of, traffic_line
-from studies.evaluation.runner import ask_items, questions_of, settings_of
 from studies.evaluation.task import Scores, Sources, Task, read_items
 from vscan.errors import InvalidArgument
 from vscan_client import AsyncClient, Description
-from vscan_client.cli.answer_file import read_answers
+from vscan_client.cli.answer_file import AnswerFile, read_answers
+from vscan_client.cli.batch import Batch
 from vscan_client.cli.question_file import Id
 from vscan_client.cli.questions import QuestionOptions
 
@@ -45,8 +46,12 @@ class Run:
         self._description = await client.describe()
         settings = settings_of(self._task, self._sources, self._options, self._questions, self._description)
         self._settings = settings | {"limit": self._limit}
-        batch = await ask_items(client, self._questions, self._answers, self._settings, concurrency)
-        print(batch.told(), file=sys.stderr)
+        with AnswerFile(self._answers, self._settings) as answers:
+            batch = Batch(self._questions, answers)
+            try:
+                await batch.run(client, concurrency)
+            finally:
+                print(batch.told(), file=sys.stderr)
 
     def conclude(self, export: Path | None = None, judged: Path | None = None) -> bool:
         """Scores, prints, writes the summary and what is handed in; whether all questions were answered.
@@ -61,6 +66,7 @@ class Run:
         scores = None if failed else self._scores(texts, tokens, judged)
         summary = summary_of(
             task=self._task.name,
+            files=[str(file) for file in (self._sources.questions, self._sources.annotations) if file],
             scores=scores,
             asked=len(self._items),
             failed=failed,

@@ -3,8 +3,8 @@
     pip install vscan-serve lmms-eval 'filelock<4'
     lmms-eval --model vscan --model_args server=127.0.0.1:7070,budget=avg:11.1% --tasks pope,gqa --output_path results
 
-lmms-eval finds `manifest` by the entry point that this distribution declares in the group `lmms_eval.models`. `model` is the only
-file that imports lmms-eval; everything else works, and is tested, without it.
+lmms-eval finds `manifest` by the entry point that this distribution declares in the group `lmms_eval.models`. `model` is the
+only file that imports lmms-eval; everything else works, and is tested, without it.
 """
 
 from __future__ import annotations

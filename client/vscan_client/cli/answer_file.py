@@ -25,6 +25,7 @@ class Found:
     lines: tuple[str, ...] = ()
     answered: frozenset[Id] = frozenset()
     settings: Mapping[str, Any] | None = None
+    empty: bool = True
     clean: bool = True
 
 
@@ -94,7 +95,7 @@ def _found_in(path: Path) -> Found:
     settings = records[0]["settings"] if records and "settings" in records[0] else None
     kept = {record["id"]: line for record, line in zip(records, whole, strict=True) if "text" in record}
     clean = rest == "" and len(kept) + (settings is not None) == len(whole)
-    return Found(tuple(kept.values()), frozenset(kept), settings, clean)
+    return Found(tuple(kept.values()), frozenset(kept), settings, not whole, clean)
 
 
 def _record(path: Path, number: int, line: str) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def _is_head(record: dict[str, Any]) -> bool:
 
 
 def _refuse_others(path: Path, found: Found, settings: Mapping[str, Any] | None) -> None:
-    if (found.settings is None) != (settings is None) and (found.lines or found.settings is not None):
+    if (found.settings is None) != (settings is None) and not found.empty:
         raise InvalidArgument("out", f"{path} holds answers of another command; the file is left alone")
     if found.settings is None or settings is None:
         return

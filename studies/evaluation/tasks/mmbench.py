@@ -8,6 +8,7 @@ ChatGPT, and with it numbers are up to some points higher: such answers count as
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,6 +89,11 @@ class Mmbench(Task[MmbenchLabel]):
         first = [item for item in items if item.label.index < _TURN]
         circular = {item.id: item.label.group not in wrong_groups for item in first}
         unmatched = sum(letter is None for letter in found.values())
+        turns = Counter(item.label.group for item in items)
+        partly = sum(turns[item.label.group] < len(item.label.options) for item in first)
+        notes = ["options are found by exact matching, without ChatGPT"]
+        if partly:
+            notes.append(f"{partly} questions were not asked in all their turns: CircularEval is too kind to them")
         return Scores(
             metric="CircularEval accuracy",
             value=accuracy(circular.values()),
@@ -98,7 +104,7 @@ class Mmbench(Task[MmbenchLabel]):
                 "category": by_category(first, circular, lambda label: label.category),
             },
             counts={"answers asked for": len(items), "answers in which no option was found (wrong)": unmatched},
-            notes=("options are found by exact matching, without ChatGPT",),
+            notes=tuple(notes),
         )
 
     def export(self, items: Sequence[Item[MmbenchLabel]], answers: Mapping[Id, str], path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from studies.evaluation.reading import Row, read_rows
 from studies.evaluation.scoring import accuracy, by_category, distinct
 from studies.evaluation.task import Item, Scores, Sources, Task
-from studies.evaluation.tasks.vqav2 import VqaLabel
+from studies.evaluation.tasks.vqav2 import VqaLabel, people_said
 from studies.evaluation.vqa_accuracy import evalai_answer, normalised, vqa_accuracy
 from studies.evaluation.writing import write_json
 from vscan_client.cli.question_file import Id
@@ -69,9 +69,7 @@ class VizWiz(Task[VqaLabel]):
 
 
 def _label(row: Row) -> VqaLabel:
-    return VqaLabel(
-        tuple(answer.plain_text("answer") for answer in row.rows("answers")), row.optional_text("answer_type") or ""
-    )
+    return VqaLabel(people_said(row), row.optional_text("answer_type") or "")
 
 
 def _image_of(item: Item[VqaLabel]) -> str:

@@ -89,10 +89,18 @@ class Vqav2(Task[VqaLabel]):
         )
 
 
+def people_said(row: Row) -> tuple[str, ...]:
+    """The texts of the row's `answers`. Raises InvalidArgument where there are none."""
+    answers = tuple(answer.plain_text("answer") for answer in row.rows("answers"))
+    if not answers:
+        raise row.bad("answers", "at least one is needed")
+    return answers
+
+
 def _labels(path: Path) -> dict[Id, VqaLabel]:
     return {
         row.identity("question_id"): VqaLabel(
-            tuple(answer.plain_text("answer") for answer in row.rows("answers")),
+            people_said(row),
             row.optional_text("answer_type") or "",
             row.optional_text("question_type") or "",
         )

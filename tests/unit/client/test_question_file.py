@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vscan.errors import InvalidArgument, Unavailable
-from vscan_client.cli.answer_file import AnswerFile
+from vscan_client.cli.answer_file import AnswerFile, read_answers
 from vscan_client.cli.question_file import BadLine, QuestionLine, read_questions
 from vscan_client.cli.questions import QuestionOptions
 
@@ -160,3 +160,54 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: str) ->
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match=r"out: .*No such file"):
         AnswerFile(tmp_path / "gone" / "a.jsonl")
+
+
+SETTINGS = {"budget": "96", "layers": [4]}
+
+
+def test_answers_under_settings_begin_with_them(tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    with AnswerFile(out, SETTINGS) as answers:
+        answers.add_error(1, Unavailable("away"), None)
+    with out.open("a") as file:
+        file.write('{"id": 2, "text": "no"}\n{"id": 3')
+    with AnswerFile(out, SETTINGS) as answers:
+        assert answers.answered == {2}
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [{"settings": SETTINGS}, {"id": 2, "text": "no"}]
+    assert list(read_answers(out)) == [{"id": 2, "text": "no"}]
+
+
+def test_settings_that_were_not_written_to_the_end_are_written_anew(tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    out.write_text('{"settings": {"bud')
+    with AnswerFile(out, SETTINGS) as answers:
+        assert answers.answered == frozenset()
+    assert json.loads(out.read_text()) == {"settings": SETTINGS}
+
+
+def test_other_settings_are_told_and_the_file_is_left_alone(tmp_path: Path) -> None:
+    out = written(tmp_path / "a.jsonl", {"settings": SETTINGS}, {"id": 2, "text": "no"})
+    before = out.read_text()
+    with pytest.raises(
+        InvalidArgument, match=r'budget was "96", is "64"; layers was \[4\], is not given; keep was not given, is 8'
+    ):
+        AnswerFile(out, {"budget": "64", "keep": 8})
+    assert out.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings"),
+    [
+        ([{"settings": SETTINGS}], None),
+        ([{"id": 1, "text": "yes"}], SETTINGS),
+        ([{"id": 1, "error": {"name": "Unavailable"}}], SETTINGS),
+    ],
+)
+def test_answers_of_another_command_are_left_alone(
+    tmp_path: Path, lines: list[object], settings: dict[str, object] | None
+) -> None:
+    out = written(tmp_path / "a.jsonl", *lines)
+    before = out.read_text()
+    with pytest.raises(InvalidArgument, match="of another command"):
+        AnswerFile(out, settings)
+    assert out.read_text() == before

@@ -258,6 +258,12 @@ POPE_LINE = {"question_id": 1, "image": "n101.jpg", "text": "Is there?", "label"
             json.dumps([{"image": "n101.jpg", "question": "?", "answers": [{}]}]),
             r"\[0\]: answers\[0\]: answer",
         ),
+        (
+            "vizwiz",
+            "q.json",
+            json.dumps([{"image": "n101.jpg", "question": "?", "answers": []}]),
+            r"\[0\]: answers: at least one",
+        ),
         ("mme", "q.jsonl", json.dumps({"question_id": "a/b.jpg", "image": 1, "text": "?"}), r"1 is not there|/1 is not there"),
     ],
 )

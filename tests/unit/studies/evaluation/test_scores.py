@@ -168,6 +168,13 @@ def test_mmbench_counts_a_question_whose_first_turn_is_wrong_as_wrong() -> None:
     assert (scores.value, scores.further["VanillaEval accuracy"]) == (50.0, 50.0)
 
 
+def test_mmbench_says_so_where_turns_are_missing() -> None:
+    items = read("mmbench", "mmbench/mmbench_dev.tsv", ".")[:3]
+    scores = score("mmbench", items, ["B", "B", "A"])
+    assert scores.value == 100.0
+    assert "2 questions were not asked in all their turns" in scores.notes[-1]
+
+
 def test_mmbench_cn_finds_options_by_their_text() -> None:
     items = read("mmbench-cn", "mmbench/mmbench_dev_cn.tsv", ".")
     assert score("mmbench-cn", items, ["是正方形", "A"]).value == 100.0

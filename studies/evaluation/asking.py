@@ -1,4 +1,4 @@
-"""Asks a benchmark's questions, each once, and keeps what came back."""
+"""A benchmark's items as questions to a service, and the settings under which they are asked."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from studies.evaluation.task import Item, Sources, Task
-from vscan_client import AsyncClient, Description, Video
-from vscan_client.cli.answer_file import AnswerFile
-from vscan_client.cli.batch import Batch, Prepared
+from vscan_client import Description, Video
+from vscan_client.cli.batch import Prepared
 from vscan_client.cli.question_file import Id
 from vscan_client.cli.questions import QuestionOptions
 from vscan_client.content import Visual
@@ -45,20 +44,6 @@ class Question:
         return Prepared(visuals, self.item.prompt, self.options.ask_options())
 
 
-async def ask_items(
-    client: AsyncClient, questions: Sequence[Question], path: Path, settings: dict[str, Any], concurrency: int
-) -> Batch:
-    """Asks what the file of answers does not hold yet. The batch tells how many were answered and failed.
-
-    Raises:
-        InvalidArgument: the file is of something else, or was begun under other settings.
-    """
-    with AnswerFile(path, settings) as answers:
-        batch = Batch(questions, answers)
-        await batch.run(client, concurrency)
-    return batch
-
-
 def questions_of(task: Task[Any], items: Sequence[Item[Any]], options: QuestionOptions) -> list[Question]:
     """Items with their options: those that were given, else the item's, else the task's.
 
@@ -81,7 +66,6 @@ def settings_of(
     decoder = description.decoder
     return {
         "task": task.name,
-        "questions": sources.questions.name,
         "questions_sha256": _fingerprint(questions, sources.images),
         "split": sources.split,
         "prompt_suffix": suffix,
