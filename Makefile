@@ -1,4 +1,5 @@
-# Targets for users: venv, demo, test. For developers: lint, types, proto, docs, test-system, hostile, faults, soak, audit, clean.
+# Targets for users: venv, demo, test. For developers: lint, types, proto, docs, test-system, test-lmms-eval, hostile, faults,
+# soak, audit, clean.
 # Variables: SEED (the demo's album), WORKERS (processes that share the tests: one for each core, at most 4), PYTHON (the Python of
 # the new .venv), TORCH_INDEX_URL (see scripts/make_venv.sh).
 
@@ -9,7 +10,7 @@ SEED ?= 0
 export SEED
 WORKERS ?= auto
 
-.PHONY: venv demo test test-system hostile faults soak lint types proto proto-check docs audit clean
+.PHONY: venv demo test test-system test-lmms-eval hostile faults soak lint types proto proto-check docs audit clean
 
 venv: $(STAMP)
 
@@ -26,6 +27,13 @@ test: $(STAMP) lint types proto-check
 # Needs root and the packages that .ci/run installs.
 test-system: $(STAMP)
 	$(BIN)/python -m pytest -m system -n $(WORKERS) --maxprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# lmms-eval's own command against services of this tree, from an environment of its own, which takes minutes to make.
+test-lmms-eval: $(STAMP) .venv-lmms-eval/.installed
+	$(BIN)/python -m pytest tests/lmms_eval
+
+.venv-lmms-eval/.installed: pyproject.toml scripts/make_lmms_eval_venv.sh tests/lmms_eval/requirements.txt
+	@sh scripts/make_lmms_eval_venv.sh
 
 # Both write the reports that docs/reliability.md is made from. The first takes six minutes (full disks need root), the second
 # eleven.
@@ -65,5 +73,5 @@ hostile: $(STAMP)
 	$(BIN)/python -m tests.hostile --json bench/results/hostile-cpu-2-cores.json
 
 clean:
-	rm -rf .venv build dist demo_out studies-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-lmms-eval build dist demo_out studies-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

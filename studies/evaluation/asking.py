@@ -69,6 +69,7 @@ def settings_of(
         "questions_sha256": _fingerprint(questions, sources.images),
         "split": sources.split,
         "prompt_suffix": suffix,
+        "box_form": sources.box_form,
         "max_new_tokens": task.max_new_tokens,
         "temperature": 0.0,
         **_given(options),

@@ -11,8 +11,11 @@ from studies.evaluation.tasks.gqa import Gqa
 from studies.evaluation.tasks.mmbench import Mmbench
 from studies.evaluation.tasks.mme import Mme
 from studies.evaluation.tasks.pope import Pope
+from studies.evaluation.tasks.refcoco import RefCoco
 from studies.evaluation.tasks.scienceqa import ScienceQa
 from studies.evaluation.tasks.textvqa import TextVqa
+from studies.evaluation.tasks.tgif_qa import TgifQa
+from studies.evaluation.tasks.video_qa import VideoQa
 from studies.evaluation.tasks.vizwiz import VizWiz
 from studies.evaluation.tasks.vqav2 import Vqav2
 from vscan.errors import InvalidArgument
@@ -32,6 +35,13 @@ TASKS: Mapping[str, Task[Any]] = {
         Vqav2(),
         TextVqa(),
         VizWiz(),
+        RefCoco("refcoco", "RefCOCO", "{val,testA,testB}"),
+        RefCoco("refcoco+", "RefCOCO+", "{val,testA,testB}"),
+        RefCoco("refcocog", "RefCOCOg", "{val,test}"),
+        TgifQa(),
+        VideoQa("msvd-qa", "MSVD-QA"),
+        VideoQa("msrvtt-qa", "MSRVTT-QA"),
+        VideoQa("activitynet-qa", "ActivityNet-QA", "v_"),
     )
 }  # fmt: skip
 

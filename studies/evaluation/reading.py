@@ -90,12 +90,14 @@ class Row:
 def read_rows(path: Path) -> list[Row]:
     """Every record of a file: JSON (a list of objects), lines of JSON (also where the file is called `.json`), TSV or CSV.
 
+    TGIF-QA's files are called `.csv` and have tabs; so may others.
+
     Raises:
         InvalidArgument: the file cannot be read or holds something else; names file and line.
     """
     suffix = path.suffix.lower()
     if suffix in {".tsv", ".csv"}:
-        return list(_table_rows(path, "\t" if suffix == ".tsv" else ","))
+        return list(_table_rows(path, "\t" if suffix == ".tsv" or _has_tabs(path) else ","))
     text = read_text(path)
     if suffix == ".jsonl" or _is_lines(text):
         return list(_line_rows(path, text))
@@ -155,6 +157,15 @@ def _line_rows(path: Path, text: str) -> Iterator[Row]:
             if not isinstance(value, dict):
                 raise InvalidArgument("questions", f"{path}:{number}: not a JSON object")
             yield Row(f"{path}:{number}", value)
+
+
+def _has_tabs(path: Path) -> bool:
+    """Whether the first line has any. Raises InvalidArgument."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return "\t" in file.readline()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
 
 
 def _table_rows(path: Path, delimiter: str) -> Iterator[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,17 @@ class Run:
             finally:
                 print(batch.told(), file=sys.stderr)
 
-    def conclude(self, export: Path | None = None) -> bool:
+    def conclude(self, export: Path | None = None, judged: Path | None = None) -> bool:
         """Scores, prints, writes the summary and what is handed in; whether all questions were answered.
 
+        Args:
+            judged: a judge's verdicts, of which the scores are made.
+
         Raises:
-            InvalidArgument: a file cannot be written.
+            InvalidArgument: a file cannot be written, or the verdicts not be read.
         """
-        texts, failed, traffic = self._collect()
-        scores = None if failed else self._scores(texts)
+        texts, tokens, failed, traffic = self._collect()
+        scores = None if failed else self._scores(texts, tokens, judged)
         summary = summary_of(
             task=self._task.name,
             files=[str(file) for file in (self._sources.questions, self._sources.annotations) if file],
@@ -83,9 +86,10 @@ class Run:
             print(f"{failed.total()} of {len(self._items)} failed ({told}); not scored; run it again to go on", file=sys.stderr)
         return not failed
 
-    def _collect(self) -> tuple[dict[Id, str], Counter[str], Traffic]:
-        """Answers by question, how many ended in which error, and what the answers cost."""
+    def _collect(self) -> tuple[dict[Id, str], dict[Id, Sequence[int]], Counter[str], Traffic]:
+        """Answers by question, its images' visual tokens before reduction, how many ended in which error, what they cost."""
         texts: dict[Id, str] = {}
+        tokens: dict[Id, Sequence[int]] = {}
         failed: Counter[str] = Counter()
         traffic = Traffic()
         for record in read_answers(self._answers):
@@ -93,15 +97,18 @@ class Run:
                 failed[record["error"]["name"]] += 1
             else:
                 texts[record["id"]] = record["text"]
+                tokens[record["id"]] = tuple(image["tokens_before"] for image in record["images"])
                 traffic.add(record)
-        return texts, failed, traffic
+        return texts, tokens, failed, traffic
 
-    def _scores(self, texts: Mapping[Id, str]) -> Scores | None:
+    def _scores(self, texts: Mapping[Id, str], tokens: Mapping[Id, Sequence[int]], judged: Path | None) -> Scores | None:
         unlabelled = sum(not self._task.is_labelled(item) for item in self._items)
         if unlabelled:
             print(f"{unlabelled} of {len(self._items)} questions have no label; not scored", file=sys.stderr)
             return None
-        scores = self._task.score(self._items, texts)
+        if judged is not None:
+            return self._task.judged(self._items, texts, judged)
+        scores = self._task.score_run(self._items, texts, tokens)
         if scores is None:
             print(f"the score of {self._task.title} is a judge's: --export writes what it takes", file=sys.stderr)
         return scores

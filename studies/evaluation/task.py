@@ -27,6 +27,7 @@ class Sources:
         annotations: the labels, where the release keeps them in a file of their own.
         split: which part of the release, where it has several in one file.
         prompt_suffix: what follows each question instead of the task's own `prompt_suffix`; `None`: that one.
+        box_form: in which units the model names boxes (`studies.evaluation.boxes`), for tasks that take it.
     """
 
     questions: Path
@@ -34,6 +35,7 @@ class Sources:
     annotations: Path | None = None
     split: str | None = None
     prompt_suffix: str | None = None
+    box_form: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ class Task(ABC, Generic[R]):
         forms: for `--list`, what `--questions` (and `--annotations`, `--split`) may be.
         prompt_suffix: what LLaVA's evaluation scripts put behind the question, on a line of its own; may be empty.
         max_new_tokens: longest answer where no option says, as in LLaVA's evaluation scripts.
-        takes: which of "annotations", "split" and "export" the task has a use for.
+        takes: which of "annotations", "split", "export", "box_form" and "judged" the task has a use for.
         export_form: what `export` writes, in words; empty where the task takes no "export".
     """
 
@@ -132,6 +134,16 @@ class Task(ABC, Generic[R]):
 
         There is an answer to each item, and each is labelled.
         """
+
+    def score_run(
+        self, items: Sequence[Item[R]], answers: Mapping[Id, str], tokens: Mapping[Id, Sequence[int]]
+    ) -> Scores | None:
+        """`score`, for tasks that also need how many visual tokens each image of a question had before any reduction."""
+        return self.score(items, answers)
+
+    def judged(self, items: Sequence[Item[R]], answers: Mapping[Id, str], path: Path) -> Scores:
+        """The official numbers where they are a judge's, from the file of its verdicts. Raises InvalidArgument."""
+        raise InvalidArgument("judged", f"{self.name} is scored without a judge")
 
     def export(self, items: Sequence[Item[R]], answers: Mapping[Id, str], path: Path) -> None:
         """Writes the answers in the form that the benchmark's server or judge takes."""

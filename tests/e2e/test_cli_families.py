@@ -1,11 +1,13 @@
 """`vscan up --model` and `vscan ask` with a checkpoint of every family that is served, about videos where it takes them."""
 
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from decoder_service.language.registry import families
 from tests.support.client_cli import vscan
@@ -71,6 +73,30 @@ def ask_about_videos(family: str, *server: object, folder: Path) -> None:
     assert (refused.code, "sampling.frames: 1000, limit" in refused.one_line) == (2, True)
 
 
+def evaluate_boxes(*server: object, folder: Path) -> None:
+    """A benchmark of boxes, with an answer that is forced: the left upper quarter, in pixels of what the encoder saw, which
+    makes 84 x 56 px of so small a picture.
+    """
+    Image.new("RGB", (40, 30), "red").save(folder / "small.png")
+    row = {"image": "small.png", "sent": "a star", "bbox": [0, 0, 20, 15], "width": 40, "height": 30}
+    (folder / "val.jsonl").write_text(json.dumps(row) + "\n")
+    options = (*server, "--out", folder / "boxes.json", "--regex", re.escape("[0, 0, 42, 28]"), "--max-new-tokens", "40")
+    ran = vscan("eval", "refcoco", "--questions", folder / "val.jsonl", "--images", folder, *options)
+    assert ran.code == 0, ran.err
+    assert json.loads((folder / "boxes.json").read_text())["further"]["mean IoU"] == pytest.approx(100)
+
+
+def evaluate_videos(*server: object, folder: Path) -> None:
+    """A benchmark of videos."""
+    data = DATA.parent / "eval" / "tgif_qa" / "Test_count_question.csv"
+    for name in ("clip3.gif", "clip4.gif"):
+        (folder / name).write_bytes(video("gif", 4))
+    options = (*server, "--out", folder / "counts.json", "--max-new-tokens", "3")
+    ran = vscan("eval", "tgif-qa", "--questions", data, "--images", folder, *options)
+    assert ran.code == 0, ran.err
+    assert json.loads((folder / "counts.json").read_text())["n"] == 3
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_checkpoint_is_served_and_answers(family: str, tmp_path: Path) -> None:
     checkpoint, picture, before, after = FAMILIES[family]
@@ -85,4 +111,8 @@ def test_a_checkpoint_is_served_and_answers(family: str, tmp_path: Path) -> None
         (image,) = json.loads(ran.out)["images"]
         assert (image["tokens_before"], image["tokens_after"]) == (before, after)
         ask_about_videos(family, *server, folder=tmp_path)
+        if family in VIDEOS:
+            evaluate_videos(*server, folder=tmp_path)
+        if family == "qwen2_5_vl":
+            evaluate_boxes(*server, folder=tmp_path)
         assert up.end(signal.SIGINT) == (0, [])

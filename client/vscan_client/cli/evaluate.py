@@ -39,6 +39,15 @@ def evaluate(
     export: Annotated[
         Path | None, typer.Option("--export", help="Also write the answers in the form that the benchmark's server takes.")
     ] = None,
+    judged: Annotated[
+        Path | None, typer.Option("--judged", help="Score by a judge model's verdicts on an export, where that is the rule.")
+    ] = None,
+    box_form: Annotated[
+        str | None,
+        typer.Option(
+            "--box-form", help="How the model names boxes; see docs/benchmarks.md. Default: as the server's family does."
+        ),
+    ] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Questions under way at once.")] = 8,
     reduction: of_ask.ReductionOption = None,
     budget: of_ask.BudgetOption = None,
@@ -77,12 +86,20 @@ def evaluate(
     chosen = find_task(task)
     if export is not None and "export" not in chosen.takes:
         raise InvalidArgument("export", f"{chosen.name} has no form of its own to hand answers in")
+    if judged is not None and "judged" not in chosen.takes:
+        raise InvalidArgument("judged", f"{chosen.name} is scored without a judge")
+    if box_form is not None and "box_form" not in chosen.takes:
+        raise InvalidArgument("box-form", f"{chosen.name} asks for no boxes")
+    connection = shared.Connection(server=server, tls_ca=tls_ca, insecure=insecure, token_file=token_file, timeout_s=timeout)
+    if box_form is None and "box_form" in chosen.takes:
+        box_form = _box_form(connection)
     sources = Sources(
         questions=_needed(questions, "questions"),
         images=_needed(images, "images"),
         annotations=annotations,
         split=split,
         prompt_suffix=prompt_suffix,
+        box_form=box_form,
     )
     options = QuestionOptions(
         reduction=reduction,
@@ -103,11 +120,19 @@ def evaluate(
         frames=frames,
         fps=fps,
     )
-    connection = shared.Connection(server=server, tls_ca=tls_ca, insecure=insecure, token_file=token_file, timeout_s=timeout)
     run = Run(chosen, sources, options, out or Path(f"{chosen.name}.json"), limit=limit)
     asyncio.run(_ask(run, connection, concurrency))
-    if not run.conclude(export):
+    if not run.conclude(export, judged):
         raise typer.Exit(1)
+
+
+def _box_form(connection: shared.Connection) -> str:
+    """What the server's family has. Raises the error of a server that cannot be reached."""
+    from studies.evaluation.boxes import form_of
+    from vscan_client import Client
+
+    with Client(**connection.client_arguments(None)) as client:
+        return form_of(client.describe().decoder.family)
 
 
 async def _ask(run: Run, connection: shared.Connection, concurrency: int) -> None:
