@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 import vscan
 from vscan.errors import DeadlineExceeded, InvalidArgument, MissingImages, ResourceExhausted, Unavailable, VScanError
-from vscan_client.cli import ask, ask_many, describe, encode, health, serve, token, up, warm
+from vscan_client.cli import ask, ask_many, bench, describe, encode, health, serve, token, up, warm
 
 _INTERRUPTED = 130
 _CODES: dict[type[VScanError], int] = {InvalidArgument: 2, Unavailable: 3, ResourceExhausted: 3, DeadlineExceeded: 4}
@@ -63,6 +63,7 @@ app.command("encode", short_help="Encode and cache images and videos.")(encode.e
 app.command("warm", short_help="Cache all images and videos of folders.")(warm.warm)
 app.command("token", short_help="Make a bearer token.")(token.token)
 app.command("health", short_help="Ask a service whether it is ready.")(health.health)
+app.command("bench", short_help="Put load on a deployment and measure.")(bench.bench)
 app.command("up", short_help="Serve a model on this machine.")(up.up)
 app.command(
     "serve",

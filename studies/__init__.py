@@ -1,0 +1,1 @@
+"""Studies of the method, evaluation in the field's formats, and a load benchmark."""
