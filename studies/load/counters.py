@@ -6,17 +6,21 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 
 from vscan.errors import InvalidArgument
+from vscan.telemetry import names
+from vscan.telemetry.prometheus_names import family_name, label_name
 
+_GENERATE = {label_name(names.ATTR_RPC_METHOD): "/vscan.v1.Decoder/Generate"}
+_OK = {label_name(names.ATTR_STATUS): "OK"}
 # Name in the report → name with Prometheus, and labels that are wanted.
 FIGURES: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "decoder_step_ms": ("vscan_decoder_step_milliseconds_sum", {}),
-    "decoder_steps": ("vscan_decoder_step_milliseconds_count", {}),
-    "decoder_reused_rows": ("vscan_decoder_kv_reused_rows_total", {}),
-    "encoder_pass_ms": ("vscan_encoder_pass_milliseconds_sum", {}),
-    "encoder_passes": ("vscan_encoder_pass_milliseconds_count", {}),
-    "encoder_images": ("vscan_encoder_batch_images_sum", {}),
-    "answers": ("vscan_requests_total", {"rpc_method": "vscan.v1.Decoder/Generate", "vscan_status": "OK"}),
-    "calls": ("vscan_requests_total", {"rpc_method": "vscan.v1.Decoder/Generate"}),
+    "decoder_step_ms": (f"{family_name(names.METRIC_STEP)}_sum", {}),
+    "decoder_steps": (f"{family_name(names.METRIC_STEP)}_count", {}),
+    "decoder_reused_rows": (f"{family_name(names.METRIC_KV_REUSED_ROWS)}_total", {}),
+    "encoder_pass_ms": (f"{family_name(names.METRIC_ENCODER_PASS)}_sum", {}),
+    "encoder_passes": (f"{family_name(names.METRIC_ENCODER_PASS)}_count", {}),
+    "encoder_images": (f"{family_name(names.METRIC_ENCODER_BATCH_IMAGES)}_sum", {}),
+    "calls": (f"{family_name(names.METRIC_REQUESTS)}_total", _GENERATE),
+    "answers": (f"{family_name(names.METRIC_REQUESTS)}_total", {**_GENERATE, **_OK}),
 }
 _PATIENCE_S = 10.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from studies.load.figures import PERCENTILES
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 _COLOURS = ("#999999", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7")
 _PEER_COLOUR = "#D55E00"
 _MARKERS = ("o", "s", "^", "D")
+_SHIFTS = (-0.24, -0.08, 0.08, 0.24)  # so that no mark hides another
 _INK = "#333333"
+_TICK_CHARACTERS = 12
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
@@ -30,16 +33,22 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
         _percentile_curves(figure.subplots(), cases[0]["configurations"][0], report["targets"])
     else:
         most = max(len(case["configurations"]) for case in cases)
-        figure = Figure(figsize=((1.0 + 1.05 * most) * len(cases), 7.2), layout="constrained")
+        figure = Figure(figsize=(max(6.0, (1.0 + 0.9 * most) * len(cases) + 0.8), 6.6), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(2, len(cases), squeeze=False, sharey="row")
         for column, case in enumerate(cases):
-            _goodput(grid[0][column], case, report["targets"], first=column == 0)
+            _goodput(grid[0][column], case, first=column == 0)
             _first_tokens(grid[1][column], case, report["targets"], first=column == 0)
+        _percentile_legend(grid[1][-1])
+        targets = report["targets"]
+        figure.suptitle(
+            f"good: first token within {targets['ttft_ms']:g} ms, later ones within {targets['tpot_ms']:g} ms each on average",
+            fontsize=10,
+        )
     figure.savefig(path, dpi=150)
 
 
-def _goodput(axes: Axes, case: Mapping[str, Any], targets: Mapping[str, float], *, first: bool) -> None:
+def _goodput(axes: Axes, case: Mapping[str, Any], *, first: bool) -> None:
     ones = case["configurations"]
     for place, (one, colour) in enumerate(zip(ones, _colours(ones), strict=True)):
         axes.bar(place, one["goodput_per_s"], 0.66, color=colour, hatch="//" if one["peer"] else None, edgecolor="white")
@@ -50,25 +59,23 @@ def _goodput(axes: Axes, case: Mapping[str, Any], targets: Mapping[str, float], 
             _bar_label(case, one), (place, top), xytext=(0, 5), textcoords="offset points", ha="center", va="bottom", fontsize=8
         )
     _name_ticks(axes, ones)
-    axes.margins(y=0.22)
+    axes.margins(y=0.3)
     axes.set_ylim(bottom=0)
     axes.set_title(f"{case['label']}{_whole_gain(case)}", fontsize=10)
     if first:
-        axes.set_ylabel(
-            f"good requests a second\n(first token ≤ {targets['ttft_ms']:g} ms, then ≤ {targets['tpot_ms']:g} ms each)"
-        )
+        axes.set_ylabel("good requests a second\n(dots: rounds; ×: of the bar before)")
 
 
 def _first_tokens(axes: Axes, case: Mapping[str, Any], targets: Mapping[str, float], *, first: bool) -> None:
     ones = case["configurations"]
     for place, (one, colour) in enumerate(zip(ones, _colours(ones), strict=True)):
-        times = [(one["ttft_ms"] or {}).get(f"p{percent}") for percent in PERCENTILES]
-        known = [time for time in times if time is not None]
-        if known:
-            axes.plot([place, place], [min(known), max(known)], color=colour, linewidth=3, alpha=0.5, zorder=1)
-        for marker, time in zip(_MARKERS, times, strict=True):
-            if time is not None:
-                axes.plot(place, time, marker, color=colour, markeredgecolor=_INK, markersize=7)
+        if one["ttft_ms"] is None:
+            continue
+        times = [one["ttft_ms"][f"p{percent}"] for percent in PERCENTILES]
+        places = [place + shift for shift in _SHIFTS]
+        axes.plot(places, times, color=colour, linewidth=2, zorder=1)
+        for marker, at, time in zip(_MARKERS, places, times, strict=True):
+            axes.plot(at, time, marker, color=colour, markeredgecolor=_INK, markersize=7)
     axes.axhline(targets["ttft_ms"], color=_INK, linestyle="--", linewidth=1)
     _name_ticks(axes, ones)
     axes.set_xlim(-0.6, len(ones) - 0.4)
@@ -77,7 +84,6 @@ def _first_tokens(axes: Axes, case: Mapping[str, Any], targets: Mapping[str, flo
     axes.grid(axis="y", which="both", alpha=0.25)
     if first:
         axes.set_ylabel("time to first token, ms")
-    _percentile_legend(axes)
 
 
 def _percentile_legend(axes: Axes) -> None:
@@ -88,8 +94,7 @@ def _percentile_legend(axes: Axes) -> None:
         for marker, percent in zip(_MARKERS, PERCENTILES, strict=True)
     ]
     marks.append(Line2D([], [], color=_INK, linestyle="--", linewidth=1, label="target"))
-    axes.legend(handles=marks, ncols=len(marks), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=8,
-                handletextpad=0.2, columnspacing=1.0)  # fmt: skip
+    axes.legend(handles=marks, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
 
 
 def _percentile_curves(axes: Axes, one: Mapping[str, Any], targets: Mapping[str, float]) -> None:
@@ -143,11 +148,11 @@ def _whole_gain(case: Mapping[str, Any]) -> str:
     for gain in case["gains"]:
         from_the_first = gain["from"] == steps[0]["name"] or _is_peer(case, gain["from"])
         if len(steps) > 1 and from_the_first and gain["to"] == steps[-1]["name"] and gain["goodput"] is not None:
-            told.append(f"×{gain['goodput']['ratio']:.1f} of {labels[gain['from']]}")
-    return f"\nall together {', '.join(told)}" if told else ""
+            told.append(f"×{gain['goodput']['ratio']:.1f} over {labels[gain['from']]}")
+    return f"\nin all {', '.join(told)}" if told else ""
 
 
 def _name_ticks(axes: Axes, ones: Sequence[Mapping[str, Any]]) -> None:
-    axes.set_xticks(range(len(ones)), [one["label"].replace(" ", "\n", 1) for one in ones], fontsize=8)
+    axes.set_xticks(range(len(ones)), [fill(one["label"], _TICK_CHARACTERS) for one in ones], fontsize=9)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

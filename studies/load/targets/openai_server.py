@@ -77,6 +77,8 @@ class OpenAiServer:
                 await self._stream(ask, seen)
         except (httpx2.TimeoutException, TimeoutError) as error:
             raise DeadlineExceeded(f"no whole answer within {self._options.timeout_s:g} s") from error
+        except (httpx2.SSEError, httpx2.DecodingError) as error:
+            raise InternalError(f"{type(error).__name__}: {error}") from error
         except httpx2.HTTPError as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
 
