@@ -110,7 +110,7 @@ async def _peer(
     peer = await TransformersPeer.start(
         model or checkpoint_dir(),
         cores=cores.all,
-        threads=len(cores.all),
+        threads=sorted({1, len(cores.decoder), len(cores.all)}),
         batch=options.peer_batch,
         device=options.device,
         timeout_s=options.timeout_s,

@@ -35,7 +35,9 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
         most = max(len(case["configurations"]) for case in cases)
         figure = Figure(figsize=(max(6.0, (1.0 + 0.9 * most) * len(cases) + 0.8), 6.6), layout="constrained")
         FigureCanvasAgg(figure)
-        grid = figure.subplots(2, len(cases), squeeze=False, sharey="row")
+        grid = figure.subplots(2, len(cases), squeeze=False)
+        for axes in grid[1][1:]:
+            axes.sharey(grid[1][0])
         for column, case in enumerate(cases):
             _goodput(grid[0][column], case, first=column == 0)
             _first_tokens(grid[1][column], case, report["targets"], first=column == 0)
@@ -147,9 +149,16 @@ def _whole_gain(case: Mapping[str, Any]) -> str:
     told = []
     for gain in case["gains"]:
         from_the_first = gain["from"] == steps[0]["name"] or _is_peer(case, gain["from"])
-        if len(steps) > 1 and from_the_first and gain["to"] == steps[-1]["name"] and gain["goodput"] is not None:
-            told.append(f"×{gain['goodput']['ratio']:.1f} over {labels[gain['from']]}")
+        if len(steps) > 1 and from_the_first and gain["to"] == steps[-1]["name"]:
+            told += _told_gain(gain, labels[gain["from"]])
     return f"\nin all {', '.join(told)}" if told else ""
+
+
+def _told_gain(gain: Mapping[str, Any], over: str) -> list[str]:
+    """Where nothing was good before, that of all answers."""
+    if gain["goodput"] is not None:
+        return [f"×{gain['goodput']['ratio']:.1f} over {over}"]
+    return [] if gain["requests"] is None else [f"×{gain['requests']['ratio']:.1f} answers over {over}"]
 
 
 def _name_ticks(axes: Axes, ones: Sequence[Mapping[str, Any]]) -> None:

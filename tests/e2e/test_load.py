@@ -113,7 +113,7 @@ async def test_transformers_is_asked_the_same_prompt(served: Served) -> None:
     album = Album(range(2), 32)
     asks = Workload(requests=3, images=2, answer_tokens=5).asks()
     ours = Deployment({"server": served.stack.addresses.decoder}, album, [STEPS[0].ask_options(QuestionOptions())])
-    peer = await TransformersPeer.start(checkpoint_dir(), cores=(), threads=1, batch=2, device="cpu", timeout_s=120)
+    peer = await TransformersPeer.start(checkpoint_dir(), cores=(), threads=[1], batch=2, device="cpu", timeout_s=120)
     try:
         served_records = await drive(ours, asks, clients=2)
         records = await drive(peer.about(album), asks, clients=2)

@@ -32,18 +32,21 @@ class TransformersPeer:
 
     @classmethod
     async def start(
-        cls, model: Path, *, cores: Sequence[int], threads: int, batch: int, device: str, timeout_s: float
+        cls, model: Path, *, cores: Sequence[int], threads: Sequence[int], batch: int, device: str, timeout_s: float
     ) -> TransformersPeer:
-        """Loads the model in a new process that is kept to these cores. Raises StartupError where it does not come up."""
+        """Loads the model in a new process that is kept to these cores, and takes the count of threads that is fastest there.
+
+        Raises StartupError where it does not come up.
+        """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "studies.load.targets.transformers_worker"),
-            *("--model", str(model), "--device", device, "--threads", str(threads), "--batch", str(batch)),
+            *("--model", str(model), "--device", device, "--threads", ",".join(map(str, threads)), "--batch", str(batch)),
             *("--cores", ",".join(map(str, cores))),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             limit=_LONGEST_LINE_BYTES,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(max(threads))},
         )
         assert process.stdout is not None
         if not (line := await process.stdout.readline()):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.pages.load import kept_run
 from studies.load.album import Album
 from studies.load.comparison import Case, compare
 from studies.load.driver import drive
@@ -88,7 +89,9 @@ async def test_every_side_of_a_round_gets_the_same_requests_and_warm_ups_do_not_
     assert len({tuple(each.order) for each in compared.rounds}) > 1
     assert said[:2] == ["one of 2 images: warm-up 1 of 1", "one of 2 images: round 1 of 6"]
 
-    made = json.loads(json.dumps(report([compared], sides, targets=Targets(), options={"seed": 0}, raw=True)))
+    made = json.loads(
+        json.dumps(report([compared], sides, targets=Targets(), options={"clients": 2, "model": "m", "rounds": 6}, raw=True))
+    )
     assert made["schema"] == SCHEMA
     (told,) = made["cases"]
     by_name = {each["name"]: each for each in told["configurations"]}
@@ -100,6 +103,11 @@ async def test_every_side_of_a_round_gets_the_same_requests_and_warm_ups_do_not_
     assert {"made", "environment", "targets", "options"} <= made.keys()
     assert warnings(made) == ["one of 2 images, + cache: 6 UNAVAILABLE of 24 requests"]
     assert any("no reduction → + cache" in line for line in lines(made))
+
+    page = kept_run(made)
+    assert "### One of 2 images" in page
+    assert "| no reduction → + cache |" in page
+    assert page.count("100%") == 3  # images from memory or Redis
 
     plot(made, tmp_path / "load.png")
     write_csv(made, tmp_path / "load.csv")
