@@ -12,9 +12,11 @@ from typing import Any
 from studies.load.record import Record
 
 PERCENTILES = (50, 90, 95, 99)
-# The 97.5 % quantile of Student's t with 1, 2, … degrees of freedom; beyond them that of the normal distribution is near.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110)
-_T_OF_MANY = 2.0
+# The 97.5 % quantile of Student's t with 1, 2, … degrees of freedom. Beyond 30 it is a little less than the last.
+_T = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
+    *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,5 @@ def ratio_over_rounds(after: Sequence[float], before: Sequence[float]) -> Interv
     middle, freedom = fmean(logs), len(logs) - 1
     if freedom == 0:
         return Interval(math.exp(middle), None, None)
-    t = _T[freedom - 1] if freedom <= len(_T) else _T_OF_MANY
-    reach = t * stdev(logs) / math.sqrt(len(logs))
+    reach = _T[min(freedom, len(_T)) - 1] * stdev(logs) / math.sqrt(len(logs))
     return Interval(math.exp(middle), math.exp(middle - reach), math.exp(middle + reach))

@@ -41,6 +41,7 @@ class BenchOptions:
         many: images of a question where there are many; `many_requests`: how many of those questions a round has.
         rounds: of a comparison, those that count.
         transformers: whether transformers is asked too; `peer_batch`: how many requests it answers together.
+        device: of models that run here: `auto`, `cpu`, `cuda` or `cuda:N`.
         openai: a server to ask, too.
         raw: whether the report has every request.
     """
@@ -65,7 +66,7 @@ class BenchOptions:
     rounds: int = 5
     transformers: bool = False
     peer_batch: int = 1
-    device: str = "cpu"
+    device: str = "auto"
     openai: OpenAiOptions | None = None
     timeout_s: float = 120.0
     raw: bool = False
@@ -84,6 +85,7 @@ class BenchOptions:
             "clients": self.clients,
             "styles": [_said(style) for style in self.styles],
             "model": "embedded" if self.model is None else Path(self.model).name,
+            "device": self.device if self.computes_here else None,
             "settings": {name: dict(values) for name, values in self.settings.items()},
             "rounds": self.rounds if self.compare else 1,
             "peer_batch": self.peer_batch if self.transformers else None,

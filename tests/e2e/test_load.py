@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from embedded_model import checkpoint_dir
 from studies.load.album import Album
 from studies.load.comparison import Case, compare
-from studies.load.configurations import STEPS, local_services
+from studies.load.configurations import STEPS, keep_to, local_services
 from studies.load.counters import counted, read_counters
 from studies.load.driver import drive
 from studies.load.figures import Targets
-from studies.load.hardware import busy_s
+from studies.load.hardware import Cores, busy_s
 from studies.load.report import report
 from studies.load.sides import Side
 from studies.load.targets.deployment import Deployment
@@ -88,6 +89,11 @@ async def test_a_run_counts_what_the_server_counts(served: Served, tmp_path: Pat
 
 async def test_a_comparison_has_each_configuration_as_its_requests_ask(served: Served) -> None:
     album = Album(range(3), 32)
+    cores = Cores.of_this_machine()
+    keep_to(served.stack, cores)
+    for name, pid in served.stack.pids.items():
+        wanted = set(cores.decoder if name == "decoder" else cores.rest)
+        assert all(os.sched_getaffinity(thread.id) == wanted for thread in psutil.Process(pid).threads())
     asked, server = QuestionOptions(budget="24", keep="8"), {"server": served.stack.addresses.decoder}
     targets = [Deployment(server, album, [step.ask_options(asked)]) for step in STEPS[:3]]
     sides = [

@@ -70,6 +70,7 @@ def bench(
     settings: Annotated[
         list[str] | None, typer.Option("-s", "--set", metavar="SERVICE.NAME=VALUE", help="Any setting of what is started here.")
     ] = None,
+    device: Annotated[str, typer.Option("--device", help="Of what is started here: auto, cpu, cuda or cuda:N.")] = "auto",
     peer: Annotated[str | None, typer.Option("--peer", help="`transformers`: its own generate beside it.")] = None,
     peer_batch: Annotated[int, typer.Option("--peer-batch", min=1, max=256, help="Requests it answers together.")] = 1,
     peer_url: Annotated[str | None, typer.Option("--peer-url", help="An OpenAI-compatible server: http://…/v1.")] = None,
@@ -131,7 +132,8 @@ def bench(
         up=up,
         compare=compare,
         model=model,
-        settings=_by_service(settings or []),
+        settings=_by_service(settings or [], device),
+        device=device,
         cases=_cases(cases),
         many=many,
         many_requests=many_requests,
@@ -214,14 +216,14 @@ def _cases(text: str) -> tuple[str, ...]:
     return wanted
 
 
-def _by_service(settings: list[str]) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
+def _by_service(settings: list[str], device: str) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {service.value: {"device": device} for service in Service}
     for text in settings:
         service, dot, rest = text.partition(".")
-        if not dot or service not in tuple(Service):
+        if not dot or service not in found:
             raise InvalidArgument("-s", f"{text!r} is not of the form SERVICE.NAME=VALUE", limit=", ".join(Service))
         name, value = assignment(rest)
-        found.setdefault(service, {})[name] = value
+        found[service][name] = value
     return found
 
 

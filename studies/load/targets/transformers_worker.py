@@ -33,7 +33,7 @@ def main() -> None:
     """Loads the model, says so, and answers until nobody asks."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=_counts, required=True, help="counts to try; the fastest is taken")
     parser.add_argument("--cores", default="")
     parser.add_argument("--batch", type=int, default=1)
@@ -61,6 +61,8 @@ class Generating:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         self._torch = torch
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         self._model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True)
         self._model = self._model.to(device).eval()

@@ -48,6 +48,12 @@ def test_load_on_a_server_needs_no_extra(tmp_path: Path) -> None:
     assert case["configurations"][0]["generator_late_ms"] is not None
 
 
+def test_a_server_that_is_away_is_said_before_any_load() -> None:
+    ran = vscan("bench", "--server", "127.0.0.1:1", "--image-side", 16, "--timeout", 5)
+    assert ran.one_line.startswith("vscan: no server was reached")
+    assert ran.code == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -63,6 +69,8 @@ def test_load_on_a_server_needs_no_extra(tmp_path: Path) -> None:
         (["--peer-url", "localhost"], "--peer-url: 'localhost', limit an http:// or https:// address"),
         (["--cases", "no-image"], "--cases: 'no-image', limit one-image,many-images"),
         (["-s", "redis.x=1"], "-s: 'redis.x=1' is not of the form SERVICE.NAME=VALUE"),
+        (["--trace", "nothing.jsonl"], "nothing.jsonl: cannot be read"),
+        (["--images", "nothing"], "--images: nothing is not a folder, limit a folder, or how many to make"),
         (["--json", "nowhere/load.json"], "--json: nowhere is not a folder"),
     ],
 )
