@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from studies.load.targets.openai_server import OpenAiOptions
 
 _BAD_INPUT = 2
+# Of services that a run starts; the steps of a comparison differ in some.
+_OWN_SETTINGS = ("bind", "encoder_address", "kv_reuse", "metrics_bind", "model", "ready_file", "redis_url")
 _CASES = "one-image,many-images"
 
 
@@ -99,6 +101,8 @@ def bench(
     from studies.load.workload import Workload
 
     _one_of_each(rate=rate, clients=clients, trace=trace, up=up, compare=compare, only_peers=only_peers)
+    if only_peers and peer is None and peer_url is None:
+        raise InvalidArgument("--only-peers", "no peer", limit="--peer or --peer-url beside it")
     if peer not in (None, "transformers"):
         raise InvalidArgument("--peer", f"{peer!r}", limit="transformers")
     styles, weights = mix(reduction or [], budget or [], rater or [], keep)
@@ -223,6 +227,8 @@ def _by_service(settings: list[str], device: str) -> dict[str, dict[str, str]]:
         if not dot or service not in found:
             raise InvalidArgument("-s", f"{text!r} is not of the form SERVICE.NAME=VALUE", limit=", ".join(Service))
         name, value = assignment(rest)
+        if name in _OWN_SETTINGS:
+            raise InvalidArgument("-s", f"{service}.{name} is chosen by the run itself")
         found[service][name] = value
     return found
 

@@ -69,6 +69,8 @@ def test_a_server_that_is_away_is_said_before_any_load() -> None:
         (["--peer-url", "localhost"], "--peer-url: 'localhost', limit an http:// or https:// address"),
         (["--cases", "no-image"], "--cases: 'no-image', limit one-image,many-images"),
         (["-s", "redis.x=1"], "-s: 'redis.x=1' is not of the form SERVICE.NAME=VALUE"),
+        (["-s", "decoder.redis-url=redis://:secret@x"], "-s: decoder.redis_url is chosen by the run itself"),
+        (["--only-peers"], "--only-peers: no peer, limit --peer or --peer-url beside it"),
         (["--trace", "nothing.jsonl"], "nothing.jsonl: cannot be read"),
         (["--images", "nothing"], "--images: nothing is not a folder, limit a folder, or how many to make"),
         (["--json", "nowhere/load.json"], "--json: nowhere is not a folder"),
