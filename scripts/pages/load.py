@@ -13,7 +13,7 @@ from studies.load.tables import ratio
 KEPT = ROOT / "bench" / "results" / "load-cpu-2-cores.json"
 PICTURE = ROOT / "docs" / "images" / "load.png"
 _BEGIN, _END = "<!-- kept run: written by make docs -->", "<!-- end of kept run -->"
-_SHOWN = 4  # percentiles and the like are told to so many digits
+_WHOLE_FROM_MS = 100
 
 
 def load_page() -> str:
@@ -55,13 +55,17 @@ def _row(one: Mapping[str, Any]) -> list[str]:
         one["label"],
         f"{one['goodput_per_s']:.2f}",
         f"{one['requests_per_s']:.2f}",
-        ", ".join(f"{first[name]:.{_SHOWN}g}" for name in ("p50", "p95", "p99") if name in first),
-        ", ".join(f"{later[name]:.{_SHOWN}g}" for name in ("p50", "p99") if name in later),
+        ", ".join(_ms(first[name]) for name in ("p50", "p95", "p99") if name in first),
+        ", ".join(_ms(later[name]) for name in ("p50", "p99") if name in later),
         f"{sum(hits.get(place, 0.0) for place in ('memory', 'redis')):.0%}" if hits else "",
         "" if one["tokens"]["visual_average_mean"] is None else f"{one['tokens']['visual_average_mean']:.1f}",
         ", ".join(f"{name} {seconds:.1f}" for name, seconds in computing.items()),
         str(sum(one["failures"].values())),
     ]
+
+
+def _ms(value: float) -> str:
+    return f"{value:.0f}" if value >= _WHOLE_FROM_MS else f"{value:.1f}"
 
 
 def _gains(case: Mapping[str, Any]) -> str:
