@@ -17,6 +17,7 @@ from scripts.pages.configuration import configuration_page
 from scripts.pages.encoder import encoder_page
 from scripts.pages.errors import errors_page
 from scripts.pages.evaluation import evaluation_page, readme_page
+from scripts.pages.load import load_page
 from scripts.pages.metrics import metrics_page
 from scripts.pages.reliability import reliability_page
 from scripts.pages.security import security_page
@@ -30,6 +31,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/encoder.md": encoder_page,
     "docs/errors.md": errors_page,
     "docs/evaluation.md": evaluation_page,
+    "docs/load.md": load_page,
     "docs/metrics.md": metrics_page,
     "docs/reliability.md": reliability_page,
     "docs/security.md": security_page,

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.capacity.checkpoint import EMBEDDED, write_random_llava
+from embedded_model import checkpoint_dir
+from studies.load.random_llava import write_random_llava
 
 
 def model_option(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def model_and_folder(name: str) -> Iterator[tuple[Path, Path]]:
         if name == "random":
             yield write_random_llava(folder / "model"), folder
         elif name == "embedded":
-            yield EMBEDDED, folder
+            yield checkpoint_dir(), folder
         elif (Path(name) / "config.json").is_file():
             yield Path(name).resolve(), folder
         else:

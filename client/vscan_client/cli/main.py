@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 import vscan
 from vscan.errors import DeadlineExceeded, InvalidArgument, MissingImages, ResourceExhausted, Unavailable, VScanError
-from vscan_client.cli import ask, ask_many, describe, encode, evaluate, health, serve, study, token, tune, up, warm
+from vscan_client.cli import ask, ask_many, bench, describe, encode, evaluate, health, serve, study, token, tune, up, warm
 from vscan_client.cli.extras import MissingExtra
 
 _INTERRUPTED = 130
@@ -72,6 +72,7 @@ app.command("encode", short_help="Encode and cache images and videos.")(encode.e
 app.command("warm", short_help="Cache all images and videos of folders.")(warm.warm)
 app.command("token", short_help="Make a bearer token.")(token.token)
 app.command("health", short_help="Ask a service whether it is ready.")(health.health)
+app.command("bench", short_help="Put load on a deployment and measure.")(bench.bench)
 app.command("up", short_help="Serve a model on this machine.")(up.up)
 app.command("tune", short_help="Choose settings for a model.")(tune.tune)
 app.command(

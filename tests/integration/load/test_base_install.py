@@ -1,0 +1,86 @@
+"""The base install is enough to put load on a server; what more is asked for names the extra it needs, in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.client_cli import vscan
+from tests.support.client_decoder import ScriptedDeployment, serving
+
+# Importing one of these fails in the child, as it would where it is not installed.
+EXTRAS = (
+    "torch",
+    "numpy",
+    "transformers",
+    "safetensors",
+    "PIL",
+    "redis",
+    "prometheus_client",
+    "grpc_health",
+    "httpx2",
+    "matplotlib",
+)
+CALL = f"""
+import sys
+sys.modules.update(dict.fromkeys({EXTRAS!r}))
+from vscan_client.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def test_load_on_a_server_needs_no_extra(tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text("at_s,image,question\n0,0,what is it?\n0.001,1,red\n")
+    with serving(ScriptedDeployment()) as address:
+        options = ["--server", address, "--image-side", "16", "--warm-up", "0", "--trace", str(tmp_path / "trace.csv")]
+        options += ["--answer-tokens", "model", "--json", str(tmp_path / "load.json")]
+        command = [sys.executable, "-c", CALL, "bench", *options]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "trace.csv: round 1 of 1" in ran.stderr
+    (case,) = json.loads((tmp_path / "load.json").read_text())["cases"]
+    assert case["workload"] == {"trace": "trace.csv", "requests": 2, "images": 2}
+    assert case["configurations"][0]["answered"] == 2
+    assert case["configurations"][0]["generator_late_ms"] is not None
+
+
+def test_a_server_that_is_away_is_said_before_any_load() -> None:
+    ran = vscan("bench", "--server", "127.0.0.1:1", "--image-side", 16, "--timeout", 5)
+    assert ran.one_line.startswith("vscan: no server was reached")
+    assert ran.code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--compare"], "pip install 'vscan-serve[serve]'"),
+        (["--up", "--model", "random"], "pip install 'vscan-serve[serve]'"),
+        (["--peer", "transformers"], "pip install 'vscan-serve[serve]'"),
+        (["--plot", "load.png"], "pip install 'vscan-serve[plot]'"),
+        (["--peer-url", "http://127.0.0.1:1/v1", "--peer-model", "m"], "pip install 'vscan-serve[bench]'"),
+        (["--metrics", "http://127.0.0.1:1/metrics"], "pip install 'vscan-serve[bench]'"),
+        (["--rate", "1", "--clients", "2"], "--clients: beside --rate, limit one of the two"),
+        (["--compare", "--up"], "--up: more than one of --up, --compare and --only-peers, limit one of them"),
+        (["--peer", "vllm"], "--peer: 'vllm', limit transformers"),
+        (["--peer-url", "localhost"], "--peer-url: 'localhost', limit an http:// or https:// address"),
+        (["--cases", "no-image"], "--cases: 'no-image', limit one-image,many-images"),
+        (["-s", "redis.x=1"], "-s: 'redis.x=1' is not of the form SERVICE.NAME=VALUE"),
+        (["-s", "decoder.redis-url=redis://:secret@x"], "-s: decoder.redis_url is chosen by the run itself"),
+        (["--only-peers"], "--only-peers: no peer, limit --peer or --peer-url beside it"),
+        (["--trace", "nothing.jsonl"], "nothing.jsonl: cannot be read"),
+        (["--images", "nothing"], "--images: nothing is not a folder, limit a folder, or how many to make"),
+        (["--json", "nowhere/load.json"], "--json: nowhere is not a folder"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line_before_anything_runs(
+    arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in EXTRAS:
+        monkeypatch.setitem(sys.modules, name, None)
+    ran = vscan("bench", *arguments)
+    assert says in ran.one_line
+    assert (ran.code, ran.out) == (2, "")
