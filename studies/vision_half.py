@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress, repeat
@@ -38,6 +39,15 @@ class Seen:
     tiles: list[Image.Image]  # what each tile shows
     patches: list[Grid]  # of each tile
     valid: list[torch.Tensor | None]  # of each tile which tokens the scans rate, [N], bool; None: all, there is no padding
+
+    def rated_patches(self, tile: int) -> torch.Tensor:
+        """Which patches of a tile belong to tokens that the scans rate, [patches], bool."""
+        patches, valid = self.patches[tile], self.valid[tile]
+        if valid is None:
+            return torch.ones(patches.tokens, dtype=torch.bool)
+        side = math.isqrt(patches.tokens // len(valid))
+        tokens = valid.view(patches.rows // side, patches.columns // side)
+        return tokens.repeat_interleave(side, dim=0).repeat_interleave(side, dim=1).flatten()
 
 
 class VisionHalf:

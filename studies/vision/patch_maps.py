@@ -87,7 +87,7 @@ def _differing(vision: VisionHalf, seen: Seen, index: int) -> tuple[Chosen, ...]
     shallow, deep = scores[scan.shallow_layer], scores[scan.deep_layer]
     chosen: list[Chosen] = []
     for ranked, why in zip((deep, shallow, -deep), _MARKS, strict=True):
-        spot = _best_apart(ranked, grid, chosen)
+        spot = _best_apart(ranked.masked_fill(~seen.rated_patches(index), -torch.inf), grid, chosen)
         if spot is not None:
             chosen.append(Chosen(*spot, why))
     return tuple(chosen)
@@ -95,7 +95,8 @@ def _differing(vision: VisionHalf, seen: Seen, index: int) -> tuple[Chosen, ...]
 
 def _best_apart(ranked: torch.Tensor, grid: Grid, chosen: Sequence[Chosen]) -> tuple[int, int] | None:
     apart = _APART * max(grid.rows, grid.columns)
-    for place in ranked.argsort(descending=True, stable=True).tolist():
+    order = ranked.argsort(descending=True, stable=True)
+    for place in order[ranked[order] > -torch.inf].tolist():
         row, column = divmod(place, grid.columns)
         if all((row - other.row) ** 2 + (column - other.column) ** 2 >= apart**2 for other in chosen):
             return row, column

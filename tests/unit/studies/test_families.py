@@ -109,6 +109,9 @@ def test_tiles_of_llava_next(tmp_path: Path) -> None:
     assert left.rated.tolist() == [[False, True, True, True]] * 4, "its first column is padding, which the scans leave out"
     assert right.rated.tolist() == [[True, True, True, False]] * 4
     assert left.shares.shape == (3, 12)
+    chosen = patch_maps(model.vision, given, 1).chosen
+    assert len(chosen) == 3
+    assert all(spot.column > 0 for spot in chosen), "no patch of the padding"
     torch.testing.assert_close(torch.from_numpy(left.shares).sum(dim=1), torch.ones(3))
 
 
