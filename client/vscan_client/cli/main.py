@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 import vscan
 from vscan.errors import DeadlineExceeded, InvalidArgument, MissingImages, ResourceExhausted, Unavailable, VScanError
-from vscan_client.cli import ask, ask_many, describe, encode, health, serve, token, up, warm
+from vscan_client.cli import ask, ask_many, describe, encode, health, serve, show, token, up, warm
 
 _INTERRUPTED = 130
 _CODES: dict[type[VScanError], int] = {InvalidArgument: 2, Unavailable: 3, ResourceExhausted: 3, DeadlineExceeded: 4}
@@ -58,6 +58,7 @@ app = typer.Typer(
 )
 app.command("ask", short_help="Ask a question about images and videos.")(ask.ask)
 app.command("ask-many", short_help="Ask every question of a file.")(ask_many.ask_many)
+app.command("show", short_help="Draw what the model was shown for a question.")(show.show)
 app.command("describe", short_help="Print what a deployment serves.")(describe.describe)
 app.command("encode", short_help="Encode and cache images and videos.")(encode.encode)
 app.command("warm", short_help="Cache all images and videos of folders.")(warm.warm)
