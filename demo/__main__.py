@@ -87,9 +87,7 @@ def _draw_pictures(album: Sequence[Picture], asked: Sequence[Asked]) -> None:
     OUT.mkdir()
     for picture in album:
         row = next(row for row in asked if row.picture is picture)
-        survivors = row.answer.pruning[-1].survivors[0] if row.answer.pruning else range(row.image.tokens_after)
-        path = OUT / f"{picture.name}.png"
-        write_picture(path, picture.image, row.image, survivors, row.question.text, row.answer.text.strip())
+        write_picture(OUT / f"{picture.name}.png", row)
 
 
 def _problems(asked: Sequence[Asked]) -> Iterator[str]:

@@ -8,7 +8,6 @@ decoded    ▔▔▔▔▔             ▔▔▔▔▔        from the key frame
 from __future__ import annotations
 
 import io
-import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +15,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 from threading import Event
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import av
 import av.error
 from av.container import InputContainer
 from av.packet import Packet
-from av.sidedata.sidedata import Type as SideData
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
@@ -31,6 +29,7 @@ from encoder_service.gif_blocks import up_to_trailer
 from encoder_service.images import ImageLimits, check_bytes, check_size, pixels_text, to_rgb
 from encoder_service.mp4_boxes import without_sound
 from vscan.errors import Cancelled, InvalidArgument
+from vscan.upright import upright
 from vscan.visual_tokens import SampledFrames
 
 _FIELD = "video"
@@ -45,17 +44,6 @@ _MAX_FRAMES_PER_SECOND = 240
 _MAX_STREAMS = 64
 _SEGMENT = b"\x18\x53\x80\x67"
 _VP8_SHOWN = 0x10
-# Of the display matrix's a, b, c, d (x' = ax + cy, y' = bx + dy, y downwards) the signs: how a picture is to be turned.
-_TURNS = {
-    (1, 0, 0, 1): None,
-    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
-    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
-    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
-    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
-    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
-    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
-    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,18 +310,7 @@ def _pictures(decoder: _Decoder, ticks: Sequence[int], kind: str, container: Inp
 
 def _upright(frame: VideoFrame) -> Image.Image:
     transparent = any(component.is_alpha for component in frame.format.components)
-    picture = to_rgb(Image.fromarray(frame.to_ndarray(format="rgba" if transparent else "rgb24", threads=1)))
-    turn = _turn(frame)
-    return picture if turn is None else picture.transpose(turn)
-
-
-def _turn(frame: Any) -> Image.Transpose | None:
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
-    if matrix is None:
-        return None
-    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
-    largest = max(map(abs, (a, b, c, d)))
-    return _TURNS.get(tuple((value > largest // 2) - (value < -(largest // 2)) for value in (a, b, c, d)))
+    return upright(to_rgb(Image.fromarray(frame.to_ndarray(format="rgba" if transparent else "rgb24", threads=1))), frame)
 
 
 def _tick(frame: VideoFrame) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sized
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 from itertools import pairwise
 
@@ -39,15 +39,37 @@ _SCANS = frozenset(PickedBy)
 
 
 @dataclass(frozen=True, slots=True)
+class Area:
+    """A part of a picture in fractions of its width and height; what lies below 0 or over 1 is padding."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def __post_init__(self) -> None:
+        edges = (self.left, self.top, self.right, self.bottom)
+        if not all(map(math.isfinite, edges)) or self.left >= self.right or self.top >= self.bottom:
+            raise InvalidArgument("area", "no area")
+
+
+@dataclass(frozen=True, slots=True)
 class Tile:
     """A grid of patches, and how many rows of the value are its own.
 
-    One pass of the vision transformer, or several passes stitched together.
+    One pass of the vision transformer, or several passes stitched together. `area` is where its grid lies on the picture, if it
+    does and that is known.
     """
 
     rows: int
     columns: int
     kept_count: int
+    area: Area | None = None
+
+    def to_proto(self) -> pb.Tile:
+        """The wire's form."""
+        area = None if self.area is None else pb.Area(**asdict(self.area))
+        return pb.Tile(rows=self.rows, columns=self.columns, kept_count=self.kept_count, area=area)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +146,7 @@ class VisualTokens:
         message.picked_by[:] = self.picked_by.tolist()
         if self.merged_into is not None:
             message.merged_into[:] = self.merged_into.tolist()
-        message.tiles.extend(pb.Tile(rows=t.rows, columns=t.columns, kept_count=t.kept_count) for t in self.tiles)
+        message.tiles.extend(tile.to_proto() for tile in self.tiles)
         message.unreduced_count = self.unreduced_count
         if self.frames is not None:
             message.frames.CopyFrom(self.frames.to_proto())
@@ -139,7 +161,7 @@ class VisualTokens:
                 kept_indices=torch.tensor(list(message.kept_indices), dtype=torch.int64),
                 picked_by=torch.tensor([_known_scan(scan) for scan in message.picked_by], dtype=torch.uint8),
                 merged_into=torch.tensor(list(message.merged_into), dtype=torch.int64) if message.merged_into else None,
-                tiles=tuple(Tile(t.rows, t.columns, t.kept_count) for t in message.tiles),
+                tiles=tuple(_tile_from_proto(tile, index) for index, tile in enumerate(message.tiles)),
                 unreduced_count=message.unreduced_count,
                 frames=_frames_from_proto(message.frames) if message.HasField("frames") else None,
             )
@@ -175,6 +197,16 @@ def _check_lengths(message: pb.VisualTokens) -> None:
 
 def _frames_from_proto(message: pb.SampledFrames) -> SampledFrames:
     return SampledFrames(tuple(message.seconds), message.duration_seconds)
+
+
+def _tile_from_proto(message: pb.Tile, index: int) -> Tile:
+    if not message.HasField("area"):
+        return Tile(message.rows, message.columns, message.kept_count)
+    area = message.area
+    try:
+        return Tile(message.rows, message.columns, message.kept_count, Area(area.left, area.top, area.right, area.bottom))
+    except InvalidArgument as error:
+        raise error.below(f"tiles[{index}]") from error
 
 
 def _known_scan(scan: int) -> int:

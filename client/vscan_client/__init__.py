@@ -31,6 +31,7 @@ from vscan.specs import (
 )
 from vscan_client.answer import (
     Answer,
+    Area,
     ClientReport,
     Event,
     Finished,
@@ -63,6 +64,7 @@ __all__ = [
     "Affinity",
     "Answer",
     "AnswerStream",
+    "Area",
     "AskOptions",
     "AsyncAnswerStream",
     "AsyncClient",

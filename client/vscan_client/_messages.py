@@ -15,6 +15,7 @@ from vscan.specs import ReductionSpec
 from vscan.v1 import decoder_pb2, encoder_pb2, tensor_pb2, visual_tokens_pb2
 from vscan_client._core import Question, RawPrompt
 from vscan_client.answer import (
+    Area,
     Event,
     Finished,
     FinishReason,
@@ -315,9 +316,15 @@ def _kept(message: visual_tokens_pb2.VisualTokens) -> Kept:
         kept_indices=tuple(message.kept_indices),
         picked_by=tuple(_SCANS.get(scan, PickedBy.UNKNOWN) for scan in message.picked_by),
         merged_into=tuple(message.merged_into),
-        tiles=tuple(TileGrid(tile.rows, tile.columns, tile.kept_count) for tile in message.tiles),
+        tiles=tuple(map(_tile_grid, message.tiles)),
         unreduced_count=message.unreduced_count,
     )
+
+
+def _tile_grid(message: visual_tokens_pb2.Tile) -> TileGrid:
+    stated = message.area
+    area = Area(stated.left, stated.top, stated.right, stated.bottom) if message.HasField("area") else None
+    return TileGrid(message.rows, message.columns, message.kept_count, area)
 
 
 def _sampled_frames(message: visual_tokens_pb2.SampledFrames) -> SampledFrames:

@@ -54,15 +54,27 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Area:
+    """A part of a picture in fractions of its width and height as people see it; what lies below 0 or over 1 is padding."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True, slots=True)
 class TileGrid:
     """A grid of patches, and how many of the kept tokens are its own.
 
-    One pass of the vision transformer, or several passes stitched together.
+    One pass of the vision transformer, or several passes stitched together. `area` is the part of the image, or of each frame,
+    that rows and columns share evenly; `None`: none, or the server does not say.
     """
 
     rows: int
     columns: int
     kept_count: int
+    area: Area | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from encoder_service.reduction.reduce import ReducedTiles, Scores
 from vscan.errors import InvalidArgument, StartupError
 from vscan.packed_linear import faster_packed, packed
 from vscan.specs import FrameCount, FrameSampling
-from vscan.visual_tokens import SampledFrames, Tile, VisualTokens
+from vscan.visual_tokens import Area, SampledFrames, Tile, VisualTokens
 
 # A tile of 24 x 24 tokens, as CLIP ViT-L/14-336 has it.
 _TILE_TOKENS = 576
@@ -46,6 +46,8 @@ class PreparedImage:
     # For each tile whether budgets count it; the others are kept whole. None: all are counted.
     counted: tuple[bool, ...] | None = None
     frames: SampledFrames | None = None  # None: an image
+    # For each tile of the value that `assemble` makes the part of the picture that its grid lies on, or None; empty: not known.
+    areas: tuple[Area | None, ...] = ()
 
     @property
     def looked_at(self) -> tuple[Grid, ...]:
@@ -147,7 +149,7 @@ class VisionModel(ABC):
 
     def assemble(self, image: PreparedImage, tiles: Sequence[ReducedTiles]) -> VisualTokens:
         """One image's tiles, each a batch of one on the CPU, as the language model receives them: here after each other."""
-        return in_order(image.grids, tiles, image.frames)
+        return in_order(image.grids, tiles, image.frames, image.areas)
 
     @abstractmethod
     def modules(self) -> Mapping[str, torch.nn.Module]:
@@ -197,7 +199,12 @@ def tiles_worth(grid: Grid) -> int:
     return -(-grid.tokens // _TILE_TOKENS)
 
 
-def in_order(grids: Sequence[Grid], tiles: Sequence[ReducedTiles], frames: SampledFrames | None = None) -> VisualTokens:
+def in_order(
+    grids: Sequence[Grid],
+    tiles: Sequence[ReducedTiles],
+    frames: SampledFrames | None = None,
+    areas: Sequence[Area | None] = (),
+) -> VisualTokens:
     """Tiles after each other. Indices of later tiles are moved behind those of earlier ones:
 
     kept of two tiles of 6, T = 2      1 5 | 0 3     →    1 5 6 9
@@ -215,7 +222,10 @@ def in_order(grids: Sequence[Grid], tiles: Sequence[ReducedTiles], frames: Sampl
         kept_indices=torch.cat(kept),
         picked_by=torch.cat([tile.picked_by[0] for tile in tiles]),
         merged_into=torch.cat(merged) if len(merged) == len(tiles) else None,
-        tiles=tuple(Tile(grid.rows, grid.columns, tile.kept.shape[1]) for grid, tile in zip(grids, tiles, strict=True)),
+        tiles=tuple(
+            Tile(grid.rows, grid.columns, tile.kept.shape[1], area)
+            for grid, tile, area in zip(grids, tiles, areas or [None] * len(grids), strict=True)
+        ),
         unreduced_count=first_token,
         frames=frames,
     )

@@ -16,11 +16,12 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from encoder_service.reduction.budget import Grid
 from encoder_service.reduction.reduce import Scores
+from encoder_service.vision.areas import Canvas, processed
 from encoder_service.vision.attention import WATCHED_ATTENTION, Watch, first_row_scores
 from encoder_service.vision.base import CLASS_ROW, Attending, PreparedImage, ScanSettings, Seen, VisionModel, as_picture
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError, StartupError
-from vscan.visual_tokens import SampledFrames
+from vscan.visual_tokens import Area, SampledFrames
 
 _PROJECTOR_PREFIXES = ("multi_modal_projector.", "model.multi_modal_projector.")
 _TOWER_CONFIGURATION = ("hidden_act", "image_size", "layer_norm_eps", "num_attention_heads", "patch_size")
@@ -114,6 +115,16 @@ class ClipVision(VisionModel):
     def _tower_of(self, image: PreparedImage) -> Any:
         """Which one sees it."""
         return self._tower
+
+    def _area(self, processor: Any, canvas: Canvas) -> Area | None:
+        """What the tile shows that this processor makes of a picture."""
+        tile = processed(canvas, processor)
+        return None if tile is None else tile.covered_by(self.grid, self._patch_pixels)
+
+    @property
+    def _patch_pixels(self) -> int:
+        side: int = self._tower.config.patch_size
+        return side
 
     @property
     def _towers(self) -> Sequence[Any]:

@@ -8,6 +8,7 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from encoder_service.vision.areas import Canvas
 from encoder_service.vision.base import Family, PreparedImage
 from encoder_service.vision.clip import ClipVision, check_preprocessing, load_clip_parts
 from vscan.checkpoint import Checkpoint
@@ -22,7 +23,8 @@ class LlavaVision(ClipVision):
 
     def preprocess(self, image: Image.Image) -> PreparedImage:
         """The checkpoint's own image processor, on the CPU."""
-        return PreparedImage(self._processor(images=image, return_tensors="pt")["pixel_values"], (self.grid,))
+        pixels = self._processor(images=image, return_tensors="pt")["pixel_values"]
+        return PreparedImage(pixels, (self.grid,), areas=(self._area(self._processor, Canvas.of(*image.size)),))
 
 
 def load(checkpoint: Checkpoint, **settings: Any) -> LlavaVision:

@@ -23,11 +23,12 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 
 from encoder_service.reduction.budget import Grid
 from encoder_service.reduction.reduce import ReducedTiles
+from encoder_service.vision.areas import Canvas, fitted, processed, squeezed
 from encoder_service.vision.base import Family, PreparedImage, in_order
 from encoder_service.vision.clip import ClipParts, ClipVision, check_preprocessing, load_clip_parts
 from vscan.checkpoint import Checkpoint
 from vscan.errors import CheckpointError
-from vscan.visual_tokens import PickedBy, VisualTokens
+from vscan.visual_tokens import Area, PickedBy, VisualTokens
 
 _PROCESSORS: dict[str, Any] = {"LlavaNextImageProcessor": LlavaNextImageProcessorPil}
 _NEWLINE_NAMES = ("image_newline", "model.image_newline")
@@ -59,14 +60,15 @@ class LlavaNextVision(ClipVision):
         tile_pixels = self._tower.config.image_size
         places = stitched_places(image.height, image.width, pinpoints=self._pinpoints, grid=self.grid, tile_pixels=tile_pixels)
         grids = (self.grid,) * len(pixels)
-        return AnyresImage(pixels=pixels, grids=grids, valid=(None, *seen_of(places, grids[1:])), places=places)
+        valid = (None, *seen_of(places, grids[1:]))
+        return AnyresImage(pixels=pixels, grids=grids, valid=valid, places=places, areas=self._areas(image, places))
 
     def assemble(self, image: PreparedImage, tiles: Sequence[ReducedTiles]) -> VisualTokens:
         """The base tile, then the parts stitched and un-padded, as transformers' own model packs them."""
         assert isinstance(image, AnyresImage)
         rows, columns = image.places.shape
         parts = stitch(in_order(image.grids[1:], tiles[1:]), image.places, self._newline_on_cpu)
-        return in_order((self.grid, Grid(rows, columns + 1)), (tiles[0], parts))
+        return in_order((self.grid, Grid(rows, columns + 1)), (tiles[0], parts), areas=image.areas)
 
     def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """And the newline."""
@@ -75,6 +77,24 @@ class LlavaNextVision(ClipVision):
     def configuration(self) -> Mapping[str, Any]:
         """And the resolutions, as the model's own configuration has them."""
         return {**super().configuration(), "image_grid_pinpoints": self._pinpoints}
+
+    def _areas(self, image: Image.Image, places: torch.Tensor) -> tuple[Area | None, Area | None]:
+        """Of the base tile, which is the whole image squeezed into a square, and of the stitched grid with its newlines."""
+        whole = Canvas.of(*image.size)
+        base = self._area(self._processor, squeezed(whole, self._processor.size))
+        return base, self._stitched_area(whole, places)
+
+    def _stitched_area(self, whole: Canvas, places: torch.Tensor) -> Area | None:
+        """None where nothing is left, or parts lie apart: they are cropped once more, or their patches do not fill them."""
+        side, patch = self._tower.config.image_size, self._patch_pixels
+        part = Canvas.of(side, side)
+        if not places.numel() or side % patch or processed(part, self._processor) != part:
+            return None
+        down, across = get_anyres_image_grid_shape((whole.height, whole.width), self._pinpoints, side)
+        rows, columns = places.shape
+        top, left = (down * self.grid.rows - rows) // 2, (across * self.grid.columns - columns) // 2
+        stitched = fitted(whole, across * side, down * side)
+        return stitched.window(left * patch, top * patch, (columns + 1) * patch, rows * patch).area
 
 
 def stitched_places(height: int, width: int, *, pinpoints: list[list[int]], grid: Grid, tile_pixels: int) -> torch.Tensor:

@@ -27,6 +27,7 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 
 from encoder_service.reduction.budget import Grid, WindowShare
 from encoder_service.reduction.reduce import Scores
+from encoder_service.vision.areas import WHOLE
 from encoder_service.vision.attention import Watch
 from encoder_service.vision.base import (
     Attending,
@@ -103,7 +104,7 @@ class QwenVision(VisionModel):
     def preprocess(self, image: Image.Image) -> PreparedImage:
         """The checkpoint's own image processor, on the CPU; it resizes to whole tokens within the checkpoint's limits."""
         pixels, grid = self._patches(self._processor, image, "image")
-        return PreparedImage(pixels, (grid,))
+        return PreparedImage(pixels, (grid,), areas=(WHOLE,))
 
     def frames_of(self, duration_seconds: Fraction, available: int, sampling: FrameSampling, max_frames: int) -> int:
         """As transformers does: a rate gives at least 4 frames and an even number of them, where there are so many."""
@@ -125,7 +126,7 @@ class QwenVision(VisionModel):
             self.check_video_tokens(pairs * grid.tokens, count)
             tiles.append((tile, grid))
         pixels, grids = zip(*tiles, strict=True)
-        return PreparedImage(torch.cat(pixels), grids, frames=sampled)
+        return PreparedImage(torch.cat(pixels), grids, frames=sampled, areas=(WHOLE,) * len(grids))
 
     def look(self, images: Sequence[PreparedImage], max_tiles: int | None = None) -> Seen:
         """Every block runs fused attention, in windows or over whole tiles; two of them show their queries and keys."""

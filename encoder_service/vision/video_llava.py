@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import torch
@@ -20,12 +20,13 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from encoder_service.reduction.budget import Grid
 from encoder_service.reduction.reduce import ReducedTiles, Scores
+from encoder_service.vision.areas import Canvas
 from encoder_service.vision.base import Family, PreparedImage, Seen, in_order
 from encoder_service.vision.clip import ClipParts, ClipVision, check_preprocessing, load_clip_parts, load_tower
 from encoder_service.vision.frame_processor import load_frame_processor, stated_sampling
 from vscan.checkpoint import Checkpoint
 from vscan.specs import FrameCount, FrameSampling
-from vscan.visual_tokens import PickedBy, SampledFrames, VisualTokens
+from vscan.visual_tokens import Area, PickedBy, SampledFrames, VisualTokens
 
 # The family's own image processor does the same; what it returns is named otherwise in every other release.
 _PROCESSORS: dict[str, Any] = {"VideoLlavaImageProcessor": CLIPImageProcessorPil, "CLIPImageProcessor": CLIPImageProcessorPil}
@@ -47,15 +48,16 @@ class VideoLlavaVision(ClipVision):
 
     def preprocess(self, image: Image.Image) -> PreparedImage:
         """The checkpoint's own image processor, on the CPU."""
-        return PreparedImage(_pixels(self._processor, image), (self.grid,))
+        area = self._area(self._processor, Canvas.of(*image.size))
+        return PreparedImage(_pixels(self._processor, image), (self.grid,), areas=(area,))
 
     def preprocess_video(self, frames: Iterable[Image.Image], sampled: SampledFrames) -> PreparedImage:
         """Each frame by itself, as the checkpoint's video processor does it."""
         count = len(sampled.seconds)
         self.check_video_tokens(count * (_CLASS_TOKEN.tokens + self.grid.tokens), count)
-        pixels = torch.cat([_pixels(self._frame_processor, frame) for frame in frames])
-        grids, counted = (_CLASS_TOKEN, self.grid) * len(pixels), (False, True) * len(pixels)
-        return PreparedImage(pixels, grids, counted=counted, frames=sampled)
+        made, areas = zip(*(self._frame(frame) for frame in frames), strict=True)
+        grids, counted = (_CLASS_TOKEN, self.grid) * len(made), (False, True) * len(made)
+        return PreparedImage(torch.cat(made), grids, counted=counted, frames=sampled, areas=tuple(chain(*areas)))
 
     def look(self, images: Sequence[PreparedImage], max_tiles: int | None = None) -> Seen:
         """Images through their tower, videos through theirs; neighbours of a kind together."""
@@ -68,7 +70,7 @@ class VideoLlavaVision(ClipVision):
     def assemble(self, image: PreparedImage, tiles: Sequence[ReducedTiles]) -> VisualTokens:
         """In order; the [CLS] tokens of frames are marked."""
         marked = [tile if grid != _CLASS_TOKEN else _as_class(tile) for grid, tile in zip(image.grids, tiles, strict=True)]
-        return in_order(image.grids, marked, image.frames)
+        return in_order(image.grids, marked, image.frames, image.areas)
 
     def modules(self) -> Mapping[str, torch.nn.Module]:
         """And the other tower."""
@@ -84,6 +86,10 @@ class VideoLlavaVision(ClipVision):
     @property
     def _towers(self) -> Sequence[Any]:
         return [self._tower, self._video_tower]
+
+    def _frame(self, frame: Image.Image) -> tuple[torch.Tensor, tuple[None, Area | None]]:
+        """A frame's pixels, and where its two tiles lie on it."""
+        return _pixels(self._frame_processor, frame), (None, self._area(self._frame_processor, Canvas.of(*frame.size)))
 
     def _look_at_videos(self, videos: Sequence[PreparedImage], max_tiles: int | None) -> Seen:
         hidden, scores = self._see(self._video_tower, videos, max_tiles)

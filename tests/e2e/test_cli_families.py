@@ -97,6 +97,24 @@ def evaluate_videos(*server: object, folder: Path) -> None:
     assert json.loads((folder / "counts.json").read_text())["n"] == 3
 
 
+# Pictures for each budget: of an image one, or the whole and its parts; of two frames two.
+SCENES = {"llava": 1, "llava_next": 2, "qwen2_5_vl": 1 + 2, "video_llava": 1 + 2}
+
+
+def draw(family: str, picture: Path, *server: object, folder: Path) -> None:
+    """What the model was shown of an image, and of a video with it where it takes any; where its patches lie is stated."""
+    clips = (folder / "clip.mp4", "--frames", "2") if family in VIDEOS else ()
+    budgets = ("--budget", "10%", "--budget", "5%", "--max-new-tokens", "2")
+    ran = vscan("show", picture, *clips, "what is it", *budgets, *server, "--out", folder / "out")
+    assert ran.code == 0, ran.err
+    page = (folder / "out" / "show.html").read_text(encoding="utf-8")
+    once = SCENES[family]
+    layers = page.count("<h3>Stage 2")
+    bands = page.count("<h3>Stage 1")
+    assert page.count('role="group"') == once * (1 + 2 * (1 + layers // bands))
+    assert "does not say where" not in page
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_checkpoint_is_served_and_answers(family: str, tmp_path: Path) -> None:
     checkpoint, picture, before, after = FAMILIES[family]
@@ -115,4 +133,5 @@ def test_a_checkpoint_is_served_and_answers(family: str, tmp_path: Path) -> None
             evaluate_videos(*server, folder=tmp_path)
         if family == "qwen2_5_vl":
             evaluate_boxes(*server, folder=tmp_path)
+        draw(family, DATA / picture, *server, folder=tmp_path)
         assert up.end(signal.SIGINT) == (0, [])

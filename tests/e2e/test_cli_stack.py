@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image as PillowImage
 
 from embedded_model.album import Picture, draw_album
 from tests.support.client_cli import in_a_process, vscan
@@ -252,3 +253,45 @@ def test_answers_go_on_without_redis(stack: LocalStack, album: list[Picture]) ->
         before = client.ask(album[1].png(), "what is there")
         stack.restart("redis", kill=True)  # empty now
         assert client.ask(album[1].png(), "what is there").text == before.text
+
+
+def test_show_draws_one_picture_and_several_at_several_budgets(at: Addresses, album: list[Picture], tmp_path: Path) -> None:
+    files = [tmp_path / f"{picture.name}.png" for picture in album[:2]]
+    for file, picture in zip(files, album, strict=False):
+        file.write_bytes(picture.png())
+    question = album[0].questions[0].text
+    budgets = ("--budget", "33%", "--budget", "avg:11.1%")
+    one = vscan("show", files[0], question, *budgets, "--server", at.decoder, "--out", tmp_path / "one")
+    assert one.code == 0, one.err
+    header, first, facts, answer, second, *_, written = one.out.splitlines()
+    assert header == f"question: {question}"
+    assert first.startswith("budget 33%: 144 → 47 → 15 visual tokens, ")
+    assert second.startswith("budget avg:11.1%: 144 → 23 → 8 visual tokens, ")
+    assert f"{files[0].name}: 47 of 144 kept: " in facts
+    assert answer.strip().startswith("answer: ")
+    assert written == f"written: {tmp_path / 'one' / 'show.png'}, {tmp_path / 'one' / 'show.html'}"
+    assert PillowImage.open(tmp_path / "one" / "show.png").size[0] == 16 + 3 * 416
+    page = (tmp_path / "one" / "show.html").read_text(encoding="utf-8")
+    assert page.count('class="token ') == 47 + 23
+    assert "does not say where" not in page
+    both = vscan("show", *files, "which is larger?", *budgets, "--json", "--server", at.decoder, "--out", tmp_path / "both")
+    assert both.code == 0, both.err
+    told = json.loads(both.out)
+    assert told["names"] == [file.name for file in files]
+    assert [(each["budget"], each["usage"]["visual_tokens"]) for each in told["answers"]] == [("33%", 94), ("avg:11.1%", 46)]
+    areas = {
+        tuple(tile["area"].values()) for each in told["answers"] for image in each["images"] for tile in image["kept"]["tiles"]
+    }
+    assert areas == {(0.0, 0.0, 1.0, 1.0)}
+    assert (tmp_path / "both" / "show.html").read_text(encoding="utf-8").count('class="token ') == 94 + 46
+
+
+def test_show_says_what_it_cannot_do(at: Addresses, album: list[Picture], tmp_path: Path) -> None:
+    server = ("--server", at.decoder)
+    named = vscan("show", f"sha256:{'0' * 64}", "what?", *server)
+    assert (named.code, "the file itself" in named.one_line) == (2, True)
+    file = tmp_path / "a.png"
+    file.write_bytes(album[0].png())
+    (tmp_path / "taken").write_text("")
+    taken = vscan("show", file, "what?", "--budget", "33%", "--out", tmp_path / "taken", *server)
+    assert (taken.code, taken.one_line.startswith("vscan: out: ")) == (2, True)

@@ -7,6 +7,7 @@ frame 5     ░░█░█      the upper half: bits, the highest one left
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -29,6 +30,18 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "webm vp9": ("webm", "libvpx-vp9"),
     "gif": ("gif", "gif"),
 }
+ONE = 1 << 16  # in a display matrix
+# Its a, b, c, d, and how the camera's picture was turned.
+TURNED: Sequence[tuple[tuple[int, int, int, int], Image.Transpose | None]] = (
+    ((ONE, 0, 0, ONE), None),
+    ((0, ONE, -ONE, 0), Image.Transpose.ROTATE_90),
+    ((-ONE, 0, 0, -ONE), Image.Transpose.ROTATE_180),
+    ((0, -ONE, ONE, 0), Image.Transpose.ROTATE_270),
+    ((-ONE, 0, 0, ONE), Image.Transpose.FLIP_LEFT_RIGHT),
+    ((ONE, 0, 0, -ONE), Image.Transpose.FLIP_TOP_BOTTOM),
+    ((0, ONE, ONE, 0), Image.Transpose.TRANSPOSE),
+    ((0, -ONE, -ONE, 0), Image.Transpose.TRANSVERSE),
+)
 _SOUND: Mapping[str, str] = {"mp4": "aac", "mov": "pcm_s16le", "matroska": "libopus", "webm": "libopus"}
 _OPTIONS: Mapping[str, dict[str, str]] = {
     "libx264": {"preset": "ultrafast", "bf": "2", "g": "12", "threads": "1"},
@@ -111,6 +124,15 @@ def changed(data: bytes, box: bytes, offset: int, value: bytes) -> bytes:
     """An MP4 file with other bytes so far behind the beginning of the name of its first box of this kind."""
     place = data.index(box) + offset
     return data[:place] + value + data[place + len(value) :]
+
+
+def turned_video(number: int, matrix: tuple[int, int, int, int], turn: Image.Transpose | None) -> bytes:
+    """An MP4 file whose container says how to turn its frames: what the camera saw is turned the other way."""
+    upright = numbered(number)
+    seen = upright if turn is None else upright.transpose(turn)
+    a, b, c, d = matrix
+    display = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    return changed(video(frames=[seen] * 3, size=seen.size), b"tkhd", 44, display)
 
 
 def _silence(tone: Any) -> list[Any]:

@@ -119,15 +119,29 @@ class ReductionSpec(_message.Message):
     seed: int
     def __init__(self, method: _Optional[_Union[ReductionMethod, str]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., local_share: _Optional[float] = ..., merge: bool = ..., seed: _Optional[int] = ...) -> None: ...
 
+class Area(_message.Message):
+    __slots__ = ("left", "top", "right", "bottom")
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_FIELD_NUMBER: _ClassVar[int]
+    BOTTOM_FIELD_NUMBER: _ClassVar[int]
+    left: float
+    top: float
+    right: float
+    bottom: float
+    def __init__(self, left: _Optional[float] = ..., top: _Optional[float] = ..., right: _Optional[float] = ..., bottom: _Optional[float] = ...) -> None: ...
+
 class Tile(_message.Message):
-    __slots__ = ("rows", "columns", "kept_count")
+    __slots__ = ("rows", "columns", "kept_count", "area")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     KEPT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    AREA_FIELD_NUMBER: _ClassVar[int]
     rows: int
     columns: int
     kept_count: int
-    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., kept_count: _Optional[int] = ...) -> None: ...
+    area: Area
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., kept_count: _Optional[int] = ..., area: _Optional[_Union[Area, _Mapping]] = ...) -> None: ...
 
 class SampledFrames(_message.Message):
     __slots__ = ("seconds", "duration_seconds", "interval_seconds")

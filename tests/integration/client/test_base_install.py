@@ -88,6 +88,7 @@ def test_the_command_line_needs_no_extra(tmp_path: Path) -> None:
         (["serve", "encoder"], "serve"),
         (["serve", "decoder", "--model", "x"], "serve"),
         (["ask", "IMAGE", "what?", "--trace-console"], "otel"),
+        (["show", "IMAGE", "what?"], "show"),
     ],
 )
 def test_a_command_that_needs_an_extra_says_how_to_install_it(tmp_path: Path, arguments: list[str], extra: str) -> None:

@@ -19,6 +19,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from encoder_service.fingerprint import fingerprint
 from encoder_service.reduction.budget import Grid
+from encoder_service.vision.areas import WHOLE
 from encoder_service.vision.base import PreparedImage, VisionModel
 from tests.support.qwen import make_qwen, noise, shared_qwen
 from tests.support.tile_jobs import one_a_second, reduced
@@ -68,7 +69,7 @@ def test_pixels_and_tokens_are_those_of_transformers(count: int, width: int, hei
     with torch.inference_mode():
         (theirs,) = shared_qwen()[1].get_video_features(pixels, torch.tensor([thw])).pooler_output
     torch.testing.assert_close(value.tokens, theirs, rtol=1e-5, atol=1e-5)
-    assert value.tiles == (Tile(*grid, grid[0] * grid[1]),) * thw[0]
+    assert value.tiles == (Tile(*grid, grid[0] * grid[1], WHOLE),) * thw[0]
     assert value.frames == one_a_second(count)
 
 

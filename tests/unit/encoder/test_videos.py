@@ -17,7 +17,19 @@ from PIL import Image
 from encoder_service.images import ImageLimits, decode_image
 from encoder_service.videos import VideoLimits, sample_video
 from tests.support.bad_images import saved
-from tests.support.videos import KINDS, SIZE, changed, full_decode, number_of, numbered, sound_alone, video
+from tests.support.videos import (
+    KINDS,
+    ONE,
+    SIZE,
+    TURNED,
+    changed,
+    full_decode,
+    number_of,
+    numbered,
+    sound_alone,
+    turned_video,
+    video,
+)
 from vscan.errors import Cancelled, InvalidArgument
 from vscan.visual_tokens import SampledFrames
 
@@ -28,7 +40,6 @@ LIMITS = VideoLimits(
     max_decoded_pixels=10**9,
     frame=ImageLimits(max_bytes=2**20, max_pixels=9_000_000, min_side=8, max_aspect_ratio=20),
 )
-ONE = 1 << 16  # in a display matrix
 
 
 def sampled(
@@ -144,25 +155,9 @@ def test_what_an_edit_cuts_off_is_not_shown() -> None:
     assert numbers(shorter, 5) == whole[:: len(whole) // 5][:5]
 
 
-@pytest.mark.parametrize(
-    ("matrix", "turn"),
-    [
-        ((ONE, 0, 0, ONE), None),
-        ((0, ONE, -ONE, 0), Image.Transpose.ROTATE_90),
-        ((-ONE, 0, 0, -ONE), Image.Transpose.ROTATE_180),
-        ((0, -ONE, ONE, 0), Image.Transpose.ROTATE_270),
-        ((-ONE, 0, 0, ONE), Image.Transpose.FLIP_LEFT_RIGHT),
-        ((ONE, 0, 0, -ONE), Image.Transpose.FLIP_TOP_BOTTOM),
-        ((0, ONE, ONE, 0), Image.Transpose.TRANSPOSE),
-        ((0, -ONE, -ONE, 0), Image.Transpose.TRANSVERSE),
-    ],
-)
+@pytest.mark.parametrize(("matrix", "turn"), TURNED)
 def test_a_picture_is_turned_as_its_container_says(matrix: tuple[int, int, int, int], turn: Image.Transpose | None) -> None:
-    """The camera was held so that what it saw is the picture turned the other way."""
-    upright = numbered(0b1011_0000_1110)
-    seen = upright if turn is None else upright.transpose(turn)
-    a, b, c, d = matrix
-    data = changed(video(frames=[seen] * 3, size=seen.size), b"tkhd", 44, struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30))
+    data = turned_video(0b1011_0000_1110, matrix, turn)
     pictures, _ = sampled(data, 2)
     assert [(picture.size, number_of(picture)) for picture in pictures] == [(SIZE, 0b1011_0000_1110)] * 2
 

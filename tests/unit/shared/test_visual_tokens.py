@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tests.support.visual_values import make_tokens
 from vscan.errors import InvalidArgument
 from vscan.v1 import visual_tokens_pb2 as pb
-from vscan.visual_tokens import PickedBy, Tile, VisualTokens
+from vscan.visual_tokens import Area, PickedBy, Tile, VisualTokens
 
+AREAS = [None, Area(0.0, 0.0, 1.0, 1.0), Area(-0.25, 0.1, 1.125, 0.9)]
 VALUE = make_tokens(4, kept=3, columns=6)
 BODY = VALUE.to_bytes()
 
@@ -29,7 +30,7 @@ def values(draw: st.DrawFn) -> VisualTokens:
     for rows, columns in grids:
         own = draw(st.sets(st.integers(0, rows * columns - 1), min_size=1))
         kept += [start + place for place in sorted(own)]
-        tiles.append(Tile(rows, columns, len(own)))
+        tiles.append(Tile(rows, columns, len(own), draw(st.sampled_from(AREAS))))
         start += rows * columns
     merged = draw(st.none() | st.lists(st.integers(0, len(kept) - 1), min_size=start, max_size=start))
     dtype = draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
@@ -128,6 +129,11 @@ def _list(name: str, entries: list[Any]) -> Callable[[pb.VisualTokens], None]:
     return spoil
 
 
+def _area(*edges: float) -> Callable[[pb.VisualTokens], None]:
+    area = pb.Area(**dict(zip(("left", "top", "right", "bottom"), edges, strict=True)))
+    return lambda message: message.tiles[0].area.CopyFrom(area)
+
+
 def _shape(*shape: int) -> Callable[[pb.VisualTokens], None]:
     def spoil(message: pb.VisualTokens) -> None:
         del message.tokens.shape[:]
@@ -166,6 +172,8 @@ def _shape(*shape: int) -> Callable[[pb.VisualTokens], None]:
         ),
         pytest.param(_list("tiles", []), "tiles", id="no tiles"),
         pytest.param(_list("tiles", [pb.Tile()] * (2**16 + 1)), "tiles", id="more tiles than are believed"),
+        pytest.param(_area(1.0, 0.0, 1.0, 1.0), "tiles[0].area", id="an area without width"),
+        pytest.param(_area(0.0, 0.0, 1.0, float("nan")), "tiles[0].area", id="an area that ends nowhere"),
         pytest.param(_list("merged_into", [0] * (2**22 + 1)), "merged_into", id="more places than are believed"),
         pytest.param(_set("unreduced_count", 2), "tiles", id="fewer places than kept"),
     ],
