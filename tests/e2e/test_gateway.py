@@ -381,6 +381,33 @@ async def test_a_decoder_that_goes_ends_a_stream_with_an_error_event() -> None:
         assert refused.value.status_code == 503
 
 
+async def test_a_gateway_that_stops_ends_streams_with_an_error_event(deployed: Deployment) -> None:
+    async with openai_client("127.0.0.1:1", deployed.people.tokens["shop"]) as client:
+        async with in_process_gateway(deployed.stack.decoder_address) as gateway:
+            client.base_url = f"http://{gateway.address}/v1"  # type: ignore[assignment]
+            stream = await client.chat.completions.create(model="small", messages=question(WORDS), stream=True, extra_body=LONG)
+            await anext(aiter(stream))
+        with pytest.raises(openai.APIError, match="the gateway is stopping"):
+            async for _ in stream:
+                pass
+    await until(lambda: deployed.stack.decoder.engine.figures.running == 0, what="the decoder to be idle")
+
+
+async def test_callers_without_a_token_are_at_the_decoder_what_the_gateway_is(deployed: Deployment) -> None:
+    own = deployed.people.token_file("lab")
+    async with (
+        in_process_gateway(deployed.stack.decoder_address, decoder_token_file=own) as known,
+        in_process_gateway(deployed.stack.decoder_address) as stranger,
+        httpx2.AsyncClient() as http,
+    ):
+        body = {"model": "small", "messages": question(WORDS), "max_tokens": 2}
+        for gateway, status in ((known, 200), (stranger, 401), (deployed.gateway, 401)):
+            said = await http.post(f"http://{gateway.address}/v1/chat/completions", json=body)
+            assert said.status_code == status
+            # A decoder that wants to know who asks is there.
+            assert (await http.get(f"http://{gateway.address}/readyz")).status_code == 200
+
+
 async def test_a_trace_goes_on_from_the_callers_header(deployed: Deployment) -> None:
     with OtlpCollector() as collector:
         telemetry = setup_telemetry("vscan-gateway", TelemetrySettings(otlp_endpoint=collector.endpoint))
