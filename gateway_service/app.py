@@ -28,15 +28,17 @@ from vscan.telemetry.logs import log_fields
 from vscan.telemetry.providers import Telemetry
 
 _log = logging.getLogger(__name__)
+_CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
+_METHODS = {"GET", "HEAD", "POST"}
 _HEALTH = ("/healthz", "/readyz")
 
 
 def make_app(gateway: Gateway, telemetry: Telemetry, *, hosts: Collection[str] | None) -> ASGIApp:
     """The application. `hosts`: names besides loopback's that `Host` may have; None for any."""
     routes = [
-        Route("/v1/chat/completions", _Endpoint(gateway.chat), methods=["POST"]),
-        Route("/v1/models", _Endpoint(gateway.models), methods=["GET"]),
-        Route("/v1/models/{id:path}", _Endpoint(gateway.models), methods=["GET"]),
+        Route(_CHAT, _Endpoint(gateway.chat), methods=["POST"]),
+        Route(_MODELS, _Endpoint(gateway.models), methods=["GET"]),
+        Route(f"{_MODELS}/{{id:path}}", _Endpoint(gateway.models), methods=["GET"]),
         Route(_HEALTH[0], _Endpoint(gateway.alive), methods=["GET"]),
         Route(_HEALTH[1], _Endpoint(gateway.ready), methods=["GET"]),
     ]
@@ -55,9 +57,16 @@ def make_app(gateway: Gateway, telemetry: Telemetry, *, hosts: Collection[str] |
 
 
 def _span_name(scope: Scope) -> str:
-    """Of paths that are none of ours the name would be the caller's to choose."""
-    path = "/v1/models" if scope["path"].startswith("/v1/models") else scope["path"]
-    return f"{scope['method']} {path}" if path in ("/v1/models", "/v1/chat/completions") else "HTTP"
+    path = _known_path(scope)
+    return f"{scope['method']} {path}" if path and scope["method"] in _METHODS else "HTTP"
+
+
+def _known_path(scope: Scope) -> str | None:
+    """One of ours; what others are called would be the caller's to choose."""
+    path: str = scope["path"]
+    if path.startswith(f"{_MODELS}/"):
+        return _MODELS
+    return path if path in (_MODELS, _CHAT) else None
 
 
 class _Endpoint:
@@ -103,10 +112,8 @@ class ErrorsToldMiddleware:
     def _tell(self, scope: Scope, status: int, began: float) -> None:
         if scope["path"] in _HEALTH:
             return
-        route = scope.get("route")
-        path = route.path if isinstance(route, Route) else "(no such path)"
         fields = log_fields({"status": status, "duration_ms": (time.monotonic() - began) * 1000})
-        _log.info("%s %s", scope["method"][:8], path, extra=fields)
+        _log.info("%s %s", scope["method"][:8], _known_path(scope) or "(no such path)", extra=fields)
 
 
 class KnownHostsMiddleware:

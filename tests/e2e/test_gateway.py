@@ -384,7 +384,7 @@ async def test_a_decoder_that_goes_ends_a_stream_with_an_error_event() -> None:
 async def test_a_gateway_that_stops_ends_streams_with_an_error_event(deployed: Deployment) -> None:
     async with openai_client("127.0.0.1:1", deployed.people.tokens["shop"]) as client:
         async with in_process_gateway(deployed.stack.decoder_address) as gateway:
-            client.base_url = f"http://{gateway.address}/v1"  # type: ignore[assignment]
+            client.base_url = f"http://{gateway.address}/v1"
             stream = await client.chat.completions.create(model="small", messages=question(WORDS), stream=True, extra_body=LONG)
             await anext(aiter(stream))
         with pytest.raises(openai.APIError, match="the gateway is stopping"):
