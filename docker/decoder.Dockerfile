@@ -43,6 +43,7 @@ COPY vscan vscan
 COPY client client
 COPY encoder_service encoder_service
 COPY decoder_service decoder_service
+COPY gateway_service gateway_service
 COPY embedded_model embedded_model
 COPY studies studies
 RUN PIP_CONSTRAINT=constraints.txt /pip/bin/pip --python /venv/bin/python install --no-cache-dir --no-compile --no-deps --target /app . \

@@ -67,6 +67,11 @@ class Replicas:
         self._pauses: set[asyncio.Future[None]] = set()  # of those that wait to ask again
         self._closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `aclose` was called."""
+        return self._closed
+
     def route(self, visuals: Sequence[Visual] = ()) -> Route:
         """The way of one call about these images and videos; of one about none wherever there is least to do."""
         return Route(self._balancer, affinity_key(visuals))

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -82,7 +84,8 @@ class AsyncClient:
         tracer_provider: trace.TracerProvider | None = None,
     ) -> None:
         self._timeout = timeout or Timeout()
-        self._core = Core(timeout=self._timeout, retry=retry or Retry(), remembered_images=remembered_images)
+        self._make_core = partial(Core, timeout=self._timeout, retry=retry or Retry(), remembered_images=remembered_images)
+        self._core = self._make_core()
         self._tracer = trace.get_tracer(TRACER, tracer_provider=tracer_provider)
         self._tracer_provider = tracer_provider
         self._tls, self._insecure = tls, insecure
@@ -90,7 +93,20 @@ class AsyncClient:
         spread = affinity or Affinity()
         self._decoders = self._replicas(server, "server", spread)
         self._encoder = None if encoder is None else self._replicas(encoder, "encoder", spread)
-        self._closed = False
+
+    def with_token(self, token: TokenLike) -> AsyncClient:
+        """The same deployment as another caller: for a program that passes on the questions of many, each with a token.
+
+        It shares the connections, and what is known of the replicas. What was sent and what may still be retried is its own,
+        since what one caller has sent the server does not know from another. Closing either closes both.
+
+        Raises:
+            InvalidArgument: this is no bearer token.
+        """
+        other = copy(self)
+        other._core = self._make_core()
+        other._bearer = bearer_of(token, None)
+        return other
 
     async def ask(self, images: VisualLike | Sequence[VisualLike], question: str, **options: Unpack[AskOptions]) -> Answer:
         """Asks about one image or video or several, and waits for the whole answer."""
@@ -192,7 +208,6 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Ends what is under way (it gets `Cancelled`) and the connections."""
-        self._closed = True
         await self._decoders.aclose()
         if self._encoder is not None:
             await self._encoder.aclose()
@@ -212,7 +227,7 @@ class AsyncClient:
             tracer=self._tracer,
             replicas=self._decoders,
             bearer=self._bearer,
-            is_closed=lambda: self._closed,
+            is_closed=lambda: self._decoders.is_closed,
         )
 
     async def _unary(
@@ -235,7 +250,7 @@ class AsyncClient:
             try:
                 await replicas.pause(wait_s)
             except asyncio.CancelledError:
-                raise_if_closed(self._closed)
+                raise_if_closed(self._decoders.is_closed)
                 raise
 
     async def _one_try(self, method: Callable[..., Awaitable[Reply]], exchange: Exchange, request: Request) -> Reply:
@@ -244,10 +259,10 @@ class AsyncClient:
         try:
             return await method(request, timeout=left_s, metadata=metadata)
         except grpc.RpcError as error:
-            raise_if_closed(self._closed)
+            raise_if_closed(self._decoders.is_closed)
             raise error_from_rpc(error) from error
         except asyncio.CancelledError:
-            raise_if_closed(self._closed)
+            raise_if_closed(self._decoders.is_closed)
             raise
 
     def _encoders(self) -> Replicas:

@@ -1,4 +1,4 @@
-"""`docs/configuration.md`: every setting of both services, from their classes."""
+"""`docs/configuration.md`: every setting of the services, from their classes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from pydantic.fields import FieldInfo
 
 from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
+from gateway_service.config import GatewaySettings
 from scripts.pages.markdown import code, generated_from, page, table
 from vscan.config import ServiceSettings, variable_name
 
-SERVICES: dict[str, type[ServiceSettings]] = {"Encoder": EncoderSettings, "Decoder": DecoderSettings}
+SERVICES: dict[str, type[ServiceSettings]] = {
+    "Encoder": EncoderSettings,
+    "Decoder": DecoderSettings,
+    "Gateway": GatewaySettings,
+}
 # A setting's unit is the end of its name.
 UNITS = {
     "_ms": "ms",

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from vscan.config import ServiceSettings, load_settings, spell_out
 from vscan.errors import VScanError
 from vscan.rpc.hard_limit import HardLimit
-from vscan.rpc.settings import RpcSettings
+from vscan.rpc.settings import ListenSettings
 from vscan.secret_files import warn_of_open_files
 from vscan.telemetry.log_writer import write_from_a_thread
 from vscan.telemetry.logs import configure_logging
@@ -38,7 +38,7 @@ def run_service(
 
     Args:
         service_name: for traces, metrics and that line: `vscan-decoder`.
-        settings_class: a `ServiceSettings` that is also a `TelemetrySettings` and an `RpcSettings`.
+        settings_class: a `ServiceSettings` that is also a `TelemetrySettings` and a `ListenSettings`.
         serve: starts everything, waits for termination, stops everything. Its last argument is to be told once that begins to
             stop, for how many seconds at most it may go on (`RpcServer`'s `on_stopping`): the process does not outlive them.
         overrides: settings given on the command line.
@@ -63,7 +63,7 @@ def run_service(
 
 def _serve_to_the_end(service_name: str, serve: Serve[S], settings: S) -> None:
     warn_of_open_files(settings)
-    assert isinstance(settings, RpcSettings)
+    assert isinstance(settings, ListenSettings)
     assert isinstance(settings, TelemetrySettings)
     telemetry = setup_telemetry(service_name, settings, tls=settings.server_tls, insecure=settings.insecure)
     try:

@@ -1,4 +1,4 @@
-"""The settings of a gRPC server, shared by both services."""
+"""The settings of what listens: of a gRPC server, shared by both services, and what the gateway shares with them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ Bind = Annotated[
 ]
 
 
-class RpcSettings(BaseModel):
-    """A mixin: name it before `ServiceSettings` among the bases. Alone it is a plain value, which reads no environment."""
+class ListenSettings(BaseModel):
+    """A mixin of everything that listens: name it before `ServiceSettings` among the bases. Alone it is a plain value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    bind: Bind = "127.0.0.1:0"
     insecure: bool = Field(
         default=False, description="Allow plaintext, and any caller, beyond loopback: for a network that protects itself."
     )
@@ -42,6 +41,43 @@ class RpcSettings(BaseModel):
     tls_client_ca_file: Path | None = Field(
         default=None, description="PEM file with the CA of the clients' certificates; clients without one are refused (mTLS)."
     )
+    drain_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        le=_LONGEST_DRAIN_SECONDS,
+        description="How long running calls may go on after SIGTERM before they are cancelled, in seconds.",
+    )
+    drain_delay_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=_LONGEST_DRAIN_SECONDS,
+        description="After SIGTERM: how long calls are still taken while the service is no longer ready, so that those who "
+        "choose among replicas can see it, in seconds.",
+    )
+    ready_file: Path | None = Field(
+        default=None, description="File that gets the bound `host:port` once the port is open; useful with port 0."
+    )
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("`tls_cert_file` and `tls_key_file` go together")
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError("`tls_client_ca_file` needs `tls_cert_file` and `tls_key_file`")
+        return self
+
+    @property
+    def server_tls(self) -> ServerTls | None:
+        """The files of the server's TLS; None is plaintext."""
+        if self.tls_cert_file is None or self.tls_key_file is None:
+            return None
+        return ServerTls(cert_file=self.tls_cert_file, key_file=self.tls_key_file, client_ca_file=self.tls_client_ca_file)
+
+
+class RpcSettings(ListenSettings):
+    """A mixin: name it before `ServiceSettings` among the bases. Alone it is a plain value, which reads no environment."""
+
+    bind: Bind = "127.0.0.1:0"
     identities_file: Path | None = Field(
         default=None,
         description="TOML file with those who may call, their tenants and limits; see [tenants](tenants.md). Read again when "
@@ -94,19 +130,6 @@ class RpcSettings(BaseModel):
         "where so many lie unread that gRPC sends no more. Then its call is ended; one with a reply of more than 1 MiB is with "
         "its connection.",
     )
-    drain_seconds: float = Field(
-        default=30.0,
-        ge=0,
-        le=_LONGEST_DRAIN_SECONDS,
-        description="How long running calls may go on after SIGTERM before they are cancelled, in seconds.",
-    )
-    drain_delay_seconds: float = Field(
-        default=0.0,
-        ge=0,
-        le=_LONGEST_DRAIN_SECONDS,
-        description="After SIGTERM: how long calls are still taken while the service is no longer ready, so that those who "
-        "choose among replicas can see it, in seconds.",
-    )
     health_bind: Annotated[str, AfterValidator(_host_and_port)] | None = Field(
         default=None,
         description="A second port for health checks alone, `host:port`, always plaintext: for probes that speak no TLS. "
@@ -137,23 +160,9 @@ class RpcSettings(BaseModel):
     max_connection_idle_seconds: float = Field(
         default=600.0, gt=0, description="A connection without a call for so long is closed, in seconds. `inf`: never."
     )
-    ready_file: Path | None = Field(
-        default=None, description="File that gets the bound `host:port` once the port is open; useful with port 0."
-    )
 
     @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("`tls_cert_file` and `tls_key_file` go together")
-        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
-            raise ValueError("`tls_client_ca_file` needs `tls_cert_file` and `tls_key_file`")
+    def _a_message_has_room(self) -> Self:
         if self.max_request_bytes < self.max_message_bytes:
             raise ValueError("`max_request_bytes` must be at least `max_message_bytes`")
         return self
-
-    @property
-    def server_tls(self) -> ServerTls | None:
-        """The files of the server's TLS; None is plaintext."""
-        if self.tls_cert_file is None or self.tls_key_file is None:
-            return None
-        return ServerTls(cert_file=self.tls_cert_file, key_file=self.tls_key_file, client_ca_file=self.tls_client_ca_file)

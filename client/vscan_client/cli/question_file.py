@@ -125,7 +125,7 @@ def _question(identity: Id, record: dict[str, Any]) -> QuestionLine:
     if not isinstance(question, str) or not question:
         raise InvalidArgument("question", "a text is needed")
     options = QuestionOptions(
-        **{name: _option(name, record[name]) for name in _OPTIONS & record.keys() if record[name] is not None}
+        **{name: option_value(name, record[name]) for name in _OPTIONS & record.keys() if record[name] is not None}
     )
     images, videos = _files(record, "image"), _files(record, "video")
     if not images and not videos:
@@ -150,7 +150,8 @@ def _files(record: dict[str, Any], kind: str) -> tuple[str, ...]:
     return tuple(files)
 
 
-def _option(name: str, value: Any) -> Any:
+def option_value(name: str, value: Any) -> Any:
+    """A JSON value as the field of `QuestionOptions` takes it. Raises InvalidArgument where it is of another kind."""
     number = not isinstance(value, bool) and isinstance(value, int | float)
     if name in _TEXTS and isinstance(value, str):
         return value

@@ -1,4 +1,4 @@
-"""`vscan serve encoder|decoder`."""
+"""`vscan serve encoder|decoder|gateway`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Service(StrEnum):
 
     ENCODER = "encoder"
     DECODER = "decoder"
+    GATEWAY = "gateway"
 
 
 def serve(
@@ -35,6 +36,9 @@ def serve(
     model: Annotated[str | None, typer.Option("--model", help="Checkpoint directory. Default: the embedded model.")] = None,
     bind: Annotated[str | None, typer.Option("--bind", help="Where to listen, host:port.")] = None,
     encoder_address: Annotated[str | None, typer.Option("--encoder-address", help="The encoder (decoder only).")] = None,
+    decoder_address: Annotated[
+        str | None, typer.Option("--decoder-address", help="The decoder, or several (gateway only).")
+    ] = None,
     redis_url: Annotated[str | None, typer.Option("--redis-url", help="Redis; empty for none.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = None,
@@ -48,6 +52,7 @@ def serve(
         "model": model,
         "bind": bind,
         "encoder_address": encoder_address,
+        "decoder_address": decoder_address,
         "redis_url": redis_url,
         "device": device,
         "dtype": dtype,
@@ -65,11 +70,13 @@ def serve(
 
 def run(service: Service, overrides: dict[str, Any]) -> int:
     """Runs a service to its end and gives its exit code. Raises StartupError where the extra is missing."""
-    with needs_extra("serve", f"vscan serve {service}"):
+    with needs_extra("gateway" if service is Service.GATEWAY else "serve", f"vscan serve {service}"):
         if service is Service.ENCODER:
             from encoder_service.__main__ import main
-        else:
+        elif service is Service.DECODER:
             from decoder_service.__main__ import main
+        else:
+            from gateway_service.__main__ import main
     return main(overrides)
 
 

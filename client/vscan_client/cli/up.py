@@ -168,7 +168,7 @@ def by_service(settings: list[str], **of_both: str | None) -> dict[str, dict[str
         InvalidArgument: one is of no such form.
     """
     both = {name: value for name, value in of_both.items() if value is not None}
-    found = {service.value: dict(both) for service in Service}
+    found = {service.value: dict(both) for service in (Service.ENCODER, Service.DECODER)}
     for text in settings:
         service, dot, rest = text.partition(".")
         if not dot or service not in found:

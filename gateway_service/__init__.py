@@ -1,0 +1,1 @@
+"""The gateway: OpenAI's chat completions over HTTP, answered by decoders through the SDK. Needs no torch."""

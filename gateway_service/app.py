@@ -1,0 +1,155 @@
+"""The application: paths, and what goes around all of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.util.http import parse_excluded_urls
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway_service.conversation import CallerLeftError
+from gateway_service.endpoints import Gateway
+from gateway_service.http_errors import CALLER_LEFT, HttpRefusal, error_response, status_of
+from vscan.errors import InternalError, VScanError
+from vscan.rpc.address import is_loopback_host
+from vscan.telemetry.context import current_trace_id
+from vscan.telemetry.logs import log_fields
+from vscan.telemetry.providers import Telemetry
+
+_log = logging.getLogger(__name__)
+_CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
+_METHODS = {"GET", "HEAD", "POST"}
+_HEALTH = ("/healthz", "/readyz")
+
+
+def make_app(gateway: Gateway, telemetry: Telemetry, *, hosts: Collection[str] | None) -> ASGIApp:
+    """The application. `hosts`: names besides loopback's that `Host` may have; None for any."""
+    routes = [
+        Route(_CHAT, _Endpoint(gateway.chat), methods=["POST"]),
+        Route(_MODELS, _Endpoint(gateway.models), methods=["GET"]),
+        Route(f"{_MODELS}/{{id:path}}", _Endpoint(gateway.models), methods=["GET"]),
+        Route(_HEALTH[0], _Endpoint(gateway.alive), methods=["GET"]),
+        Route(_HEALTH[1], _Endpoint(gateway.ready), methods=["GET"]),
+    ]
+    around = [Middleware(ErrorsToldMiddleware), Middleware(KnownHostsMiddleware, hosts=hosts)]
+    app = Starlette(routes=routes, middleware=around, exception_handlers={HTTPException: _no_such_path})
+    app.router.redirect_slashes = False  # a redirect would be built from the caller's own Host
+    instrumented: ASGIApp = OpenTelemetryMiddleware(
+        app,
+        excluded_urls=parse_excluded_urls("healthz,readyz"),
+        tracer_provider=telemetry.tracer_provider,
+        meter_provider=telemetry.meter_provider,
+        default_span_details=lambda scope: (_span_name(scope), {}),
+        exclude_spans=["receive", "send"],
+    )
+    return instrumented
+
+
+def _span_name(scope: Scope) -> str:
+    path = _known_path(scope)
+    return f"{scope['method']} {path}" if path and scope["method"] in _METHODS else "HTTP"
+
+
+def _known_path(scope: Scope) -> str | None:
+    """One of ours; what others are called would be the caller's to choose."""
+    path: str = scope["path"]
+    if path.startswith(f"{_MODELS}/"):
+        return _MODELS
+    return path if path in (_MODELS, _CHAT) else None
+
+
+class _Endpoint:
+    """An ASGI application that Starlette does not take for a function of a request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+class ErrorsToldMiddleware:
+    """Answers errors in OpenAI's form, and ends each request with one line in the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Nothing of ours gets past it but a cancellation."""
+        if scope["type"] != "http":
+            return
+        began, status = time.monotonic(), 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except CallerLeftError:
+            status = CALLER_LEFT
+        except Exception as error:
+            told = error if isinstance(error, VScanError | HttpRefusal) else _unknown(error)
+            if not status:
+                await error_response(told)(scope, receive, watched)
+            status = status_of(told)
+        finally:
+            self._tell(scope, status, began)
+
+    def _tell(self, scope: Scope, status: int, began: float) -> None:
+        if scope["path"] in _HEALTH:
+            return
+        fields = log_fields({"status": status, "duration_ms": (time.monotonic() - began) * 1000})
+        _log.info("%s %s", scope["method"][:8], _known_path(scope) or "(no such path)", extra=fields)
+
+
+class KnownHostsMiddleware:
+    """On loopback: refuses a request whose `Host` or `Origin` is not this machine's. A page of another site can have its own
+    name point to 127.0.0.1 (DNS rebinding), and its scripts would then read answers.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises HttpRefusal."""
+        if self._hosts is not None and scope["type"] == "http":
+            headers = Headers(scope=scope)
+            self._check("host", f"//{headers.get('host', '')}")
+            if "origin" in headers:
+                self._check("origin", headers["origin"])
+        await self._app(scope, receive, send)
+
+    def _check(self, name: str, url: str) -> None:
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            host = ""
+        if not is_loopback_host(host) and host not in (self._hosts or ()):
+            raise HttpRefusal(403, "unknown_host", f"{name}: not a name of this machine's, see VSCAN_GATEWAY_ALLOWED_HOSTS")
+
+
+def _unknown(error: Exception) -> InternalError:
+    """Of what nobody foresaw the caller gets a trace id alone."""
+    _log.error("a request failed", exc_info=error)
+    trace_id = current_trace_id()
+    return InternalError(f"internal error, trace id {trace_id}" if trace_id else "internal error", trace_id=trace_id)
+
+
+async def _no_such_path(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = "method_not_allowed" if error.status_code == 405 else "not_found"
+    return error_response(HttpRefusal(error.status_code, code, error.detail))

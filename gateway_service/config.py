@@ -1,0 +1,114 @@
+"""The gateway's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from vscan.config import ServiceSettings
+from vscan.rpc.address import parse_address
+from vscan.rpc.settings import ListenSettings
+from vscan.telemetry.settings import TelemetrySettings
+
+
+def _host_and_port(text: str) -> str:
+    return str(parse_address(text))
+
+
+def _split(value: Any) -> Any:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Servers = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+
+
+class GatewaySettings(ListenSettings, TelemetrySettings, ServiceSettings):
+    """Everything that a gateway can be told; the environment names are these with `VSCAN_GATEWAY_` before them."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="VSCAN_GATEWAY_", validate_default=True)
+
+    bind: Annotated[str, AfterValidator(_host_and_port)] = Field(
+        default="127.0.0.1:8000",
+        description="Where to listen, `host:port`; port 0 takes any free one. Beyond loopback TLS is needed, and a word on who "
+        "may call (`require_token`, `tls_client_ca_file` or `allow_anonymous`); or `insecure`.",
+    )
+    decoder_address: Servers = Field(
+        default=("127.0.0.1:7070",),
+        description="The decoder: `host:port`, several with commas between, or `dns:///name:port` for all addresses of a name.",
+    )
+    decoder_tls: bool = Field(default=False, description="Speak TLS with the decoder.")
+    decoder_tls_ca_file: Path | None = Field(
+        default=None, description="PEM file with the CAs of the decoder's certificate. Unset: those that gRPC brings."
+    )
+    decoder_tls_cert_file: Path | None = Field(default=None, description="PEM file with this gateway's own certificate (mTLS).")
+    decoder_tls_key_file: Path | None = Field(default=None, description="PEM file with the key of that certificate.")
+    decoder_token_file: Path | None = Field(
+        default=None,
+        description="File with the bearer token of callers that show none, and of the gateway's own look at the decoder. Read "
+        "again when it changes.",
+    )
+    decoder_insecure: bool = Field(default=False, description="Allow plaintext to a decoder beyond loopback.")
+    answer_timeout_seconds: float = Field(
+        default=600.0, gt=0, allow_inf_nan=False, description="Longest time for one answer, in seconds."
+    )
+    describe_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long the decoder's word on its model is remembered, in seconds.",
+    )
+
+    require_token: bool = Field(
+        default=False,
+        description="Refuse callers that show no bearer token. The decoder judges it, and must: one that lets in any is "
+        "not asked.",
+    )
+    allow_anonymous: bool = Field(
+        default=False,
+        description="Beyond loopback: pass on the questions of callers that show nothing; the decoder judges them.",
+    )
+    allowed_hosts: Names = Field(
+        default=(),
+        description="On loopback: names besides `localhost` and its addresses that `Host` and `Origin` may have, for a proxy "
+        "on the same machine; commas between.",
+    )
+
+    max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
+    max_bodies_bytes: int = Field(
+        default=1024 * 1024 * 1024,
+        ge=1024,
+        description="Most bytes of all bodies that are held at once; one more gets 429. At least `max_body_bytes`.",
+    )
+    max_json_depth: int = Field(default=64, ge=8, le=200, description="Deepest nesting of a request's JSON.")
+    max_concurrent_requests: int = Field(default=256, ge=1, description="Requests served at once; one more gets 429.")
+    max_connections: int = Field(default=512, ge=1, description="Most connections to the port; one more is closed.")
+    max_callers: int = Field(
+        default=1024, ge=1, description="Callers, each with a token, of whom is remembered which images they have sent."
+    )
+    header_timeout_seconds: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="Longest wait for the whole head of a request, in seconds."
+    )
+    idle_timeout_seconds: int = Field(
+        default=75, ge=1, description="A connection without a request for so long is closed, in seconds."
+    )
+    client_patience_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest wait for a caller, in seconds: until its whole body has come, and until it takes more of an "
+        "answer.",
+    )
+    tokenizer_file: Path | None = Field(
+        default=None,
+        description="The checkpoint's `tokenizer.json`, which gives tokens of log-probabilities their texts; needs the package "
+        "`tokenizers`. Unset: a token is told as `token_id:17`.",
+    )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return parse_address(self.bind).is_loopback

@@ -1,0 +1,223 @@
+"""The port: uvicorn with bounds on connections and heads, TLS that follows its files, and an end that lets answers finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from gateway_service.config import GatewaySettings
+from vscan.errors import StartupError
+from vscan.rpc.address import Address, parse_address
+from vscan.rpc.listening import check_free, write_ready_file
+from vscan.rpc.tls_files import Rotating, ServerTls
+
+_MAX_HEAD_BYTES = 64 * 1024
+_END_SECONDS = 5.0  # for everything that ends once the answers have
+_LAST_WORDS_SECONDS = 1.0  # for what was sent last to be taken
+_FIRST = asyncio.FIRST_COMPLETED
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_log = logging.getLogger(__name__)
+
+
+class BoundedProtocol(H11Protocol):
+    """HTTP/1.1 that waits only so long for the head of a request, and has only so many connections."""
+
+    def __init__(self, *arguments: Any, max_connections: int, header_timeout_s: float, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._max_connections, self._header_timeout_s = max_connections, header_timeout_s
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """One too many is closed."""
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "abort": transport.abort}
+        if len(self.connections) > self._max_connections:
+            transport.abort()
+        else:
+            self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        """The time of a head counts from its first byte; of a connection's first one from the connection."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_waiting()
+        elif self.conn.trailing_data[0]:
+            self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._header_timeout_s, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class HttpServer:
+    """Serves an application.
+
+    Args:
+        settings: where and how.
+        app: the application.
+        on_stopping: told when it begins to stop.
+        idle: returns once no request is being served.
+        end_answers: told when what still runs must end.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        app: ASGIApp,
+        *,
+        on_stopping: Callable[[float], None],
+        idle: Callable[[], Coroutine[Any, Any, Any]],
+        end_answers: Callable[[], None],
+    ) -> None:
+        self._settings, self._on_stopping = settings, on_stopping
+        self._idle, self._end_answers = idle, end_answers
+        self._server = _Uvicorn(_config(settings, app))
+        self._stop_asked, self._hurried = asyncio.Event(), asyncio.Event()
+        self._address = parse_address(settings.bind)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> str:
+        """Opens the port and returns the bound `host:port`.
+
+        Raises:
+            StartupError: it cannot be opened, or the TLS files do not fit.
+        """
+        self._server.config.load()
+        listener = _listen(self._address)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        bound = str(Address(self._address.host, listener.getsockname()[1]))
+        _log.info("serving %s://%s/v1", "http" if self._settings.server_tls is None else "https", bound)
+        await asyncio.wait((asyncio.ensure_future(self._server.is_open.wait()), self._serving), return_when=_FIRST)
+        if self._settings.ready_file is not None:
+            write_ready_file(self._settings.ready_file, bound)
+        return bound
+
+    async def wait_for_termination(self) -> None:
+        """Until SIGTERM or SIGINT; from then on another one hurries `stop`."""
+        assert self._serving is not None
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._on_signal, number)
+        stop = asyncio.create_task(self._stop_asked.wait())
+        await asyncio.wait((stop, self._serving), return_when=_FIRST)
+        stop.cancel()
+
+    async def stop(self) -> None:
+        """Drains: takes no more requests, lets answers go on for `drain_seconds`, then ends them."""
+        if self._serving is None:
+            return
+        settings, serving = self._settings, self._serving
+        self._on_stopping(settings.drain_delay_seconds + settings.drain_seconds + 3 * _END_SECONDS)
+        await self._unhurried(settings.drain_delay_seconds)
+        self._server.should_exit = True
+        waiting = [asyncio.create_task(each) for each in (self._unhurried(settings.drain_seconds), self._idle())]
+        await asyncio.wait((*waiting, serving), return_when=_FIRST)
+        for task in waiting:
+            task.cancel()
+        self._end_answers()
+        # Over TLS a connection is closed once its other side has said so too, which idle clients do not.
+        await asyncio.wait((serving,), timeout=_LAST_WORDS_SECONDS)
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        await serving
+
+    async def _unhurried(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+
+    def _on_signal(self, number: int) -> None:
+        _log.info("got %s", signal.Signals(number).name)
+        if self._stop_asked.is_set():
+            self._hurried.set()
+        self._stop_asked.set()
+
+
+class _Uvicorn(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_open = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tells that it has happened."""
+        await super().startup(sockets)
+        self.is_open.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are `HttpServer`'s."""
+        yield
+
+
+def _config(settings: GatewaySettings, app: ASGIApp) -> uvicorn.Config:
+    tls = settings.server_tls
+    return uvicorn.Config(
+        app,
+        http=partial(  # type: ignore[arg-type]
+            BoundedProtocol,
+            max_connections=settings.max_connections,
+            header_timeout_s=settings.header_timeout_seconds,
+        ),
+        ws="none",
+        lifespan="off",
+        loop="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.idle_timeout_seconds,
+        timeout_graceful_shutdown=int(settings.drain_seconds + _END_SECONDS),
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        ssl_context_factory=None if tls is None else lambda config, default: _following(tls),
+    )
+
+
+def _following(tls: ServerTls) -> ssl.SSLContext:
+    """A context that gives each handshake the files as they then are. Raises StartupError as `ServerTls.check` does."""
+    contexts = Rotating("the gateway's certificate", tls.paths, tls.check)
+    first = tls.check()
+
+    def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = contexts.current()
+
+    first.sni_callback = choose
+    return first
+
+
+def _listen(address: Address) -> socket.socket:
+    check_free(address)
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, *_, target = found[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(target)
+        listener.set_inheritable(False)
+    except OSError as error:
+        listener.close()
+        raise StartupError(f"cannot listen on {address}: {error.strerror}") from error
+    return listener

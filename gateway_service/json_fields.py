@@ -1,0 +1,135 @@
+"""A request's JSON, read strictly: every refusal names the field by its path, `messages[1].content[0].image_url.url`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from vscan.errors import InvalidArgument
+
+_SHOWN_CHARS = 40
+
+
+def parse_object(body: bytes, *, max_depth: int) -> Fields:
+    """The object that a body holds. Raises InvalidArgument for anything else, and for one that is nested deeper."""
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else "not JSON"
+        raise InvalidArgument("body", reason) from None
+    if not isinstance(value, dict):
+        raise InvalidArgument("body", "not a JSON object")
+    if _is_deeper(value, max_depth):
+        raise InvalidArgument("body", "nested too deeply", limit=f"{max_depth} levels")
+    return Fields(value)
+
+
+class Fields:
+    """The members of an object. `null` is the same as a member that is not there.
+
+    Args:
+        path: of the object; empty for the whole body.
+    """
+
+    def __init__(self, value: dict[str, Any], path: str = "") -> None:
+        self._value, self.path = value, path
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, value in self._value.items() if value is not None)
+
+    def __contains__(self, name: str) -> bool:
+        return self._value.get(name) is not None
+
+    def below(self, name: str) -> str:
+        """The path of a member."""
+        return f"{self.path}.{name}" if self.path else name
+
+    def raw(self, name: str) -> Any:
+        """As it came; None for none."""
+        return self._value.get(name)
+
+    def refuse(self, name: str, problem: str, limit: str = "") -> NoReturn:
+        """Raises InvalidArgument for a member."""
+        raise InvalidArgument(self.below(name), problem, limit=limit)
+
+    def only(self, known: set[str]) -> None:
+        """Raises InvalidArgument for a member of another name."""
+        for name in self._value:
+            if name not in known:
+                self.refuse(_shown(name), "no such field")
+
+    def text(self, name: str) -> str:
+        """A text that is needed. Any that can be written as UTF-8, so no half of a surrogate pair."""
+        value = self.raw(name)
+        if not isinstance(value, str):
+            self.refuse(name, "a text is needed")
+        check_text(value, self.below(name))
+        return value
+
+    def choice(self, name: str, *choices: str) -> str:
+        """One of some words."""
+        value = self.text(name)
+        if value not in choices:
+            self.refuse(name, repr(_shown(value)), ", ".join(choices))
+        return value
+
+    def switch(self, name: str) -> bool:
+        """A yes or no; no for none."""
+        value = self.raw(name)
+        if value is not None and not isinstance(value, bool):
+            self.refuse(name, "true or false is needed")
+        return bool(value)
+
+    def whole(self, name: str, least: int, most: int) -> int | None:
+        """A whole number; None for none."""
+        value = self.raw(name)
+        if value is None:
+            return None
+        if type(value) is not int or not least <= value <= most:
+            self.refuse(name, _shown(json.dumps(value)), f"a whole number from {least} to {most}")
+        return value
+
+    def object(self, name: str) -> Fields:
+        """An object that is needed."""
+        value = self.raw(name)
+        if not isinstance(value, dict):
+            self.refuse(name, "an object is needed")
+        return Fields(value, self.below(name))
+
+    def objects(self, name: str) -> Iterator[Fields]:
+        """Those of a list that is needed."""
+        value = self.raw(name)
+        if not isinstance(value, list):
+            self.refuse(name, "a list is needed")
+        for index, item in enumerate(value):
+            if not isinstance(item, dict):
+                self.refuse(f"{name}[{index}]", "an object is needed")
+            yield Fields(item, f"{self.below(name)}[{index}]")
+
+
+def check_text(text: str, path: str) -> None:
+    """Raises InvalidArgument where a text is no Unicode: JSON can name half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(path, "has half of a surrogate pair") from None
+
+
+def _shown(text: str) -> str:
+    clean = text.encode("ascii", "backslashreplace").decode()
+    return clean if len(clean) <= _SHOWN_CHARS else clean[: _SHOWN_CHARS - 1] + "…"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    level = [value]
+    for _ in range(levels + 1):
+        if not level:
+            return False
+        inside = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [item for items in inside for item in items if isinstance(item, dict | list)]
+    return True

@@ -1,0 +1,179 @@
+"""What bodies of `/v1/chat/completions` come to, and how they are refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from gateway_service.chat_request import _OWN, IGNORED, NEEDLESS, ChatRequest, field_of, read_chat
+from gateway_service.json_fields import parse_object
+from vscan.errors import InvalidArgument
+from vscan.specs import FrameCount, JsonSchema, KeepRatio, KeepTokens, Rater, Regex, TotalTokens
+from vscan_client import Image, Role, Text, Video
+from vscan_client.cli.questions import QuestionOptions
+
+HELLO = [{"role": "user", "content": "hello"}]
+DATA = base64.b64encode(b"picture").decode()
+MP4 = base64.b64encode(b"film").decode()
+
+
+def read(**changes: Any) -> ChatRequest:
+    body = {"model": "m", "messages": HELLO} | changes
+    return read_chat(parse_object(json.dumps(body).encode(), max_depth=64))
+
+
+def refusal(**changes: Any) -> InvalidArgument:
+    with pytest.raises(InvalidArgument) as caught:
+        read(**changes)
+    return caught.value
+
+
+def parts(*content: Any, role: str = "user") -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": list(content)}]}
+
+
+def image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, "detail": "high"}}
+
+
+def test_messages_become_the_sdks() -> None:
+    messages = [
+        {"role": "developer", "content": "be short", "name": "house"},
+        {"role": "user", "content": [image(f"data:image/png;base64,{DATA}"), {"type": "text", "text": "what is it"}]},
+        {"role": "assistant", "content": "a cat", "tool_calls": None, "refusal": None},
+        {"role": "user", "content": [{"type": "video_url", "video_url": {"url": f"DATA:video/mp4;base64,{MP4}"}}]},
+    ]
+    read_messages = read(messages=messages, vscan={"frames": 4}).messages
+    assert [message.role for message in read_messages] == [Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.USER]
+    assert read_messages[1].parts == (Image.from_bytes(b"picture"), Text("what is it"))
+    (video,) = read_messages[3].parts
+    assert isinstance(video, Video)
+    assert (video.data, video.sampling) == (b"film", FrameCount(4))
+
+
+def test_options_become_the_sdks() -> None:
+    asked = read(
+        max_completion_tokens=9,
+        max_tokens=9,
+        temperature=1,
+        n=2,
+        stop="end",
+        seed=3,
+        logprobs=True,
+        top_logprobs=5,
+        top_k=-1,
+        ignore_eos=True,
+        vscan={"budget": "total:64", "rater": "random", "keep": "32,50%", "min_p": 0.1, "priority": -4, "report_kept": True},
+    )
+    sampling, prune, reduction = asked.options["sampling"], asked.options["prune"], asked.options["reduction"]
+    assert sampling
+    assert prune
+    assert reduction
+    assert (sampling.max_new_tokens, sampling.temperature, sampling.n, sampling.stop) == (9, 1.0, 2, ("end",))
+    assert (sampling.seed, sampling.logprobs, sampling.top_k, sampling.min_p, sampling.ignore_eos) == (3, 5, None, 0.1, True)
+    assert (prune.rater, prune.budgets, prune.seed) == (Rater.RANDOM, (KeepTokens(32), KeepRatio(0.5)), 3)
+    assert reduction.budget == TotalTokens(64)
+    assert (asked.options["priority"], asked.options["report_kept"]) == (-4, True)
+    assert (asked.top_logprobs, asked.samples, asked.stream, asked.include_usage) == (5, 2, False, False)
+
+
+def test_forms_of_an_answer_become_constraints() -> None:
+    def constraint(**changes: Any) -> Any:
+        sampling = read(**changes).options["sampling"]
+        return sampling.constraint if sampling else None
+
+    assert constraint(response_format={"type": "text"}) is None
+    assert constraint(response_format={"type": "json_object"}) == JsonSchema('{"type": "object"}')
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["ä"]}}}
+    assert constraint(response_format=schema) == JsonSchema('{"enum": ["ä"]}')
+    assert constraint(vscan={"regex": "a+"}) == Regex("a+")
+
+
+def test_what_has_no_effect_is_passed_over_and_what_would_have_one_is_refused() -> None:
+    assert read(**dict.fromkeys(IGNORED, "anything")).messages
+    assert read(**{name: values[0] for name, values in NEEDLESS.items() if values}).messages
+    assert read(**dict.fromkeys(NEEDLESS)).messages, "null asks for nothing"
+    for name in NEEDLESS:
+        assert refusal(**{name: [{"x": 1}]}).field == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "said"),
+    [
+        ({"model": None}, "model", "a text"),
+        ({"model": 3}, "model", "a text"),
+        ({"messages": None}, "messages", "a list"),
+        ({"messages": []}, "messages", "at least one"),
+        ({"messages": ["x"]}, "messages[0]", "an object"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "limit system"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "a text or a list"),
+        ({"messages": [*HELLO, {"role": "user", "content": [], "x": 1}]}, "messages[1].x", "no such field"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content", "surrogate"),
+        (parts({"type": "input_audio"}), "messages[0].content[0].type", "limit text, image_url, video_url"),
+        (parts(image(f"data:image/png;base64,{DATA}"), role="assistant"), "messages[0].content[0].type", "limit text"),
+        (parts({"type": "text", "text": "a"}, image("https://x.example/a.png")),
+         "messages[0].content[1].image_url.url", "servers never fetch URLs"),
+        (parts(image("file:///etc/passwd")), "messages[0].content[0].image_url.url", "servers never fetch URLs"),
+        (parts(image(f"data:text/html;base64,{DATA}")), "messages[0].content[0].image_url.url", "no data URL"),
+        (parts(image(f"data:video/mp4;base64,{DATA}")), "messages[0].content[0].image_url.url", "no data URL"),
+        (parts(image("data:image/png;base64,!!!")), "messages[0].content[0].image_url.url", "not base64"),
+        (parts(image(f"data:image/png;base64,{DATA}\n")), "messages[0].content[0].image_url.url", "not base64"),
+        (parts(image(f"data:image/png;base64,{DATA}é")), "messages[0].content[0].image_url.url", "not base64"),
+        (parts(image("data:image/png;base64,")), "messages[0].content[0].image_url.url", "is empty"),
+        (parts({"type": "image_url", "image_url": "data:"}), "messages[0].content[0].image_url", "an object"),
+        ({"temperature": "hot"}, "temperature", "not a value"),
+        ({"temperature": 10**400}, "temperature", "no number"),
+        ({"n": True}, "n", "not a value"),
+        ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", "one of the two"),
+        ({"top_logprobs": 2}, "top_logprobs", "without"),
+        ({"stream_options": {}}, "stream_options", "without"),
+        ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "no such field"),
+        ({"best_of": 2}, "best_of", "no such field"),
+        ({"vscan": {"budgets": 2}}, "vscan.budgets", "no such field"),
+        ({"vscan": {"top_k": 2}, "top_k": 2}, "vscan.top_k", "one of the two"),
+        ({"vscan": {"budget": "lots"}}, "vscan.budget", "neither a number"),
+        ({"vscan": {"budget": "0%"}}, "vscan.budget", "over 0"),
+        ({"vscan": {"keep": "0"}}, "vscan.keep", "at least 1"),
+        ({"vscan": {"reduction": "magic"}}, "vscan.reduction", "limit vscan, global"),
+        ({"vscan": {"frames": 2, "fps": 2}}, "vscan.frames", "either"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "limit text"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+         "response_format.json_schema.schema", "an object"),
+        ({"response_format": {"type": "json_object"}, "vscan": {"regex": "a"}}, "vscan.regex", "one of the two"),
+    ],
+)  # fmt: skip
+def test_a_bad_field_is_named_by_its_path(changes: dict[str, Any], field: str, said: str) -> None:
+    error = refusal(**changes)
+    assert error.field == field
+    assert said in error.message
+
+
+@pytest.mark.parametrize(
+    ("field", "on_top", "told"),
+    [
+        ("sampling.max_new_tokens", "max_tokens", "max_tokens"),
+        ("sampling.max_new_tokens", "", "max_completion_tokens"),
+        ("sampling.n", "n", "n"),
+        ("sampling.logprobs", "logprobs", "logprobs"),
+        ("sampling.stop[1]", "stop", "stop"),
+        ("sampling.top_k", "top_k", "top_k"),
+        ("sampling.top_k", "vscan", "vscan.top_k"),
+        ("sampling.json_schema", "response_format", "response_format"),
+        ("messages[1].parts[0].image.data", "messages", "messages[1].content[0].image_url.data"),
+        ("messages[0].parts[2].text", "messages", "messages[0].content[2].text"),
+        ("messages", "messages", "messages"),
+        ("reduction.budget.ratio", "vscan", "vscan.budget"),
+        ("prune.budgets[0].tokens", "vscan", "vscan.keep"),
+        ("priority", "vscan", "vscan.priority"),
+    ],
+)
+def test_the_decoders_fields_are_told_as_the_body_has_them(field: str, on_top: str, told: str) -> None:
+    assert field_of(field, frozenset({on_top})) == told
+
+
+def test_every_option_under_the_own_key_is_one_of_the_sdks() -> None:
+    assert {field.name for field in fields(QuestionOptions)} >= _OWN
