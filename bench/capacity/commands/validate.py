@@ -18,7 +18,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     model_option(parser)
     parser.add_argument("--profile", type=Path, help="measured on this machine with this model; unset: it is measured first")
     parser.add_argument("--rounds", type=int, default=9, help="of measuring the profile")
-    parser.add_argument("--seconds", type=float, default=35.0, help="that each load lasts")
+    parser.add_argument("--seconds", type=float, default=60.0, help="that each load lasts: a 95th percentile of fewer answers is chance")
     parser.add_argument("--only", action="append", help="a scenario alone, by its name; may be given again")
     parser.add_argument("--json", type=Path, help="write the report here")
 
