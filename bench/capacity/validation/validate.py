@@ -4,7 +4,7 @@ The machine is not equally fast all the time, nor are its two cores. A fixed rou
 part of any load, are asked before and after each one; the profile's durations, of the decoders and of everything else, are
 multiplied by how long they take now over how long they took when the profile was measured. Where two rounds differ by more than
 a tenth, or other processes had more than a tenth of the two cores during the load, it is repeated with other images, whatever
-its outcome was; a few times in all at most.
+its outcome was; twice at most.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.capacity.profile import Profile
 from bench.capacity.services import Services, services
 from bench.capacity.simulation.world import Deployment, World
 from bench.capacity.validation.compare import compared
-from bench.capacity.validation.scenarios import Scenario
+from bench.capacity.validation.scenarios import SCENARIOS, Scenario
 from bench.capacity.validation.served import served, simulated
 
 _IMAGES_APART = 100_000
@@ -35,19 +35,18 @@ def validate(
     profile: Profile, model: Path, folder: Path, scenarios: Sequence[Scenario], seconds: float
 ) -> list[dict[str, Any]]:
     """A record for each scenario: its load, how fast the machine was, and the quantities. `folder` is for logs."""
-    records, repeats = [], _MOST_REPEATS
+    records = []
     for replicas, some in itertools.groupby(scenarios, key=lambda scenario: scenario.replicas):
         with services(folder / f"{replicas}-of-each", model, encoders=replicas, decoders=replicas) as running:
             for scenario in some:
                 unsteady: list[list[float]] = []
                 while True:
-                    number = scenarios.index(scenario) + _REPEAT * len(unsteady)
+                    number = SCENARIOS.index(scenario) + _REPEAT * len(unsteady)
                     record = _record(profile, running, scenario, number, seconds)
                     before, after, foreign = record["slower_before"], record["slower_after"], record["foreign_busy"]
                     steady = is_steady(before, after, foreign)
-                    if steady or not repeats:
+                    if steady or len(unsteady) == _MOST_REPEATS:
                         break
-                    repeats -= 1
                     unsteady.append([*before, *after, foreign])
                     print(f"{scenario.name}: {before} and {after} times as long, {foreign:.0%} by others; again", flush=True)
                 records.append(record | {"steady": steady, "unsteady": unsteady})
