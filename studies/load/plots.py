@@ -73,10 +73,13 @@ def _first_tokens(axes: Axes, case: Mapping[str, Any], targets: Mapping[str, flo
     for place, (one, colour) in enumerate(zip(ones, _colours(ones), strict=True)):
         if one["ttft_ms"] is None:
             continue
-        times = [one["ttft_ms"][f"p{percent}"] for percent in PERCENTILES]
-        places = [place + shift for shift in _SHIFTS]
-        axes.plot(places, times, color=colour, linewidth=2, zorder=1)
-        for marker, at, time in zip(_MARKERS, places, times, strict=True):
+        shown = [
+            (marker, place + shift, time)
+            for marker, shift, percent in zip(_MARKERS, _SHIFTS, PERCENTILES, strict=True)
+            if (time := one["ttft_ms"][f"p{percent}"]) is not None
+        ]
+        axes.plot([at for _, at, _ in shown], [time for _, _, time in shown], color=colour, linewidth=2, zorder=1)
+        for marker, at, time in shown:
             axes.plot(at, time, marker, color=colour, markeredgecolor=_INK, markersize=7)
     axes.axhline(targets["ttft_ms"], color=_INK, linestyle="--", linewidth=1)
     _name_ticks(axes, ones)
@@ -106,7 +109,9 @@ def _percentile_curves(axes: Axes, one: Mapping[str, Any], targets: Mapping[str,
         shown, ("#0072B2", "#E69F00", "#009E73"), "os^", ("-", "--", ":"), strict=True
     ):
         if one[name]:
-            axes.plot(places, [one[name][f"p{each}"] for each in PERCENTILES], dash, marker=marker, color=colour, label=label)
+            times = [one[name][f"p{each}"] for each in PERCENTILES]
+            known = [(place, time) for place, time in zip(places, times, strict=True) if time is not None]
+            axes.plot([at for at, _ in known], [time for _, time in known], dash, marker=marker, color=colour, label=label)
     axes.axhline(targets["ttft_ms"], color="#0072B2", linewidth=1, alpha=0.6)
     axes.axhline(targets["tpot_ms"], color="#E69F00", linewidth=1, alpha=0.6)
     axes.set_xticks(list(places), [f"p{each}" for each in PERCENTILES])
