@@ -84,8 +84,7 @@ def _first_tokens(axes: Axes, case: Mapping[str, Any], targets: Mapping[str, flo
     axes.axhline(targets["ttft_ms"], color=_INK, linestyle="--", linewidth=1)
     _name_ticks(axes, ones)
     axes.set_xlim(-0.6, len(ones) - 0.4)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
+    _milliseconds(axes)
     axes.grid(axis="y", which="both", alpha=0.25)
     if first:
         axes.set_ylabel("time to first token, ms")
@@ -117,13 +116,22 @@ def _percentile_curves(axes: Axes, one: Mapping[str, Any], targets: Mapping[str,
     axes.set_xticks(list(places), [f"p{each}" for each in PERCENTILES])
     axes.set_xlabel("percentile of the answered requests; lines without marks are the targets")
     axes.set_ylabel("ms")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
+    _milliseconds(axes)
     axes.grid(axis="y", which="both", alpha=0.25)
     axes.set_title(
         f"{one['label']}: {one['goodput_per_s']:.2f} good of {one['requests_per_s']:.2f} requests a second", fontsize=10
     )
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _milliseconds(axes: Axes) -> None:
+    """A logarithmic scale with plain numbers at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _colours(ones: Sequence[Mapping[str, Any]]) -> list[str]:
