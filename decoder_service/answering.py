@@ -22,7 +22,7 @@ from decoder_service.question import Question
 from decoder_service.request import EngineRequest, Prompt, Pruning
 from vscan.errors import InvalidArgument
 from vscan.rpc.deadlines import Deadline
-from vscan.specs import PruneSpec, ReductionSpec
+from vscan.specs import KeepRatio, PruneSpec, ReductionSpec
 
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ class Stage2:
     layers: int  # of the language model
     prune_layers: tuple[int, ...]
     defaults: PruneSpec  # every field set but the budgets
+    keep: KeepRatio  # at each layer, where neither the request nor its target average says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +154,7 @@ class Answering:
             visual_tokens=prompt.visual_rows,
             visual_unreduced=sum(image.unreduced_count for image in prompt.images),
             images=len(prompt.images),
+            default_keep=self.stage2.keep,
         )
 
     def _reduction(self, asked: ReductionSpec) -> ReductionSpec:

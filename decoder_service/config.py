@@ -79,6 +79,14 @@ class DecoderSettings(RpcSettings, TelemetrySettings, CacheSettings, ModelSettin
     prune_rater: Rater = Field(
         default=Rater.LAST_TOKEN, description="How visual tokens are ranked where a request does not say."
     )
+    prune_keep: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of the visual tokens that survives each pruning layer, where neither a request nor a target average "
+        "says. Unset: a third.",
+    )
     prune_positions: PositionPolicy | None = Field(
         default=None, description="Positions after pruning where a request does not say. Unset: the model family's."
     )

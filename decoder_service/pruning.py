@@ -16,7 +16,6 @@ from vscan.specs import (
     KeepRatio,
     KeepTokens,
     PositionPolicy,
-    PruneBudget,
     PruneSpec,
     Rater,
     ReductionSpec,
@@ -48,11 +47,12 @@ def plan_pruning(
     visual_tokens: int,
     visual_unreduced: int,
     images: int,
+    default_keep: KeepRatio = DEFAULT_KEEP,
     field: str = "prune",
 ) -> Pruning:
     """Decides stage 2 of one request.
 
-    Without budgets in `spec`: what `reduction`'s target average asks for (`budgets_for_average`), else a third at each layer.
+    Without budgets in `spec`: what `reduction`'s target average asks for (`budgets_for_average`), else `default_keep`.
 
     Args:
         spec: filled (`PruneSpec.filled_from`).
@@ -62,6 +62,7 @@ def plan_pruning(
         visual_tokens: in the prompt, after stage 1.
         visual_unreduced: the same images before stage 1.
         images: in the prompt.
+        default_keep: of the deployment.
         field: path of `spec` in the request, for errors.
 
     Raises:
@@ -75,7 +76,13 @@ def plan_pruning(
     if spec.rater is Rater.DROP_ALL:
         return Pruning(layers=tuple(prune_layers[:1]), rater=Rater.DROP_ALL, seed=spec.seed, positions=spec.positions)
     _check_count(spec, prune_layers, field)
-    budgets = spec.budgets or _default_budgets(reduction, prune_layers, layers, visual_tokens, visual_unreduced, images)
+    budgets = spec.budgets
+    if not budgets and isinstance(reduction.budget, TargetAverage):
+        target = reduction.budget.fraction * visual_unreduced
+        budgets = budgets_for_average(
+            target, prune_layers=prune_layers, layers=layers, visual_tokens=visual_tokens, images=images
+        )
+    budgets = budgets or (default_keep,) * len(prune_layers)
     return Pruning(layers=tuple(prune_layers), budgets=budgets, rater=spec.rater, seed=spec.seed, positions=spec.positions)
 
 
@@ -84,20 +91,6 @@ def _check_count(spec: PruneSpec, prune_layers: Sequence[int], field: str) -> No
     if spec.budgets and not ignored and len(spec.budgets) != len(prune_layers):
         layers = ", ".join(map(str, prune_layers)) or "none"
         raise InvalidArgument(f"{field}.budgets", f"{len(spec.budgets)}", limit=f"one for each pruning layer here ({layers})")
-
-
-def _default_budgets(
-    reduction: ReductionSpec,
-    prune_layers: Sequence[int],
-    layers: int,
-    visual_tokens: int,
-    visual_unreduced: int,
-    images: int,
-) -> tuple[PruneBudget, ...]:
-    if not isinstance(reduction.budget, TargetAverage):
-        return (DEFAULT_KEEP,) * len(prune_layers)
-    target = reduction.budget.fraction * visual_unreduced
-    return budgets_for_average(target, prune_layers=prune_layers, layers=layers, visual_tokens=visual_tokens, images=images)
 
 
 def budgets_for_average(

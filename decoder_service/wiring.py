@@ -34,7 +34,7 @@ from decoder_service.limits import Limits, SamplingDefaults
 from decoder_service.observation import Observer
 from decoder_service.pairing import Fit
 from decoder_service.prompt import PromptWriter
-from decoder_service.pruning import default_prune
+from decoder_service.pruning import DEFAULT_KEEP, default_prune
 from decoder_service.readiness import ENGINE_DEAD, ENGINE_WEDGED, Readiness
 from decoder_service.runner.attention import leave_attention_uncompiled
 from decoder_service.runner.runner import Runner
@@ -52,7 +52,7 @@ from vscan.rpc.channel import ClientTls, open_channel
 from vscan.rpc.identities import Identities
 from vscan.rpc.renewed_channel import RenewedChannel
 from vscan.rpc.server import RpcServer
-from vscan.specs import PruneSpec
+from vscan.specs import KeepRatio, PruneSpec
 from vscan.telemetry.decoder_metrics import EngineMetrics
 from vscan.telemetry.metrics import CacheMetrics
 from vscan.telemetry.providers import Telemetry
@@ -324,7 +324,12 @@ def _answering(
         grammars=grammars,
         limits=_limits(settings, half),
         sampling=SamplingDefaults(max_new_tokens=min(settings.default_max_new_tokens, settings.max_new_tokens)),
-        stage2=Stage2(layers=half.language.shape.layers, prune_layers=half.prune_layers, defaults=_prune(settings, half)),
+        stage2=Stage2(
+            layers=half.language.shape.layers,
+            prune_layers=half.prune_layers,
+            defaults=_prune(settings, half),
+            keep=DEFAULT_KEEP if settings.prune_keep is None else KeepRatio(settings.prune_keep),
+        ),
         positions=half.language.positions_taken,
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from scripts.pages.markdown import table
 from scripts.protos import ROOT
+from studies.load.report import read_report
 from studies.load.tables import ratio
 
 KEPT = ROOT / "bench" / "results" / "load-cpu-2-cores.json"
@@ -17,11 +17,11 @@ _WHOLE_FROM_MS = 100
 
 
 def load_page() -> str:
-    """docs/load.md with its part about the kept run written anew."""
+    """docs/load.md with its part about the kept run written anew. Raises InvalidArgument for a report of another form."""
     text = (ROOT / "docs" / "load.md").read_text()
     before, rest = text.split(_BEGIN)
     _, after = rest.split(_END)
-    made = kept_run(json.loads(KEPT.read_text())) if KEPT.exists() else "No run is kept."
+    made = kept_run(read_report(KEPT)) if KEPT.exists() else "No run is kept."
     return f"{before}{_BEGIN}\n{made}\n{_END}{after}"
 
 
@@ -55,13 +55,19 @@ def _row(one: Mapping[str, Any]) -> list[str]:
         one["label"],
         f"{one['goodput_per_s']:.2f}",
         f"{one['requests_per_s']:.2f}",
-        ", ".join(_ms(first[name]) for name in ("p50", "p95", "p99") if name in first),
-        ", ".join(_ms(later[name]) for name in ("p50", "p99") if name in later),
+        _known(first, "p50", "p95", "p99"),
+        _known(later, "p50", "p99"),
         f"{sum(hits.get(place, 0.0) for place in ('memory', 'redis')):.0%}" if hits else "",
         "" if one["tokens"]["visual_average_mean"] is None else f"{one['tokens']['visual_average_mean']:.1f}",
         ", ".join(f"{name} {seconds:.1f}" for name, seconds in computing.items()),
         str(sum(one["failures"].values())),
     ]
+
+
+def _known(times: Mapping[str, float | None], *names: str) -> str:
+    """A dash where there were too few requests for a percentile."""
+    values = [times.get(name) for name in names]
+    return ", ".join("-" if value is None else _ms(value) for value in values) if times else ""
 
 
 def _ms(value: float) -> str:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from studies.load.album import Album
-from studies.load.comparison import Case, Compared, compare
+from studies.load.comparison import Case, Compared, check_answered, compare
+from studies.load.configurations import Settings
+from studies.load.counters import read_counters
 from studies.load.driver import drive
 from studies.load.hardware import Cores, pin
 from studies.load.options import BenchOptions
@@ -30,11 +32,13 @@ def bench(options: BenchOptions, say: Say) -> dict[str, Any]:
     """Runs it all and gives the report.
 
     Raises:
-        InvalidArgument: options or a trace that cannot be; names it.
+        InvalidArgument: options, a trace or a page of metrics that cannot be; names it.
         StartupError: what is started here does not start.
         VScanError: the server cannot be reached.
     """
     cases, cores = cases_of(options), Cores.of_this_machine()
+    if options.up or options.compare:
+        options = replace(options, settings=_joined(cores.threads, options.settings))
     with ExitStack() as stack:
         model = stack.enter_context(model_of(options))
         services = start_services(stack, options, model, say)
@@ -44,6 +48,10 @@ def bench(options: BenchOptions, say: Say) -> dict[str, Any]:
             stack.enter_context(_kept_to(cores, services))
         compared, sides = asyncio.run(_run(options, cases, services, model, cores, say))
     return report(compared, sides, targets=options.targets, options=told, raw=options.raw)
+
+
+def _joined(first: Settings, then: Settings) -> Settings:
+    return {name: {**first.get(name, {}), **then.get(name, {})} for name in first.keys() | then.keys()}
 
 
 @contextmanager
@@ -95,6 +103,8 @@ async def _sides(
     if options.connection is not None:
         target = Deployment(options.connection, album, [style.ask_options() for style in options.styles])
         await target.check()
+        if options.metrics:
+            read_counters(options.metrics)
         made.append(Side("server", "server", target, options.metrics))
     return made
 
@@ -113,6 +123,8 @@ async def _peer(
         threads=sorted({1, len(cores.decoder), len(cores.all)}),
         batch=options.peer_batch,
         device=options.device,
+        dtype=options.peer_dtype,
+        most_tokens=options.peer_most_tokens,
         timeout_s=options.timeout_s,
     )
     stack.push_async_callback(peer.close)
@@ -120,8 +132,8 @@ async def _peer(
 
 
 async def _warm_up(options: BenchOptions, case: Case, sides: Sequence[Side]) -> None:
-    """Requests of the same kind that nobody counts; what fails there comes up again in the run."""
+    """Requests of the same kind that nobody counts. Raises Unavailable where not one of a side's is answered."""
     asks = [replace(ask, due_s=None) for ask in case.load.asks(1)[: options.warm_up]]
     case.album.load(images_of(asks))
     for side in sides:
-        await drive(side.target, asks, clients=options.clients or 1)
+        check_answered(side.label, await drive(side.target, asks, clients=options.clients or 1))

@@ -57,13 +57,21 @@ def percentile(values: Iterable[float], percent: float) -> float | None:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def percentiles(values: Iterable[float | None]) -> dict[str, float] | None:
-    """p50, p90, p95, p99 and the mean; `None` of nothing."""
+def percentiles(values: Iterable[float | None]) -> dict[str, float | None] | None:
+    """p50, p90, p95, p99, the mean, the largest and how many there are; `None` of nothing.
+
+    A percentile is `None` where less than one value lies beyond it: p99 of fewer than 100 is the largest again.
+    """
     known = [value for value in values if value is not None]
     if not known:
         return None
-    found = {f"p{percent}": percentile(known, percent) or 0.0 for percent in PERCENTILES}
-    return {**found, "mean": fmean(known), "max": max(known)}
+    found = {f"p{percent}": supported_percentile(known, percent) for percent in PERCENTILES}
+    return {**found, "mean": fmean(known), "max": max(known), "count": len(known)}
+
+
+def supported_percentile(values: Sequence[float], percent: float) -> float | None:
+    """A percentile that one value at least lies beyond on average: p95 of 20 values or more."""
+    return percentile(values, percent) if len(values) * (100 - percent) >= 100 else None
 
 
 def seconds_of(records: Sequence[Record]) -> float:
@@ -83,11 +91,15 @@ def summary(runs: Sequence[Sequence[Record]], targets: Targets) -> dict[str, Any
     records = [record for run in runs for record in run]
     good = sum(record.meets(targets.ttft_ms, targets.tpot_ms) for record in records)
     answered = [record for record in records if record.ok]
-    late = percentiles(record.late_ms for record in records)
+    late = [record.late_ms for record in records if record.late_ms is not None]
+    late_p99 = percentile(late, 99)
     return {
         "requests": len(records),
         "answered": len(answered),
         "failures": dict(sorted(Counter(record.code for record in records if not record.ok).items())),
+        "failure_examples": {record.code: record.message for record in reversed(records) if not record.ok},
+        "miscounted": sum(record.miscounted for record in answered),
+        "short_answers": sum(record.short for record in answered),
         "seconds": seconds,
         "requests_per_s": len(answered) / seconds if seconds > 0 else 0.0,
         "goodput_per_s": good / seconds if seconds > 0 else 0.0,
@@ -96,15 +108,16 @@ def summary(runs: Sequence[Sequence[Record]], targets: Targets) -> dict[str, Any
         "tpot_ms": percentiles(record.tpot_ms for record in answered),
         "gap_ms": percentiles(gap for record in answered for gap in record.gaps_ms),
         "total_ms": percentiles(record.total_ms for record in answered),
-        "generator_late_ms": late,
-        "generator_fell_behind": late is not None and late["p99"] > targets.late_ms,
+        "generator_late_ms": percentiles(late),
+        "generator_late_p99_ms": late_p99,
+        "generator_fell_behind": late_p99 is not None and late_p99 > targets.late_ms,
         "places": dict(sorted(Counter(place for record in answered for place in record.places).items())),
         "tokens": _tokens(answered, seconds),
     }
 
 
 def _tokens(answered: Sequence[Record], seconds: float) -> dict[str, float | None]:
-    completion = _sum(record.completion_tokens for record in answered)
+    completion = _sum(record.answer_tokens for record in answered)
     return {
         "prompt": _sum(record.prompt_tokens for record in answered),
         "completion": completion,

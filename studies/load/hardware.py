@@ -36,6 +36,11 @@ class Cores:
         """Both."""
         return tuple(sorted({*self.decoder, *self.rest}))
 
+    @property
+    def threads(self) -> dict[str, dict[str, str]]:
+        """Settings of the services: as many threads of an operation as its cores. More would wait for one another."""
+        return {"decoder": {"torch_threads": f"{len(self.decoder)}"}, "encoder": {"torch_threads": f"{len(self.rest)}"}}
+
     def to_json(self) -> dict[str, list[int]]:
         """The report's form."""
         return {"decoder": list(self.decoder), "encoder, Redis and load": list(self.rest)}

@@ -76,6 +76,19 @@ class BenchOptions:
         """Whether a model runs in processes that are started here, which takes the extra `serve`."""
         return self.up or self.compare or self.transformers
 
+    @property
+    def peer_dtype(self) -> str:
+        """Transformers computes in what the decoder does."""
+        return self.settings.get("decoder", {}).get("dtype", "auto")
+
+    @property
+    def peer_most_tokens(self) -> int:
+        """Of an answer whose length is the model's own: the decoder's bound."""
+        from decoder_service.config import DecoderSettings
+
+        default: int = DecoderSettings.model_fields["default_max_new_tokens"].default
+        return int(self.settings.get("decoder", {}).get("default_max_new_tokens", default))
+
     def to_json(self) -> dict[str, Any]:
         """What the report tells; no addresses, no secrets."""
         return {

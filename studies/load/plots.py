@@ -73,16 +73,18 @@ def _first_tokens(axes: Axes, case: Mapping[str, Any], targets: Mapping[str, flo
     for place, (one, colour) in enumerate(zip(ones, _colours(ones), strict=True)):
         if one["ttft_ms"] is None:
             continue
-        times = [one["ttft_ms"][f"p{percent}"] for percent in PERCENTILES]
-        places = [place + shift for shift in _SHIFTS]
-        axes.plot(places, times, color=colour, linewidth=2, zorder=1)
-        for marker, at, time in zip(_MARKERS, places, times, strict=True):
+        shown = [
+            (marker, place + shift, time)
+            for marker, shift, percent in zip(_MARKERS, _SHIFTS, PERCENTILES, strict=True)
+            if (time := one["ttft_ms"][f"p{percent}"]) is not None
+        ]
+        axes.plot([at for _, at, _ in shown], [time for _, _, time in shown], color=colour, linewidth=2, zorder=1)
+        for marker, at, time in shown:
             axes.plot(at, time, marker, color=colour, markeredgecolor=_INK, markersize=7)
     axes.axhline(targets["ttft_ms"], color=_INK, linestyle="--", linewidth=1)
     _name_ticks(axes, ones)
     axes.set_xlim(-0.6, len(ones) - 0.4)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
+    _milliseconds(axes)
     axes.grid(axis="y", which="both", alpha=0.25)
     if first:
         axes.set_ylabel("time to first token, ms")
@@ -106,19 +108,30 @@ def _percentile_curves(axes: Axes, one: Mapping[str, Any], targets: Mapping[str,
         shown, ("#0072B2", "#E69F00", "#009E73"), "os^", ("-", "--", ":"), strict=True
     ):
         if one[name]:
-            axes.plot(places, [one[name][f"p{each}"] for each in PERCENTILES], dash, marker=marker, color=colour, label=label)
+            times = [one[name][f"p{each}"] for each in PERCENTILES]
+            known = [(place, time) for place, time in zip(places, times, strict=True) if time is not None]
+            axes.plot([at for at, _ in known], [time for _, time in known], dash, marker=marker, color=colour, label=label)
     axes.axhline(targets["ttft_ms"], color="#0072B2", linewidth=1, alpha=0.6)
     axes.axhline(targets["tpot_ms"], color="#E69F00", linewidth=1, alpha=0.6)
     axes.set_xticks(list(places), [f"p{each}" for each in PERCENTILES])
     axes.set_xlabel("percentile of the answered requests; lines without marks are the targets")
     axes.set_ylabel("ms")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
+    _milliseconds(axes)
     axes.grid(axis="y", which="both", alpha=0.25)
     axes.set_title(
         f"{one['label']}: {one['goodput_per_s']:.2f} good of {one['requests_per_s']:.2f} requests a second", fontsize=10
     )
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _milliseconds(axes: Axes) -> None:
+    """A logarithmic scale with plain numbers at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _colours(ones: Sequence[Mapping[str, Any]]) -> list[str]:

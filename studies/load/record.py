@@ -62,11 +62,29 @@ class Record:
         return (self.content_s[0] - self.begin_s) * _MS if self.content_s else None
 
     @property
+    def miscounted(self) -> bool:
+        """Whether the server gave no count of the answer's tokens, or one below its pieces or above what was asked for."""
+        counted, most = self.completion_tokens, self.ask.answer_tokens
+        return counted is None or counted < len(self.content_s) or (most is not None and counted > most)
+
+    @property
+    def answer_tokens(self) -> int | None:
+        """The server's count; where that cannot be, the pieces that came, each of which has a token at least."""
+        return len(self.content_s) if self.miscounted else self.completion_tokens
+
+    @property
+    def short(self) -> bool:
+        """Whether it was answered with fewer tokens than asked for, which is less work."""
+        tokens, asked = self.answer_tokens, self.ask.answer_tokens
+        return self.ok and asked is not None and tokens is not None and tokens < asked
+
+    @property
     def tpot_ms(self) -> float | None:
         """From the first piece to the last, for each token after the first; `None` where there is one token alone."""
-        if not self.content_s or self.completion_tokens is None or self.completion_tokens < 2:
+        tokens = self.answer_tokens
+        if not self.content_s or tokens is None or tokens < 2:
             return None
-        return (self.content_s[-1] - self.content_s[0]) * _MS / (self.completion_tokens - 1)
+        return (self.content_s[-1] - self.content_s[0]) * _MS / (tokens - 1)
 
     @property
     def gaps_ms(self) -> list[float]:

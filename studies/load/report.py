@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from studies.load.comparison import Compared
-from studies.load.figures import Interval, Targets, goodput, percentile, ratio_over_rounds, seconds_of, summary
+from studies.load.figures import (
+    Interval,
+    Targets,
+    goodput,
+    percentile,
+    ratio_over_rounds,
+    seconds_of,
+    summary,
+    supported_percentile,
+)
 from studies.load.hardware import environment
 from studies.load.record import Record
 from studies.load.sides import Side
+from vscan.errors import InvalidArgument
 
 SCHEMA = "vscan.load/1"
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report that was written before. Raises InvalidArgument where it cannot be read or has another form."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(str(path), f"cannot be read: {error}") from error
+    schema = told.get("schema") if isinstance(told, dict) else None
+    if schema != SCHEMA:
+        raise InvalidArgument(str(path), f"schema {schema!r}", limit=SCHEMA)
+    return dict(told)
 
 
 def report(
@@ -32,6 +56,7 @@ def report(
         "environment": environment(),
         "targets": asdict(targets),
         "options": dict(options),
+        "broken_off": any(each.broken_off for each in compared),
         "cases": [_case(each, sides, targets, raw) for each in compared],
     }
 
@@ -85,7 +110,7 @@ def _round_figures(records: Sequence[Record], targets: Targets) -> dict[str, flo
         "goodput_per_s": goodput(records, targets),
         "requests_per_s": sum(record.ok for record in records) / seconds if seconds > 0 else 0.0,
         "ttft_p50_ms": percentile(first, 50),
-        "ttft_p95_ms": percentile(first, 95),
+        "ttft_p95_ms": supported_percentile(first, 95),
     }
 
 

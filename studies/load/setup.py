@@ -17,7 +17,7 @@ from studies.load.sides import Side
 from studies.load.trace import read_trace
 from studies.load.workload import Workload
 from vscan.errors import InvalidArgument
-from vscan_client.cli.local_stack import LocalStack
+from vscan_client.cli.local_stack import DECODER, LocalStack
 
 Say = Callable[[str], None]
 # Prompts of the random model: up to a dozen images of 576 visual tokens.
@@ -31,9 +31,10 @@ def cases_of(options: BenchOptions) -> list[Case]:
         InvalidArgument: a folder or a trace that cannot be read, or too few images in it.
     """
     if options.trace is not None:
-        trace = read_trace(options.trace, answer_tokens=options.workload.answer_tokens, seed=options.workload.seed)
+        asked = options.workload
+        trace = read_trace(options.trace, answer_tokens=asked.answer_tokens, mix=asked.mix, seed=asked.seed)
         load = trace if options.clients is None else trace.without_times()
-        return [Case("trace", options.trace.name, load, Album(trace.images, options.image_side))]
+        return [Case("trace", options.trace.name, load, Album(trace.sources, options.image_side))]
     if not options.compare:
         return [_case("load", _label(options.workload), options.workload, options)]
     one = options.workload
@@ -59,6 +60,18 @@ def _label(workload: Workload) -> str:
     if workload.fresh:
         return "new images, one a question" if each == 1 else f"{each} new images a question"
     return f"{'one' if each == 1 else each} of {workload.images} images"
+
+
+def check_equal_memory(options: BenchOptions, device: str) -> None:
+    """Raises InvalidArgument where a later stack of a comparison would have a smaller KV cache than an earlier one.
+
+    Args:
+        device: `cpu` or `cuda`.
+    """
+    if options.compare and device == "cuda" and "kv_cache_bytes" not in options.settings.get(DECODER, {}):
+        raise InvalidArgument(
+            "-s", "each stack on a GPU would take a share of what is left", limit="--compare with decoder.kv_cache_bytes=BYTES"
+        )
 
 
 @contextmanager

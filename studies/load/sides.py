@@ -56,14 +56,15 @@ class Run:
 
 async def run_on(side: Side, asks: Sequence[Ask], *, clients: int | None) -> Run:
     """Puts a load on one side and waits for its end."""
-    counters, busy = read_counters(side.metrics) if side.metrics else {}, side.busy_s()
+    counters, busy = _counters(side), side.busy_s()
     records = await drive(side.target, asks, clients=clients)
-    spent = {name: seconds - busy.get(name, 0.0) for name, seconds in side.busy_s().items()}
-    return Run(records, spent, counted(counters, _counters_after(side)))
+    spent = {name: seconds - busy[name] for name, seconds in side.busy_s().items() if name in busy}
+    after = _counters(side)
+    return Run(records, spent, {} if counters is None or after is None else counted(counters, after))
 
 
-def _counters_after(side: Side) -> dict[str, float]:
+def _counters(side: Side) -> dict[str, float] | None:
     try:
         return read_counters(side.metrics) if side.metrics else {}
-    except InvalidArgument:  # a service that died under the load; the requests say so
-        return {}
+    except InvalidArgument:  # a service that died under a load; the requests say so, and the others go on
+        return None

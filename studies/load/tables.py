@@ -10,6 +10,7 @@ from typing import Any
 from studies.load.figures import PERCENTILES
 
 _TIMES = ("ttft_ms", "tpot_ms", "gap_ms", "total_ms")
+_MOST_OF_A_MESSAGE = 200
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
@@ -31,11 +32,22 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
             who = f"{case['label']}, {one['label']}"
             if one["failures"]:
                 codes = ", ".join(f"{count} {code}" for code, count in one["failures"].items())
-                found.append(f"{who}: {codes} of {one['requests']} requests")
+                found.append(f"{who}: {codes} of {one['requests']} requests; {_first_message(one['failure_examples'])}")
+            if one["miscounted"]:
+                found.append(
+                    f"{who}: {one['miscounted']} answers came without a count of their tokens, or with one that cannot be; "
+                    "their pieces were counted"
+                )
+            if one["short_answers"]:
+                found.append(f"{who}: {one['short_answers']} answers had fewer tokens than were asked for, which is less work")
             if one["generator_fell_behind"]:
-                late = one["generator_late_ms"]["p99"]
+                late = one["generator_late_p99_ms"]
                 found.append(f"{who}: the generator fell behind: 1 of 100 requests was sent {late:.0f} ms late or more")
     return found
+
+
+def _first_message(examples: Mapping[str, str]) -> str:
+    return next(iter(examples.values()), "")[:_MOST_OF_A_MESSAGE]
 
 
 def write_csv(report: Mapping[str, Any], path: Path) -> None:
@@ -64,9 +76,7 @@ def _about(one: Mapping[str, Any]) -> list[str]:
     ]
     for name, title in (("ttft_ms", "first token"), ("tpot_ms", "each token after"), ("total_ms", "whole answer")):
         if times := one[name]:
-            said.append(
-                f"    {title}: " + ", ".join(f"p{percent} {times[f'p{percent}']:.1f}" for percent in PERCENTILES) + " ms"
-            )
+            said.append(f"    {title}: " + ", ".join(_percentiles(times)) + f" ms, of {times['count']}")
     if one["hit_rates"]:
         said.append("    images found: " + ", ".join(f"{place} {share:.0%}" for place, share in one["hit_rates"].items()))
     tokens = one["tokens"]
@@ -81,6 +91,12 @@ def _about(one: Mapping[str, Any]) -> list[str]:
         passes = one["counters"].get("encoder_pass_ms", 0.0)
         said.append(f"    device seconds: steps of the decoder {steps / 1e3:.1f}, passes of the encoder {passes / 1e3:.1f}")
     return said
+
+
+def _percentiles(times: Mapping[str, float | None]) -> list[str]:
+    """Those that there are enough requests for, then the largest."""
+    known = ((f"p{percent}", times[f"p{percent}"]) for percent in PERCENTILES)
+    return [f"{name} {value:.1f}" for name, value in (*known, ("most", times["max"])) if value is not None]
 
 
 def _labels(case: Mapping[str, Any]) -> dict[str, str]:

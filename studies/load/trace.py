@@ -17,17 +17,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from studies.load.workload import MOST_REQUESTS, Ask, question
+from studies.load.workload import MOST_REQUESTS, Ask, question, style_draws
 from vscan.errors import InvalidArgument
 
 FIELDS = ("at_s", "image", "images", "question", "question_tokens", "answer_tokens")
-_MOST_TOKENS, _MOST_IMAGES = 1_000_000, 64
+_MOST_TOKENS, _MOST_IMAGES, _MOST_ID = 1_000_000, 64, 10**9
+_OTHER_PICTURES = 2 * _MOST_ID  # ids past those that a trace may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,29 @@ class Trace:
     images: list[Path | int]
 
     def asks(self, part: int = 0) -> list[Ask]:
+        """See `Load`. Part 0 is what was recorded. Others, which warm up, are like it, with pictures and texts of their own:
+        what was asked before would be found in caches.
+        """
+        if part == 0:
+            return list(self.recorded)
+        draw = Random(f"{self.file.name}/{part}")
+        return [
+            replace(
+                ask,
+                images=tuple(len(self.images) + image for image in ask.images),
+                question=question(draw, max(1, len(ask.question.split()))),
+            )
+            for ask in self.recorded
+        ]
+
+    def warming(self, part: int) -> list[Ask]:
         """See `Load`."""
-        return list(self.recorded)
+        return self.asks(part + 1)
+
+    @property
+    def sources(self) -> list[Path | int]:
+        """Of an album: the images, then as many that are made for other parts than the first."""
+        return [*self.images, *range(_OTHER_PICTURES, _OTHER_PICTURES + len(self.images))]
 
     def described(self) -> dict[str, Any]:
         """See `Load`."""
@@ -56,6 +78,7 @@ class _Reading:
     file: Path
     answer_tokens: int | None
     draw: Random
+    styles: Iterator[int]
     places: dict[Path | int, int] = field(default_factory=dict)
     asks: list[Ask] = field(default_factory=list)
 
@@ -68,9 +91,8 @@ class _Reading:
         images = tuple(self._place(where, each) for each in _images(where, row))
         answer_tokens = _count(where, row, "answer_tokens", least=1)
         text = self._text(where, row)
-        self.asks.append(
-            Ask(len(self.asks), at_s, images, text, self.answer_tokens if answer_tokens is None else answer_tokens)
-        )
+        length = self.answer_tokens if answer_tokens is None else answer_tokens
+        self.asks.append(Ask(len(self.asks), at_s, images, text, length, next(self.styles)))
 
     def _time(self, where: str, row: Mapping[str, Any]) -> float:
         value = row.get("at_s")
@@ -78,8 +100,8 @@ class _Reading:
             if isinstance(value, bool):
                 raise TypeError
             at_s = float(value)  # type: ignore[arg-type]  # what is no number is refused below
-        except (TypeError, ValueError):
-            raise InvalidArgument(f"{where}: at_s", f"{value!r} is not a number of seconds") from None
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidArgument(f"{where}: at_s", f"{value!r:.40} is not a number of seconds") from None
         last_s = (self.asks[-1].due_s if self.asks else None) or 0.0
         if not last_s <= at_s < float("inf"):
             raise InvalidArgument(f"{where}: at_s", f"{at_s:g}", limit=f"at least {last_s:g}, the time of the line before")
@@ -87,7 +109,11 @@ class _Reading:
 
     def _place(self, where: str, image: str | int) -> int:
         key: Path | int = image if isinstance(image, int) else self.file.parent / image
-        if isinstance(key, Path) and not key.is_file():
+        try:
+            found = isinstance(key, int) or key.is_file()
+        except OSError:  # a name that no file can have, a folder that may not be read
+            found = False
+        if not found:
             raise InvalidArgument(f"{where}: images", f"{key} is not a file")
         return self.places.setdefault(key, len(self.places))
 
@@ -102,17 +128,18 @@ class _Reading:
         return question(self.draw, words)
 
 
-def read_trace(file: Path, *, answer_tokens: int | None, seed: int = 0) -> Trace:
+def read_trace(file: Path, *, answer_tokens: int | None, mix: Sequence[float] = (1.0,), seed: int = 0) -> Trace:
     """Reads a trace.
 
     Args:
         answer_tokens: of requests that do not say; `None`: as many as the model likes.
-        seed: of texts that are made.
+        mix: weights of the styles, which are drawn as those of a `Workload` are.
+        seed: of texts that are made, and of styles.
 
     Raises:
         InvalidArgument: names the file, the line, the field and what it may be.
     """
-    reading = _Reading(file, answer_tokens, Random(f"{seed}/trace"))
+    reading = _Reading(file, answer_tokens, Random(f"{seed}/trace"), style_draws(mix, seed, part=0))
     for where, row in _rows(file):
         reading.add(where, row)
     if not reading.asks:
@@ -122,26 +149,34 @@ def read_trace(file: Path, *, answer_tokens: int | None, seed: int = 0) -> Trace
 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(str(file), f"cannot be read: {error}") from error
-    if file.suffix == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))
+    if file.suffix.lower() == ".csv":
+        yield from _table(file, text)
+        return
+    # Not splitlines(): a text may hold other marks of a line's end than those between lines.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"{file}:{number}", _json(f"{file}:{number}", line)
+
+
+def _table(file: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
         for row in reader:
             where = f"{file}:{reader.line_num}"
             if None in row:
                 raise InvalidArgument(where, "more values than columns")
             yield where, {name: value for name, value in row.items() if value not in ("", None)}
-        return
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            yield f"{file}:{number}", _json(f"{file}:{number}", line)
+    except csv.Error as error:
+        raise InvalidArgument(f"{file}:{reader.line_num + 1}", f"not CSV: {error}") from None
 
 
 def _json(where: str, line: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(where, f"not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidArgument(where, "not a JSON object")
@@ -159,18 +194,20 @@ def _images(where: str, row: Mapping[str, Any]) -> list[str | int]:
 
 
 def _image(where: str, value: Any) -> str | int:
-    if isinstance(value, str) and value.strip():
-        return int(value) if value.isascii() and value.isdigit() else value.strip()
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(_MOST_ID)):
+        value = int(value)
+    elif isinstance(value, str) and value.strip():
+        return value.strip()
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_ID:
         return value
-    raise InvalidArgument(f"{where}: images", f"{value!r} is neither a path nor an id from 0")
+    raise InvalidArgument(f"{where}: images", f"{value!r:.40} is neither a path nor an id from 0", limit=f"{_MOST_ID:,}")
 
 
 def _count(where: str, row: Mapping[str, Any], name: str, *, least: int) -> int | None:
     value = row.get(name)
     if value is None:
         return None
-    if isinstance(value, str) and value.isascii() and value.isdigit():
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(_MOST_TOKENS)):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST_TOKENS:
         raise InvalidArgument(f"{where}: {name}", f"{value!r}", limit=f"a whole number, {least} to {_MOST_TOKENS:,}")

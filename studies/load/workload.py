@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from heapq import nsmallest
 from itertools import accumulate
 from random import Random
@@ -13,6 +13,7 @@ from vscan.errors import InvalidArgument
 
 # More would need more memory than a generator should take, and longer than anybody waits.
 MOST_REQUESTS = 1_000_000
+MOST_IMAGES = 1_000_000
 # Words that the embedded model knows, one token each. The first words of a question count, so that no two are alike.
 _WORDS = ("circle", "square", "triangle", "diamond", "cross", "star", "red", "green", "blue", "yellow", "purple", "orange")
 _COUNTING_WORDS = 4
@@ -44,6 +45,9 @@ class Load(Protocol):
 
     def asks(self, part: int = 0) -> list[Ask]:
         """Those of one part (a round, a warm-up), in order of time."""
+
+    def warming(self, part: int) -> list[Ask]:
+        """A part that warms up: as `asks`, and caches then are as they are after any part."""
 
     def described(self) -> dict[str, Any]:
         """As JSON values."""
@@ -84,6 +88,8 @@ class Workload:
             raise InvalidArgument("--requests", f"{self.requests}", limit=f"1 to {MOST_REQUESTS:,}")
         if self.rate is not None and not 0 < self.rate < float("inf"):
             raise InvalidArgument("--rate", f"{self.rate:g}", limit="over 0")
+        if not 0 <= self.images <= MOST_IMAGES:
+            raise InvalidArgument("--images", f"{self.images}", limit=f"0 to {MOST_IMAGES:,}")
         if not 0 <= self.zipf <= 10:
             raise InvalidArgument("--zipf", f"{self.zipf:g}", limit="0 to 10")
         if not self.fresh and self.images_per_question > self.images:
@@ -97,16 +103,31 @@ class Workload:
         Of `fresh` images the first part has 0, 1, 2, …, the next one goes on.
         """
         # A stream of random numbers each: another rate leaves the questions as they are.
-        times, pictures, styles = (Random(f"{self.seed}/{part}/{what}") for what in ("times", "images", "styles"))
+        times, pictures = (Random(f"{self.seed}/{part}/{what}") for what in ("times", "images"))
+        styles = style_draws(self.mix, self.seed, part)
         texts = Random(f"{self.seed}/{part}/questions")
         due = poisson(self.rate, times) if self.rate is not None else None
         chosen = self._fresh(part) if self.fresh else popular(self.images, self.zipf, self.images_per_question, pictures)
         made = []
         for number in range(self.requests):
             text = texts.choice(self.questions) if self.questions else question(texts, self.question_words)
-            style = styles.choices(range(len(self.mix)), self.mix)[0]
-            made.append(Ask(number, next(due) if due else None, next(chosen), text, self.answer_tokens, style))
+            made.append(Ask(number, next(due) if due else None, next(chosen), text, self.answer_tokens, next(styles)))
         return made
+
+    def warming(self, part: int) -> list[Ask]:
+        """Those of a part, then a question about each image that none of them is about: else rounds would find ever more of the
+        less popular ones in caches. At most as many as a part has, the most popular first; of `fresh` images none.
+        """
+        asks = self.asks(part)
+        if self.fresh or not self.images_per_question:
+            return asks
+        left = sorted(set(range(self.images)) - set(images_of(asks)))
+        groups = [left[begin : begin + self.images_per_question] for begin in range(0, len(left), self.images_per_question)]
+        last_s = asks[-1].due_s
+        for number, images in enumerate(groups[: self.requests], 1):
+            due_s = None if last_s is None or self.rate is None else last_s + number / self.rate
+            asks.append(replace(asks[number - 1], number=len(asks), due_s=due_s, images=tuple(images)))
+        return asks
 
     def described(self) -> dict[str, Any]:
         """See `Load`; of questions that were given, how many."""
@@ -121,6 +142,13 @@ class Workload:
         while True:
             yield tuple(range(first, first + self.images_per_question))
             first += self.images_per_question
+
+
+def style_draws(mix: Sequence[float], seed: int, part: int) -> Iterator[int]:
+    """Styles at random, each in proportion to its weight."""
+    draw = Random(f"{seed}/{part}/styles")
+    while True:
+        yield draw.choices(range(len(mix)), mix)[0]
 
 
 def poisson(rate: float, draw: Random) -> Iterator[float]:

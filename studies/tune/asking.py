@@ -80,7 +80,10 @@ class Asker:
     async def measure(self, client: AsyncClient, point: Point) -> Measured:
         """Asks every question, then the timed ones in turn with and without reduction. Raises VScanError if one fails."""
         answers = await self.ask_all(client, point)
-        ratios = [await self._prefill_ratio(client, point, number) for number in self._timed()]
+        ratios = [
+            await self._prefill_ratio(client, point, number, baseline_first=turn % 2 == 1)
+            for turn, number in enumerate(self._timed())
+        ]
         return Measured(
             point=point,
             right=tuple(q.is_right(answer.text) for q, answer in zip(self.questions, answers, strict=True)),
@@ -103,11 +106,11 @@ class Asker:
             raise _first(failed) from None
         return [task.result() for task in tasks]
 
-    async def _prefill_ratio(self, client: AsyncClient, point: Point, number: int) -> float:
+    async def _prefill_ratio(self, client: AsyncClient, point: Point, number: int, *, baseline_first: bool) -> float:
         """One pair; every other one begins with the baseline, so that a machine that slows down favours neither."""
-        order = [self.baseline, point] if number % 2 else [point, self.baseline]
+        order = [self.baseline, point] if baseline_first else [point, self.baseline]
         times = [(await self._ask(client, each, number)).timings.prefill_ms for each in order]
-        with_, without = times[::-1] if number % 2 else times
+        with_, without = times[::-1] if baseline_first else times
         return with_ / without
 
     async def _ask(self, client: AsyncClient, point: Point, number: int) -> Answer:

@@ -62,7 +62,8 @@ def choose(figures: Sequence[Figures], difference: Difference, tolerance: float)
     front = pareto_front(figures)
     only_controls = all(each.point.is_control for each in front)
     pool = [each for each in figures if only_controls or not each.point.is_control]
-    best = min(pool, key=lambda each: (-each.accuracy.value, each.tokens))
+    # Of equals the dearest: that a cheaper one is as good is what has to be shown.
+    best = min(pool, key=lambda each: (-each.accuracy.value, -each.tokens))
     verdicts = [_verdict(each, best, difference, tolerance) for each in pool]
     chosen = min((verdict for verdict in verdicts if verdict.allowed), key=_cheapest_first)
     return Choice(

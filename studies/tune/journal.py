@@ -6,12 +6,14 @@ the services said of themselves when they were started.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from studies.tune.asking import Measured
 from studies.tune.deployed import Settings
@@ -42,18 +44,28 @@ class Journal:
         header = {"format": _FORMAT, **of}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lines = self._read() if self.path.exists() else []
-            if lines and not resume:
-                raise InvalidArgument("--out", f"{folder} has points of an earlier run: go on with --resume, or name another")
-            self._take(lines, header)
-            known = [{"started_with": json.loads(how), "known": asdict(what)} for how, what in self._known.items()]
-            whole = [header, *known, *(measured.to_json() for measured in self._done.values())]
-            partial = self.path.with_name(f".{NAME}.partial")
-            partial.write_text("".join(f"{json.dumps(line)}\n" for line in whole), encoding="utf-8")
-            partial.replace(self.path)
-            self._file = self.path.open("a", encoding="utf-8")
+            self._lock = _locked(folder)
         except OSError as error:
             raise InvalidArgument("--out", f"{folder}: {error.strerror}") from error
+        try:
+            self._file = self._opened(folder, header, resume=resume)
+        except BaseException as error:
+            os.close(self._lock)
+            if isinstance(error, OSError):
+                raise InvalidArgument("--out", f"{folder}: {error.strerror}") from error
+            raise
+
+    def _opened(self, folder: Path, header: dict[str, Any], *, resume: bool) -> TextIO:
+        lines = self._read() if self.path.exists() else []
+        if lines and not resume:
+            raise InvalidArgument("--out", f"{folder} has points of an earlier run: go on with --resume, or name another")
+        self._take(lines, header)
+        known = [{"started_with": json.loads(how), "known": asdict(what)} for how, what in self._known.items()]
+        whole = [header, *known, *(measured.to_json() for measured in self._done.values())]
+        partial = self.path.with_name(f".{NAME}.partial")
+        partial.write_text("".join(f"{json.dumps(line)}\n" for line in whole), encoding="utf-8")
+        partial.replace(self.path)
+        return self.path.open("a", encoding="utf-8")
 
     def get(self, point: Point) -> Measured | None:
         """What was measured of it, in this run or before."""
@@ -79,11 +91,14 @@ class Journal:
         self._file.flush()
 
     def _read(self) -> list[dict[str, Any]]:
-        *whole, _ = self.path.read_text(encoding="utf-8").split("\n")  # what follows the last newline is half a line
         try:
-            return [json.loads(line) for line in whole]
-        except ValueError:
+            *whole, _ = self.path.read_text(encoding="utf-8").split("\n")  # what follows the last newline is half a line
+            lines = [json.loads(line) for line in whole]
+        except (ValueError, RecursionError):
+            lines = [None]
+        if not all(isinstance(line, dict) for line in lines):
             raise InvalidArgument("--out", f"{self.path} is not a file of `vscan tune`; it is left alone") from None
+        return lines
 
     def _take(self, lines: list[dict[str, Any]], header: dict[str, Any]) -> None:
         if not lines:
@@ -99,7 +114,7 @@ class Journal:
             self._known = {_text(line["started_with"]): _known(line["known"]) for line in told}
             points = [Measured.from_json(line) for line in rest if "known" not in line]
             self._done = {measured.point: measured for measured in points}
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise InvalidArgument("--out", f"{self.path} is not a file of `vscan tune`; it is left alone") from None
 
     def __enter__(self) -> Self:
@@ -107,6 +122,20 @@ class Journal:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._file.close()
+        os.close(self._lock)
+
+
+def _locked(folder: Path) -> int:
+    """A descriptor that keeps others out until it is closed: a second run would replace the file that the first appends to."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if isinstance(error, BlockingIOError):
+            raise InvalidArgument("--out", f"another run writes to {folder}") from None
+        raise
+    return lock
 
 
 def _text(settings: Settings) -> str:

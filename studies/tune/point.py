@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
 
-from vscan.specs import Budget, PruneSpec, Rater, ReductionMethod, ReductionSpec
+from vscan.specs import Budget, KeepRatio, PruneSpec, Rater, ReductionMethod, ReductionSpec
 from vscan_client.cli.questions import parse_budget
 
 NO_REDUCTION = "no reduction"
@@ -47,6 +47,7 @@ class Point:
     local_share: float
     merge: bool
     rater: Rater
+    keep: float | None = None  # share that survives each pruning layer; None: as the decoder does it by itself
 
     @property
     def is_control(self) -> bool:
@@ -67,8 +68,9 @@ class Point:
         )
 
     def prune(self, draw: int) -> PruneSpec:
-        """Stage 2 of a request, with the decoder's own budgets; a random rater draws by `draw`."""
-        return PruneSpec(rater=self.rater, seed=draw)
+        """Stage 2 of a request, with the decoder's own budgets unless `keep` says; a random rater draws by `draw`."""
+        budgets = () if self.keep is None else (KeepRatio(self.keep),) * len(self.deployment.prune_layers)
+        return PruneSpec(rater=self.rater, budgets=budgets, seed=draw)
 
     @property
     def name(self) -> str:
@@ -80,6 +82,8 @@ class Point:
             parts += [f"shallow {place.shallow_layer}", f"window {place.window}", f"local {self.local_share:g}"]
         if self.rater is not Rater.NONE:
             parts += [f"prune {place.pruned_at}", self.rater.value]
+        if self.keep is not None:
+            parts.append(f"keep {100 * self.keep:.4g}%")
         return " ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +98,7 @@ class Point:
             "merge": self.merge,
             "prune_layers": list(self.deployment.prune_layers),
             "rater": self.rater.value,
+            "keep": self.keep,
         }
 
     @classmethod
@@ -110,6 +115,7 @@ class Point:
             local_share=told["local_share"],
             merge=told["merge"],
             rater=Rater(told["rater"]),
+            keep=told["keep"],
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from studies.statistics import Estimate
@@ -25,7 +26,7 @@ def report(figures: Sequence[Figures], choice: Choice, *, tolerance: float) -> l
 def comments(figures: Figures, choice: Choice, *, model: str, data: str, command: str, tolerance: float) -> list[str]:
     """The head of a settings file."""
     cost = figures.measured.cost
-    served = "" if model == "the embedded model" else f" --model {model}"
+    served = "" if model == "the embedded model" else f" --model {shlex.quote(model)}"
     return [
         f"Written by: {command}",
         f"Start with: vscan up{served} --settings FILE   (or: vscan serve encoder --settings FILE, and the decoder likewise)",

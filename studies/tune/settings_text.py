@@ -28,12 +28,15 @@ def settings_of(point: Point) -> dict[str, dict[str, Any]]:
         encoder |= _budget(point)
         encoder |= {"reduction_local_share": point.local_share, "reduction_merge": point.merge}
     layers: Any = list(place.prune_layers) if place.prune_layers else "none"
-    return {"encoder": encoder, "decoder": {"prune_layers": layers, "prune_rater": point.rater.value}}
+    decoder: dict[str, Any] = {"prune_layers": layers, "prune_rater": point.rater.value}
+    if point.keep is not None:
+        decoder["prune_keep"] = point.keep
+    return {"encoder": encoder, "decoder": decoder}
 
 
 def settings_text(point: Point, comments: Sequence[str]) -> str:
     """The file, TOML 1.0."""
-    lines = [f"# {comment}".rstrip() for comment in comments]
+    lines = [f"# {_in_one_line(comment)}".rstrip() for comment in comments]
     for service, settings in settings_of(point).items():
         lines += ["", f"[{service}]", *(f"{name} = {_value(value)}" for name, value in settings.items())]
     return "\n".join(lines) + "\n"
@@ -48,6 +51,12 @@ def _budget(point: Point) -> dict[str, Any]:
         case TargetAverage(fraction):
             return {"reduction_target_average": fraction}
     raise ValueError(f"no setting has the budget {point.budget!r}")
+
+
+def _in_one_line(comment: str) -> str:
+    """A path or an argument may hold a line's end, which would end the comment, and bytes that are no text."""
+    printable = (each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in comment)
+    return "".join(printable)
 
 
 def _value(value: Any) -> str:

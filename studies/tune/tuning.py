@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import vscan
 from embedded_model import checkpoint_dir
 from studies.tune.asking import Asker
 from studies.tune.choice import Choice, choose
@@ -119,7 +122,15 @@ def _identity(task: Task) -> dict[str, Any]:
         "questions": digest_of(task.questions),
         "settings": {service: dict(settings) for service, settings in task.settings.items()},
         "max_new_tokens": task.max_new_tokens,
+        "version": vscan.__version__,
+        "environment": _environment_digest(),
     }
+
+
+def _environment_digest() -> str:
+    """One name for the services' settings that the environment has, which may hold secrets."""
+    told = sorted(item for item in os.environ.items() if item[0].upper().startswith(("VSCAN_ENCODER_", "VSCAN_DECODER_")))
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _model_digest(directory: Path) -> str:

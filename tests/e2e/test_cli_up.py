@@ -1,5 +1,6 @@
 """`vscan up`: three processes that live and end together, and a refusal that is one line."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -17,15 +18,30 @@ from tests.support.client_up import WAIT_S, taken_ports, vscan_up
 TINY = Path(__file__).parents[1] / "data" / "parity" / "llava15"
 FREE = ("--decoder", "127.0.0.1:0", "--encoder", "127.0.0.1:0")
 VISION = ("vision_tower", "multi_modal_projector")
+# As `vscan tune` writes it.
+SETTINGS = """\
+[encoder]
+window = 6
+reduction_target_average = 0.25
+[decoder]
+prune_layers = [2, 5]
+prune_rater = "text_mean"
+prune_keep = 0.5
+"""
 ONE_THREAD = ("-s", "encoder.torch_threads=1", "-s", "decoder.torch_threads=1")
 
 
 def test_it_answers_and_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     (picture,) = draw_album(5, pictures=1, questions=1)
     (tmp_path / "picture.png").write_bytes(picture.png())
-    with vscan_up(*FREE, *ONE_THREAD, folder=tmp_path) as up:
+    (tmp_path / "settings.toml").write_text(SETTINGS)
+    with vscan_up(*FREE, *ONE_THREAD, "--settings", "settings.toml", "-s", "encoder.window=4", folder=tmp_path) as up:
         up.wait_ready()
         assert up.children.keys() == {"redis", "encoder", "decoder"}
+        told = json.loads(vscan("describe", "--server", up.addresses["decoder"], "--encoder", up.addresses["encoder"]).out)
+        assert (told["decoder"]["prune_layers"], told["decoder"]["prune"]["rater"]) == ([2, 5], "text_mean")
+        assert told["encoder"]["reduction"]["budget"] == {"target_average": 0.25}
+        assert told["encoder"]["window"] == 4  # an option wins over the file
         ran = vscan("ask", tmp_path / "picture.png", picture.questions[0].text, "--server", up.addresses["decoder"])
         assert ran.code == 0
         assert ran.out.strip()

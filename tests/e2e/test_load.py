@@ -9,7 +9,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,22 +63,22 @@ def only_configuration(file: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("loop", [["--clients", 3], ["--rate", 100]], ids=["closed", "open"])
-async def test_a_run_counts_what_the_server_counts(served: Served, tmp_path: Path, loop: list[Any]) -> None:
+def test_a_run_counts_what_the_server_counts(served: Served, tmp_path: Path, loop: list[Any]) -> None:
     before = read_counters(served.metrics)
     asked = ("--budget", "24", "--budget", "12=2", "--images", 4, "--images-per-question", 2, "--requests", 18, "--warm-up", 2)
     written = ("--raw", "--json", tmp_path / "load.json")
-    ran = await asyncio.to_thread(vscan, "bench", *served.options, *loop, *SMALL, *asked, *written)
-    assert (ran.code, ran.err) == (0, "2 of 4 images: round 1 of 1\n")
+    ran = vscan("bench", *served.options, *loop, *SMALL, *asked, *written)
+    assert (ran.code, ran.err) == (0, "2 of 4 images: round 1 of 1\n"), ran.err
     one = only_configuration(tmp_path / "load.json")
     assert (one["requests"], one["answered"], one["failures"]) == (18, 18, {})
-    await until(lambda: counted(before, read_counters(served.metrics))["answers"] == 20, what="the server's count")
+    asyncio.run(until(lambda: counted(before, read_counters(served.metrics))["answers"] == 20, what="the server's count"))
     assert one["counters"]["decoder_steps"] > 0
     assert one["tokens"]["completion"] == 18 * 4
     assert one["tokens"]["visual_before_mean"] == 2 * 144
     assert sum(one["places"].values()) == 36
     assert one["hit_rates"].keys() <= {"memory", "redis", "encoded", "shared", "encoder_memory"}
     assert (one["generator_late_ms"] is None) == (loop[0] == "--clients")
-    assert all(one[times]["p50"] <= one[times]["p99"] for times in ("ttft_ms", "tpot_ms", "gap_ms", "total_ms"))
+    assert all(one[times]["p50"] <= one[times]["max"] for times in ("ttft_ms", "tpot_ms", "gap_ms", "total_ms"))
     (records,) = one["records"]
     assert [record["number"] for record in records] == list(range(18))
     assert all(record["end_s"] >= record["content_s"][0] >= record["sent_s"] for record in records)
@@ -117,12 +117,16 @@ async def test_a_comparison_has_each_configuration_as_its_requests_ask(served: S
 
 async def test_transformers_is_asked_the_same_prompt(served: Served) -> None:
     album = Album(range(2), 32)
-    asks = Workload(requests=3, images=2, answer_tokens=5).asks()
+    asks = [
+        replace(ask, answer_tokens=length) for ask, length in zip(Workload(requests=3, images=2).asks(), (5, 2, 5), strict=True)
+    ]
     ours = Deployment({"server": served.stack.addresses.decoder}, album, [STEPS[0].ask_options(QuestionOptions())])
-    peer = await TransformersPeer.start(checkpoint_dir(), cores=(), threads=[1], batch=2, device="cpu", timeout_s=120)
+    peer = await TransformersPeer.start(
+        checkpoint_dir(), cores=(), threads=[1], batch=2, device="cpu", most_tokens=8, timeout_s=120
+    )
     try:
         served_records = await drive(ours, asks, clients=2)
-        records = await drive(peer.about(album), asks, clients=2)
+        records = await drive(peer.about(album), asks, clients=3)
         assert busy_s(peer.process.pid)
     finally:
         await ours.close()
@@ -130,12 +134,12 @@ async def test_transformers_is_asked_the_same_prompt(served: Served) -> None:
     assert peer.process.returncode == 0
     assert [record.code for record in records] == ["OK"] * 3
     assert [record.prompt_tokens for record in records] == [record.prompt_tokens for record in served_records]
-    assert [(record.completion_tokens, len(record.content_s)) for record in records] == [(5, 5)] * 3
+    assert [(record.completion_tokens, len(record.content_s)) for record in records] == [(5, 5), (2, 2), (5, 5)]
 
 
 def test_a_decoder_that_dies_ends_the_run_with_its_failures_counted(served: Served, tmp_path: Path) -> None:
     begun = read_counters(served.metrics)["answers"]
-    arguments = [*served.options, "--clients", 4, *SMALL, "--requests", 4000, "--json", tmp_path / "load.json"]
+    arguments = [*served.options, "--clients", 4, *SMALL, "--requests", 1000, "--json", tmp_path / "load.json"]
     command = in_a_process("bench", *arguments)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -148,6 +152,6 @@ def test_a_decoder_that_dies_ends_the_run_with_its_failures_counted(served: Serv
     one = only_configuration(tmp_path / "load.json")
     assert one["failures"].keys() == {"UNAVAILABLE"}
     assert one["answered"] > 0
-    assert one["answered"] + one["failures"]["UNAVAILABLE"] == one["requests"] == 4000
-    assert f"{one['failures']['UNAVAILABLE']} UNAVAILABLE of 4000 requests" in err
+    assert one["answered"] + one["failures"]["UNAVAILABLE"] == one["requests"] == 1000
+    assert f"{one['failures']['UNAVAILABLE']} UNAVAILABLE of 1000 requests" in err
     assert "good requests/s" in out

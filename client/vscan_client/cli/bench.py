@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vscan.errors import InvalidArgument, StartupError
+from vscan.errors import InvalidArgument
 from vscan_client.cli import connection as shared
-from vscan_client.cli.extras import missing_extra, needs_extra
+from vscan_client.cli.bench_run import run
 from vscan_client.cli.serve import Service, assignment
 
 if TYPE_CHECKING:
-    from studies.load.options import BenchOptions
     from studies.load.targets.openai_server import OpenAiOptions
 
-_BAD_INPUT = 2
 # Of services that a run starts; the steps of a comparison differ in some.
 _OWN_SETTINGS = ("bind", "encoder_address", "kv_reuse", "metrics_bind", "model", "ready_file", "redis_url")
 _CASES = "one-image,many-images"
@@ -105,6 +100,22 @@ def bench(
         raise InvalidArgument("--only-peers", "no peer", limit="--peer or --peer-url beside it")
     if peer not in (None, "transformers"):
         raise InvalidArgument("--peer", f"{peer!r}", limit="transformers")
+    elsewhere = not (up or compare or only_peers)
+    _nothing_in_vain(
+        {
+            "--model": (model, peer is not None or not (elsewhere or only_peers), "what is started here"),
+            "-s": (settings, peer is not None or not (elsewhere or only_peers), "what is started here"),
+            "--metrics": (metrics, elsewhere, "--server"),
+            "--peer-model": (peer_model, peer_url is not None, "--peer-url"),
+            "--peer-body": (peer_body, peer_url is not None, "--peer-url"),
+            "--peer-token-file": (peer_token_file, peer_url is not None, "--peer-url"),
+        }
+    )
+    if elsewhere and peer is not None and model is None:
+        raise InvalidArgument("--model", "missing beside --peer and --server", limit="the checkpoint that the server has")
+    for option, value in (("--ttft-ms", ttft_ms), ("--tpot-ms", tpot_ms), ("--max-late-ms", max_late_ms)):
+        if not 0 < value < float("inf"):
+            raise InvalidArgument(option, f"{value:g}", limit="over 0")
     styles, weights = mix(reduction or [], budget or [], rater or [], keep)
     made = int(images) if images.isascii() and images.isdigit() else None
     workload = Workload(
@@ -121,7 +132,6 @@ def bench(
         seed=seed,
     )
     connection = shared.Connection(server=server, tls_ca=tls_ca, insecure=insecure, token_file=token_file, timeout_s=timeout)
-    elsewhere = not (up or compare or only_peers)
     options = BenchOptions(
         workload=workload,
         images=None if made is not None else Path(images),
@@ -148,55 +158,7 @@ def bench(
         timeout_s=timeout,
         raw=raw,
     )
-    _run(options, json_file, plot_file)
-
-
-def _run(options: BenchOptions, json_file: Path | None, plot_file: Path | None) -> None:
-    from studies.load.command import bench as run
-    from studies.load.tables import lines, warnings, write_csv
-
-    with _bad_input_if_missing():
-        _check_extras(options, plot_file)
-    for file in (json_file, plot_file):
-        if file is not None and not file.parent.is_dir():
-            raise InvalidArgument("--json" if file is json_file else "--plot", f"{file.parent} is not a folder")
-    report = run(options, lambda line: print(line, file=sys.stderr, flush=True))
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
-    if plot_file is not None:
-        from studies.load.plots import plot
-
-        plot(report, plot_file)
-        write_csv(report, plot_file.with_suffix(".csv"))
-    print("\n".join(lines(report)))
-    for warning in warnings(report):
-        print(f"vscan: {warning}", file=sys.stderr)
-    if any(one["failures"] for case in report["cases"] for one in case["configurations"]):
-        raise typer.Exit(1)
-
-
-@contextmanager
-def _bad_input_if_missing() -> Iterator[None]:
-    try:
-        yield
-    except StartupError as error:
-        print(f"vscan: {error}", file=sys.stderr)
-        raise typer.Exit(_BAD_INPUT) from error
-
-
-def _check_extras(options: BenchOptions, plot_file: Path | None) -> None:
-    """Before anything runs: a run of minutes must not end in a missing package."""
-    if plot_file is not None:
-        with needs_extra("plot", "vscan bench --plot"):
-            import matplotlib  # noqa: F401
-    if options.openai is not None and find_spec("httpx2") is None:
-        raise missing_extra("bench", "vscan bench --peer-url", "httpx2")
-    if options.metrics and find_spec("prometheus_client") is None:
-        raise missing_extra("bench", "vscan bench --metrics", "prometheus_client")
-    if options.computes_here:
-        from vscan_client.cli.preflight import check_local
-
-        check_local(None if options.model in (None, "random") else Path(options.model), {})
+    run(options, json_file, plot_file)
 
 
 def _one_of_each(*, rate: Any, clients: Any, trace: Any, up: bool, compare: bool, only_peers: bool) -> None:
@@ -208,6 +170,13 @@ def _one_of_each(*, rate: Any, clients: Any, trace: Any, up: bool, compare: bool
         raise InvalidArgument("--trace", "beside --compare, whose rounds differ", limit="one of the two")
     if up + compare + only_peers > 1:
         raise InvalidArgument("--up", "more than one of --up, --compare and --only-peers", limit="one of them")
+
+
+def _nothing_in_vain(given: Mapping[str, tuple[Any, bool, str]]) -> None:
+    """Raises InvalidArgument for an option that was given, does not hold for this run, and says for which it does."""
+    for option, (value, holds, of) in given.items():
+        if value and not holds:
+            raise InvalidArgument(option, "given, and nothing here has it", limit=f"only with {of}")
 
 
 def _cases(text: str) -> tuple[str, ...]:

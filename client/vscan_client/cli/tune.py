@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from vscan.errors import InvalidArgument
-from vscan.specs import Rater
+from vscan.specs import KeepRatio, Rater
+from vscan_client.cli.questions import parse_keep
 from vscan_client.cli.up import by_service, sigterm_as_ctrl_c
 
 if TYPE_CHECKING:
@@ -49,6 +50,15 @@ def tune(
     ] = None,
     rater: Annotated[str | None, typer.Option("--rater", metavar="NAME,…", help=f"Raters: {', '.join(Rater)}.")] = None,
     budget: Annotated[str | None, typer.Option("--budget", metavar="B,B…", help="Budgets: avg:11.1%, 33% or 96.")] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            "--keep",
+            metavar="X%,X%…",
+            help="Shares of the visual tokens that survive each pruning layer, or `default`. An avg budget stays what it is: "
+            "stage 1 keeps more or less.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("vscan-tune"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the points that DIR has.")] = False,
     tolerance: Annotated[
@@ -74,13 +84,17 @@ def tune(
     _check_installed()
     from studies.tune.tuning import Task, tune
 
-    wanted = _wanted(shallow_layer, window, local_share, prune_layer, rater, budget)
+    wanted = _wanted(shallow_layer, window, local_share, prune_layer, rater, budget, keep)
+    given = by_service(settings or [], device=device, dtype=dtype)
+    for name in ("kv_reuse", "prune_keep"):
+        if name in given["decoder"]:
+            raise InvalidArgument("-s", f"decoder.{name} is chosen by the run itself")
     task = Task(
         model=model,
         questions=_questions(model, data, count),
         data="drawn scenes" if data is None else f"of {data}",
         wanted=wanted,
-        settings=by_service(settings or [], device=device, dtype=dtype),
+        settings=given,
         out=out,
         resume=resume,
         tolerance=tolerance / 100,
@@ -125,6 +139,7 @@ def _wanted(
     prune_layer: str | None,
     rater: str | None,
     budget: str | None,
+    keep: str | None,
 ) -> Wanted:
     from studies.tune.grid import Wanted, check_budget
 
@@ -135,6 +150,7 @@ def _wanted(
         prune_layers=_each("--prune-layer", prune_layer, _layers),
         raters=_each("--rater", rater, Rater, ", ".join(Rater)),
         budgets=_each("--budget", budget, check_budget),
+        keeps=_each("--keep", keep, _kept),
     )
 
 
@@ -165,6 +181,19 @@ def _share(text: str) -> float:
     if not 0 <= (share := float(text)) <= 1:
         raise InvalidArgument("", f"{text!r}", limit="0 to 1")
     return share
+
+
+def _kept(text: str) -> float | None:
+    if text == "default":
+        return None
+    try:
+        budgets = parse_keep(text)
+    except InvalidArgument as error:
+        raise InvalidArgument("", error.problem, limit=error.limit) from error
+    (kept,) = budgets
+    if not isinstance(kept, KeepRatio):
+        raise InvalidArgument("", f"{text!r}", limit="a share, such as 33%, or default")
+    return kept.fraction
 
 
 def _layers(text: str) -> tuple[int, ...]:

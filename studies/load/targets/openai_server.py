@@ -69,7 +69,7 @@ class OpenAiServer:
         self._urls: dict[int, str] = {}
 
     async def ask(self, ask: Ask, seen: Seen) -> None:
-        """See `Target`. Tokens are counted by the server; where it sends no usage, pieces are not taken for tokens."""
+        """See `Target`. Tokens are counted by the server; see `Record.miscounted` where it does not."""
         import httpx2
 
         try:
@@ -104,10 +104,7 @@ class OpenAiServer:
                     seen.content()
         if not ended:
             raise InternalError("the stream ended before the answer was whole")
-        seen.usage(
-            prompt_tokens=usage.get("prompt_tokens") if usage else None,
-            completion_tokens=usage.get("completion_tokens") if usage else None,
-        )
+        seen.usage(prompt_tokens=_count(usage, "prompt_tokens"), completion_tokens=_count(usage, "completion_tokens"))
 
     def _body(self, ask: Ask) -> dict[str, Any]:
         images = [{"type": "image_url", "image_url": {"url": self._url(number)}} for number in ask.images]
@@ -139,18 +136,28 @@ def parse_chunk(data: str) -> Chunk:
     """Reads one event. Raises InternalError for what is no chunk, and an error that it holds."""
     try:
         chunk = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InternalError(f"a chunk is not JSON: {data[:_MOST_OF_A_BODY]}") from error
     if not isinstance(chunk, dict):
         raise InternalError(f"a chunk is not an object: {data[:_MOST_OF_A_BODY]}")
     if told := chunk.get("error"):
         code = told.get("code") if isinstance(told, dict) else None
         raise error_of(code if isinstance(code, int) else 500, str(told))
-    choices = chunk.get("choices") or []
+    choices, usage = chunk.get("choices") or [], chunk.get("usage") or None
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise InternalError(f"a chunk's choices are no list of objects: {data[:_MOST_OF_A_BODY]}")
     deltas = [choice.get("delta") or {} for choice in choices]
+    if not all(isinstance(delta, dict) for delta in deltas):
+        raise InternalError(f"a chunk's delta is not an object: {data[:_MOST_OF_A_BODY]}")
     has_content = any(delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning") for delta in deltas)
     ended = any(choice.get("finish_reason") for choice in choices)
-    return Chunk(has_content, ended, chunk.get("usage") or None)
+    return Chunk(has_content, ended, usage if isinstance(usage, dict) else None)
+
+
+def _count(usage: dict[str, Any] | None, name: str) -> int | None:
+    """What a server says it counted; `None` for what is no count."""
+    value = usage.get(name) if usage else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def error_of(status: int, body: str) -> VScanError:

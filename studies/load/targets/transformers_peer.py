@@ -10,7 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from studies.load.album import Album
 from studies.load.targets.base import Seen
@@ -32,25 +33,43 @@ class TransformersPeer:
 
     @classmethod
     async def start(
-        cls, model: Path, *, cores: Sequence[int], threads: Sequence[int], batch: int, device: str, timeout_s: float
+        cls,
+        model: Path,
+        *,
+        cores: Sequence[int],
+        threads: Sequence[int],
+        batch: int,
+        device: str,
+        dtype: str = "auto",
+        most_tokens: int,
+        timeout_s: float,
     ) -> TransformersPeer:
         """Loads the model in a new process that is kept to these cores, and takes the count of threads that is fastest there.
 
-        Raises StartupError where it does not come up.
+        Args:
+            dtype: as the services' setting.
+            most_tokens: of an answer whose length is the model's own.
+
+        Raises StartupError where it does not come up, with the last line that it wrote.
         """
+        complaints = TemporaryFile()  # noqa: SIM115  (the process has it as long as it lives)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "studies.load.targets.transformers_worker"),
             *("--model", str(model), "--device", device, "--threads", ",".join(map(str, threads)), "--batch", str(batch)),
-            *("--cores", ",".join(map(str, cores))),
+            *("--cores", ",".join(map(str, cores)), "--dtype", dtype, "--most-tokens", str(most_tokens)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=complaints,
             limit=_LONGEST_LINE_BYTES,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(max(threads))},
         )
         assert process.stdout is not None
-        if not (line := await process.stdout.readline()):
-            raise StartupError(f"transformers: its process ended with code {await process.wait()} before the model was loaded")
+        with complaints:
+            if not (line := await process.stdout.readline()):
+                code = await process.wait()
+                raise StartupError(
+                    f"transformers: its process ended with code {code} before the model was loaded: {_end(complaints)}"
+                )
         return cls(process, json.loads(line)["ready"], timeout_s)
 
     def about(self, album: Album) -> TransformersTarget:
@@ -110,6 +129,13 @@ class TransformersPeer:
                 heard.put_nowait(told)
         for heard in self._told.values():
             heard.put_nowait({"gone": True})
+
+
+def _end(written: IO[bytes]) -> str:
+    """The last line; a traceback says there what was wrong."""
+    written.seek(0)
+    lines = written.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 class TransformersTarget:

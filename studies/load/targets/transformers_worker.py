@@ -34,6 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto", help="auto: as the services do")
+    parser.add_argument("--most-tokens", type=int, required=True, help="of an answer whose length is the model's own")
     parser.add_argument("--threads", type=_counts, required=True, help="counts to try; the fastest is taken")
     parser.add_argument("--cores", default="")
     parser.add_argument("--batch", type=int, default=1)
@@ -45,25 +47,27 @@ def main() -> None:
     os.dup2(2, 1)
     waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(waiting,), daemon=True).start()
-    model = Generating(arguments.model, arguments.device)
+    model = Generating(arguments.model, arguments.device, arguments.dtype, arguments.most_tokens)
     threads, tried_ms = model.take_fastest(arguments.threads)
     told = {"device": str(model.device), "dtype": str(model.dtype), "threads": threads, "tried_ms": tried_ms}
     _say(out, {"ready": told})
-    while (requests := _next_batch(waiting, arguments.batch)) is not None:
+    batches = Batches(waiting, arguments.batch)
+    while (requests := batches.next()) is not None:
         _answer(model, requests, out)
 
 
 class Generating:
     """A model with its processor, as transformers' documentation uses them."""
 
-    def __init__(self, folder: Path, device: str) -> None:
+    def __init__(self, folder: Path, device_name: str, dtype_name: str = "auto", most_tokens: int = 256) -> None:
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        self._torch = torch
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = torch.float32 if device == "cpu" else torch.bfloat16
+        from vscan.device import choose_device, choose_dtype
+
+        self._torch, self._most_tokens = torch, most_tokens
+        device = choose_device(device_name)
+        dtype = choose_dtype(dtype_name, device)
         self._model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True)
         self._model = self._model.to(device).eval()
         self._processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
@@ -94,15 +98,17 @@ class Generating:
 
     def answer(self, requests: Sequence[dict[str, Any]], streamer: Any) -> list[dict[str, Any]]:
         """Greedy answers; `streamer` is told of every token of all of them. Gives the counts of tokens."""
+        asked = [request["answer_tokens"] for request in requests]
+        # A batch runs until its longest answer is done; `Batches` joins no exact lengths with the model's own.
+        lengths = {"max_new_tokens": self._most_tokens if asked[0] is None else max(asked)}
+        if asked[0] is not None:
+            lengths["min_new_tokens"] = max(asked)
         with self._torch.inference_mode():
             inputs = self._inputs(requests)
-            lengths: dict[str, int] = {}
-            if (tokens := requests[0]["answer_tokens"]) is not None:
-                lengths = {"min_new_tokens": tokens, "max_new_tokens": tokens}
             made = self._model.generate(**inputs, **lengths, do_sample=False, streamer=streamer)
         prompts = inputs["attention_mask"].sum(dim=1).tolist()
         new = made[:, inputs["input_ids"].shape[1] :]
-        counts = [self._until_end(row.tolist()) for row in new]
+        counts = [self._until_end(row.tolist()) if own is None else own for row, own in zip(new, asked, strict=True)]
         return [{"prompt_tokens": prompt, "completion_tokens": count} for prompt, count in zip(prompts, counts, strict=True)]
 
     def ends(self, token: int) -> bool:
@@ -140,9 +146,10 @@ class Generating:
 class _Tokens:
     """transformers' interface of a streamer: `put` gets the prompt, then a token of each answer at a time."""
 
-    def __init__(self, model: Generating, ids: Sequence[int], out: Any) -> None:
+    def __init__(self, model: Generating, requests: Sequence[dict[str, Any]], out: Any) -> None:
         self._model, self._out = model, out
-        self._ids: list[int | None] = list(ids)
+        self._ids: list[int | None] = [request["id"] for request in requests]
+        self._left: list[int | None] = [request["answer_tokens"] for request in requests]
         self._prompt_is_next = True
 
     def put(self, value: Any) -> None:
@@ -153,8 +160,16 @@ class _Tokens:
         for place, token in enumerate(value.reshape(-1).tolist()):
             if self._ids[place] is not None:
                 _say(self._out, {"id": self._ids[place], "token": True})
-                if self._model.ends(token):
+                if self._was_last(place, token):
                     self._ids[place] = None
+
+    def _was_last(self, place: int, token: int) -> bool:
+        """An exact length goes past the model's own end."""
+        left = self._left[place]
+        if left is None:
+            return self._model.ends(token)
+        self._left[place] = left - 1
+        return left == 1
 
     def end(self) -> None:
         """Told by `generate`."""
@@ -163,7 +178,7 @@ class _Tokens:
 def _answer(model: Generating, requests: Sequence[dict[str, Any]], out: Any) -> None:
     ids = [request["id"] for request in requests]
     try:
-        counts = model.answer(requests, _Tokens(model, ids, out))
+        counts = model.answer(requests, _Tokens(model, requests, out))
     except Exception as error:  # a request that cannot be answered is not the end of the others
         for id_ in ids:
             _say(out, {"id": id_, "error": f"{type(error).__name__}: {error}"})
@@ -172,17 +187,26 @@ def _answer(model: Generating, requests: Sequence[dict[str, Any]], out: Any) -> 
         _say(out, {"id": id_, **counted})
 
 
-def _next_batch(waiting: queue.SimpleQueue[dict[str, Any] | None], most: int) -> list[dict[str, Any]] | None:
-    first = waiting.get()
-    if first is None:
-        return None
-    batch = [first]
-    while len(batch) < most and not waiting.empty():
-        if (another := waiting.get()) is None:
-            waiting.put(None)
-            break
-        batch.append(another)
-    return batch
+class Batches:
+    """Requests that wait, up to so many together, in the order they came. Exact lengths are not joined with the model's own."""
+
+    def __init__(self, waiting: queue.SimpleQueue[dict[str, Any] | None], most: int) -> None:
+        self._waiting, self._most = waiting, most
+        self._first: list[dict[str, Any] | None] = []  # what was taken from those that wait, and did not fit
+
+    def next(self) -> list[dict[str, Any]] | None:
+        """Waits for one; `None` once nobody asks any more."""
+        first = self._first.pop() if self._first else self._waiting.get()
+        if first is None:
+            return None
+        batch = [first]
+        while len(batch) < self._most and not self._waiting.empty():
+            another = self._waiting.get()
+            if another is None or (another["answer_tokens"] is None) != (first["answer_tokens"] is None):
+                self._first = [another]
+                break
+            batch.append(another)
+        return batch
 
 
 def _read(waiting: queue.SimpleQueue[dict[str, Any] | None]) -> None:

@@ -113,13 +113,16 @@ async def test_a_request_is_what_the_api_says() -> None:
             2,
             2,
         ),
+        # A usage that is none.
+        ([event(chunk("a")), event({**chunk(finish="stop"), "usage": {"completion_tokens": "many"}})], 1, None),
+        ([event(chunk("a")), event({**chunk(finish="stop"), "usage": [3]})], 1, None),
     ],
 )
 async def test_odd_but_legal_chunks_are_understood(blocks: Sequence[str], pieces: int, tokens: int | None) -> None:
     with openai_server(lambda body: (200, STREAM, blocks)) as server:
         (record,) = await ask(server)
     assert (record.code, record.message, len(record.content_s), record.completion_tokens) == ("OK", "", pieces, tokens)
-    assert record.tpot_ms is None or tokens is not None
+    assert record.miscounted == (tokens is None or tokens < pieces)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +141,9 @@ async def test_odd_but_legal_chunks_are_understood(blocks: Sequence[str], pieces
         ),
         ((200, STREAM, [event(chunk("a")), event({"error": "broken"})]), "INTERNAL", "broken"),
         ((200, STREAM, [event("{not json")]), "INTERNAL", "a chunk is not JSON"),
+        ((200, STREAM, [event({"choices": "ab"})]), "INTERNAL", "choices are no list of objects"),
+        ((200, STREAM, [event({"choices": ["a"]})]), "INTERNAL", "choices are no list of objects"),
+        ((200, STREAM, [event({"choices": [{"delta": "a"}]})]), "INTERNAL", "delta is not an object"),
         ((200, STREAM, [event(chunk("a"))]), "INTERNAL", "the stream ended before the answer was whole"),
         ((200, STREAM, [event(chunk("a")), event("[DONE]")]), "INTERNAL", "the stream ended before the answer was whole"),
         ((200, STREAM, [event(chunk("a")), CUT]), "UNAVAILABLE", "RemoteProtocolError"),
@@ -174,4 +180,14 @@ def test_the_command_puts_load_on_a_peer_alone(tmp_path: Path) -> None:
     assert 0 < busy < 12 == len(server.bodies)
     assert (one["label"], one["peer"], one["answered"], one["failures"]) == ("m", True, 12 - busy, {"RESOURCE_EXHAUSTED": busy})
     assert ran.code == 1
-    assert f"{busy} RESOURCE_EXHAUSTED of 12 requests" in ran.err
+    assert f"{busy} RESOURCE_EXHAUSTED of 12 requests; ResourceExhausted: HTTP 429: busy" in ran.err
+
+
+def test_a_peer_that_answers_nothing_ends_the_run_before_it_begins(tmp_path: Path) -> None:
+    with openai_server(lambda body: (404, "text/plain", ["no such model"])) as server:
+        arguments = ("--only-peers", "--peer-url", server.url, "--peer-model", "m", "--image-side", 16, "--warm-up", 2)
+        ran = vscan("bench", *arguments, "--json", tmp_path / "load.json")
+    assert ran.code == 3
+    assert ran.one_line == "vscan: m: none of 2 requests to warm up was answered: FailedPrecondition: HTTP 404: no such model"
+    assert len(server.bodies) == 2
+    assert not (tmp_path / "load.json").exists()

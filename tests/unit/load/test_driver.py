@@ -14,12 +14,12 @@ from studies.load.comparison import Case, compare
 from studies.load.driver import drive
 from studies.load.figures import Targets
 from studies.load.plots import plot
-from studies.load.report import SCHEMA, report
+from studies.load.report import SCHEMA, read_report, report
 from studies.load.sides import Side
 from studies.load.tables import lines, warnings, write_csv
 from studies.load.targets.base import Seen
 from studies.load.workload import Ask, Workload
-from vscan.errors import Unavailable
+from vscan.errors import InvalidArgument, Unavailable
 
 
 class Answering:
@@ -101,8 +101,20 @@ async def test_every_side_of_a_round_gets_the_same_requests_and_warm_ups_do_not_
     assert by_name["one"]["tokens"]["visual_average_mean"] == 1.5
     assert [len(records) for records in by_name["one"]["records"]] == [4] * 6
     assert {"made", "environment", "targets", "options"} <= made.keys()
-    assert warnings(made) == ["one of 2 images, + cache: 6 UNAVAILABLE of 24 requests"]
+    short = "answers had fewer tokens than were asked for, which is less work"
+    assert [warning.removeprefix("one of 2 images, ") for warning in warnings(made)] == [
+        f"a peer: 24 {short}",
+        f"no reduction: 24 {short}",
+        "+ cache: 6 UNAVAILABLE of 24 requests; Unavailable: gone",
+        f"+ cache: 18 {short}",
+    ]
     assert any("no reduction → + cache" in line for line in lines(made))
+
+    (tmp_path / "load.json").write_text(json.dumps(made))
+    assert read_report(tmp_path / "load.json") == made
+    (tmp_path / "load.json").write_text(json.dumps({**made, "schema": "vscan.load/0"}))
+    with pytest.raises(InvalidArgument, match=r"load\.json: schema 'vscan\.load/0', limit vscan\.load/1"):
+        read_report(tmp_path / "load.json")
 
     page = kept_run(made)
     assert "### One of 2 images" in page
@@ -115,3 +127,46 @@ async def test_every_side_of_a_round_gets_the_same_requests_and_warm_ups_do_not_
     head, *rows = (tmp_path / "load.csv").read_text().splitlines()
     assert head.startswith("case,configuration,requests,answered,seconds,goodput_per_s")
     assert [row.split(",")[1] for row in rows] == ["peer", "one", "two"]
+
+
+async def test_a_comparison_that_is_stopped_keeps_its_whole_rounds() -> None:
+    target = Answering()
+    case = Case("load", "one of 2 images", Workload(requests=2, images=2), Album(range(2), 16))
+    side = Side("one", "no reduction", target)
+
+    def stop(line: str) -> None:
+        if line.endswith("round 2 of 9"):
+            running.cancel()
+
+    running = asyncio.create_task(compare({"load": [side]}, [case], rounds=9, clients=1, say=stop))
+    (compared,) = await running
+    assert (len(compared.rounds), compared.broken_off) == (2, True)
+    assert report([compared], [side], targets=Targets(), options={})["broken_off"]
+
+
+async def test_a_comparison_that_is_stopped_before_a_round_counts_has_nothing_to_tell() -> None:
+    case = Case("load", "one of 2 images", Workload(requests=2, images=2), Album(range(2), 16))
+    sides = {"load": [Side("one", "no reduction", Answering())]}
+
+    def stop(line: str) -> None:
+        running.cancel()
+
+    running = asyncio.create_task(compare(sides, [case], rounds=9, clients=1, say=stop))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_services_that_are_gone_do_not_take_the_other_sides_rounds_with_them() -> None:
+    case = Case("load", "one of 2 images", Workload(requests=2, images=2), Album(range(2), 16))
+    gone = Side("gone", "gone", Answering(failing={0, 1}), metrics=["http://127.0.0.1:1/metrics"], pids={"decoder": 2**22 + 1})
+    sides = {"load": [gone, Side("one", "no reduction", Answering())]}
+    (compared,) = await compare(sides, [case], rounds=2, warm_ups=0, clients=1)
+    assert [(len(run.records), run.counters, list(run.busy_s)) for run in compared.runs("gone")] == [(2, {}, ["load"])] * 2
+    assert all(record.ok for run in compared.runs("one") for record in run.records)
+
+
+async def test_a_side_that_answers_nothing_of_the_warm_up_ends_the_comparison() -> None:
+    case = Case("load", "one image", Workload(requests=2, images=1), Album(range(1), 16))
+    sides = {"load": [Side("one", "no reduction", Answering()), Side("two", "+ cache", Answering(failing={0, 1}))]}
+    with pytest.raises(Unavailable, match="one image, two: none of 2 requests to warm up was answered: Unavailable: gone"):
+        await compare(sides, [case], rounds=9, clients=1)

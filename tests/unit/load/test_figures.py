@@ -40,7 +40,17 @@ def test_percentiles_lie_between_the_closest_ranks() -> None:
         "p99": 99,
         "mean": 50,
         "max": 100,
+        "count": 101,
     }
+
+
+def test_a_percentile_needs_a_value_beyond_it() -> None:
+    known = percentiles([float(value) for value in range(99)])
+    assert known is not None
+    assert [name for name, value in known.items() if value is None] == ["p99"]
+    few = percentiles([1.0, 2.0, 3.0])
+    assert few is not None
+    assert (few["p50"], few["p90"], few["max"], few["count"]) == (2.0, None, 3.0, 3)
 
 
 def test_times_of_a_request_count_from_when_it_was_due() -> None:
@@ -60,6 +70,20 @@ def test_times_of_a_request_count_from_when_it_was_due() -> None:
 def test_tokens_after_the_first_are_the_servers_count_not_pieces() -> None:
     assert record([0.1, 0.5], end_s=0.5, tokens=9).tpot_ms == pytest.approx(50)  # 0.4 s for 8 tokens in one piece
     assert record([0.1], end_s=0.2, tokens=1).tpot_ms is None
+
+
+@pytest.mark.parametrize(
+    ("told", "miscounted", "tokens"),
+    [(None, True, 3), (1, True, 3), (0, True, 3), (900, True, 3), (3, False, 3), (4, False, 4)],
+    ids=["no count", "one token", "none", "more than asked", "as pieces", "several in a piece"],
+)
+def test_a_count_that_cannot_be_does_not_make_an_answer_good(told: int | None, miscounted: bool, tokens: int) -> None:
+    # Three pieces, a second apart; four tokens were asked for. Not one of the counts makes that quick.
+    made = Record(Ask(0, None, (0,), "what?", 4), 0.0, [0.1, 1.1, 2.1], 2.1, completion_tokens=told)
+    assert (made.miscounted, made.answer_tokens, made.short) == (miscounted, tokens, tokens < 4)
+    assert made.tpot_ms == pytest.approx(2000 / (tokens - 1))
+    assert not made.meets(500, 50)
+    assert summary([[made]], TARGETS)["miscounted"] == miscounted
 
 
 def test_goodput_counts_what_met_both_targets_over_the_whole_time() -> None:
@@ -85,6 +109,7 @@ def test_goodput_counts_what_met_both_targets_over_the_whole_time() -> None:
 def test_nothing_that_was_answered_has_no_percentiles() -> None:
     found = summary([[record([], end_s=1.0, code="UNAVAILABLE")]], TARGETS)
     assert (found["ttft_ms"], found["goodput_per_s"], found["tokens"]["completion"]) == (None, 0.0, None)
+    assert (found["miscounted"], found["short_answers"]) == (0, 0)
 
 
 @pytest.mark.parametrize(("late_s", "marked"), [(0.009, False), (0.5, True)])

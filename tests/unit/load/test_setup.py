@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from studies.load.configurations import STEPS
+from studies.load.hardware import Cores
 from studies.load.options import BenchOptions, mix
-from studies.load.setup import cases_of
+from studies.load.setup import cases_of, check_equal_memory
 from studies.load.workload import Workload
 from vscan.errors import InvalidArgument
 from vscan.specs import KeepTokens, Rater, ReductionMethod, TokensPerTile
@@ -61,3 +63,22 @@ def test_a_folder_gives_as_many_images_as_it_has_and_new_ones_must_suffice(tmp_p
     with pytest.raises(InvalidArgument) as caught:
         cases_of(BenchOptions(workload=Workload(requests=4, fresh=True), images=tmp_path))
     assert str(caught.value) == "--images: 3 images, none of which may come twice, limit at least 8"
+
+
+def test_stacks_of_a_comparison_have_equal_memory_or_are_not_started() -> None:
+    options = BenchOptions(workload=Workload(requests=1), compare=True)
+    check_equal_memory(options, "cpu")
+    check_equal_memory(replace(options, settings={"decoder": {"kv_cache_bytes": "1000"}}), "cuda")
+    with pytest.raises(InvalidArgument, match=r"decoder\.kv_cache_bytes=BYTES"):
+        check_equal_memory(options, "cuda")
+
+
+def test_services_have_as_many_threads_as_cores() -> None:
+    assert Cores((0, 1), (2, 3, 4)).threads == {"decoder": {"torch_threads": "2"}, "encoder": {"torch_threads": "3"}}
+
+
+def test_transformers_computes_as_the_decoder_does() -> None:
+    options = BenchOptions(workload=Workload(requests=1), transformers=True)
+    assert (options.peer_dtype, options.peer_most_tokens) == ("auto", 256)
+    given = replace(options, settings={"decoder": {"dtype": "bfloat16", "default_max_new_tokens": "9"}})
+    assert (given.peer_dtype, given.peer_most_tokens) == ("bfloat16", 9)

@@ -35,6 +35,33 @@ def test_both_forms_say_the_same(tmp_path: Path, name: str, text: str) -> None:
     assert [ask.due_s for ask in trace.without_times().asks(3)] == [None] * 3
 
 
+def test_what_warms_up_is_like_the_trace_and_about_nothing_in_it(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(
+        '{"at_s": 0, "images": [5, 6], "question": "what is it?"}\n{"at_s": 1, "question": "b"}\n'
+    )
+    trace = read_trace(tmp_path / "t.jsonl", answer_tokens=2)
+    assert trace.asks(0) == trace.recorded
+    warm = trace.asks(1)
+    assert [len(ask.images) for ask in warm] == [2, 0]
+    assert {trace.sources[image] for ask in warm for image in ask.images}.isdisjoint(trace.images)
+    assert [len(ask.question.split()) for ask in warm] == [3, 1]
+    assert warm[0].question != "what is it?"
+
+
+def test_a_mix_of_budgets_holds_for_a_trace_too(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"at_s": 0, "question": "x"}\n' * 400)
+    styles = [ask.style for ask in read_trace(tmp_path / "t.jsonl", answer_tokens=1, mix=(3.0, 1.0)).asks()]
+    assert 250 < styles.count(0) < 350
+    assert set(styles) == {0, 1}
+
+
+@pytest.mark.parametrize(("name", "text"), [("t.CSV", TABLE), ("t.jsonl", JSON.replace("what is it?", "what\u2028is it?"))])
+def test_files_of_spreadsheets_and_texts_with_odd_line_ends_are_read(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"image")
+    (tmp_path / name).write_text("\ufeff" + text)
+    assert [len(ask.images) for ask in read_trace(tmp_path / name, answer_tokens=9).asks()] == [1, 2, 0]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
@@ -59,6 +86,12 @@ def test_both_forms_say_the_same(tmp_path: Path, name: str, text: str) -> None:
         ("t.csv", "at_s,question\n0,x\n1,x,y\n", ":3: more values than columns"),
         ("t.csv", "at_s,question,answer_tokens\n0,x,many\n", ":2: answer_tokens: 'many', limit a whole number"),
         ("t.csv", "at_s,question\n", "no requests"),
+        ("t.csv", "at_s,question\n0," + "x" * 200_000, ":2: not CSV: "),
+        ("t.csv", "at_s,image,question\n0," + "9" * 5000 + ",x\n", "is not a file"),
+        ("t.csv", "at_s,question,answer_tokens\n0,x," + "9" * 5000 + "\n", ":2: answer_tokens: '999"),
+        ("t.jsonl", '{"at_s": 1' + "0" * 400 + ', "question": "x"}', ":1: at_s: 1000"),
+        ("t.jsonl", '{"at_s": 0, "image": 1' + "0" * 400 + ', "question": "x"}', ":1: images: 1000"),
+        ("t.jsonl", '{"at_s": 0, "question": "x", "images": ' + "[" * 100_000, ":1: not JSON: "),
     ],
 )
 def test_a_bad_trace_is_named_with_file_line_and_field(tmp_path: Path, name: str, text: str, says: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from studies.load.options import answer_length, mix
-from studies.load.workload import Workload, poisson, popular
+from studies.load.workload import Workload, images_of, poisson, popular
 from vscan.errors import InvalidArgument
 
 DRAWS = 8000
@@ -105,3 +105,20 @@ def test_what_cannot_be_is_named(make: Any, says: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         make()
     assert says in str(caught.value)
+
+
+def test_what_warms_up_is_about_every_image_so_that_all_rounds_find_the_caches_alike() -> None:
+    for rate in (None, 5.0):
+        load = Workload(requests=10, images=12, rate=rate, zipf=3.0)
+        asks, warming = load.asks(0), load.warming(0)
+        assert warming[:10] == asks
+        assert len(images_of(asks)) < 12 == len(images_of(warming))
+        assert [ask.number for ask in warming] == list(range(len(warming)))
+        dues = [ask.due_s for ask in warming if ask.due_s is not None]
+        assert dues == sorted(dues)
+        assert len(dues) == (0 if rate is None else len(warming))
+    several = Workload(requests=10, images=31, images_per_question=2).warming(0)
+    assert set(images_of(several)) == set(range(31))
+    assert len(Workload(requests=10, images=1000).warming(0)) == 20
+    new = Workload(requests=3, fresh=True)
+    assert new.warming(2) == new.asks(2)

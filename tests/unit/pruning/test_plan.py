@@ -51,6 +51,8 @@ def test_the_papers_budget_is_a_third_at_half_the_layers() -> None:
 def test_without_a_target_a_third_survives_at_each_layer() -> None:
     assert plan(budget=TokensPerTile(96)).budgets == (DEFAULT_KEEP,)
     assert plan(budget=Ratio(0.25), prune_layers=(8, 16)).budgets == (DEFAULT_KEEP, DEFAULT_KEEP)
+    assert plan(budget=Ratio(0.25), prune_layers=(8, 16), default_keep=KeepRatio(0.5)).budgets == (KeepRatio(0.5),) * 2
+    assert plan(budget=TargetAverage(1 / 9), default_keep=KeepRatio(0.5)).budgets == (KeepTokens(32),)
     assert tokens_to_keep(DEFAULT_KEEP, visual_tokens=96, images=1) == 32
 
 

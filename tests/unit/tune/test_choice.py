@@ -69,9 +69,14 @@ def test_with_wide_intervals_the_best_is_chosen() -> None:
     assert choose(points, within(0.05), 0.01).chosen.figures is points[0]
 
 
-def test_of_equally_accurate_ones_the_cheapest_is_the_best_and_of_equal_tokens_the_more_accurate_is_chosen() -> None:
+def test_of_equally_accurate_ones_the_dearest_is_the_best_until_a_cheaper_one_is_shown_to_be_as_good() -> None:
     tied = [figures(144, 0.98), figures(32, 0.98)]
-    assert choose(tied, within(0.05), 0.01).best is tied[1]
+    assert choose(tied, within(0.05), 0.01).chosen.figures is tied[0]
+    shown = choose(tied, within(0.005), 0.01)
+    assert (shown.best, shown.chosen.figures) == (tied[0], tied[1])
+
+
+def test_of_equal_tokens_the_more_accurate_is_chosen() -> None:
     points = [figures(144, 0.98), figures(16, 0.970), figures(16, 0.975)]
     assert choose(points, within(0.0), 0.02).chosen.figures is points[2]
     points = [figures(16, 0.97, flops=2.0), figures(16, 0.97, flops=1.0)]
@@ -115,9 +120,22 @@ def test_intervals_are_over_pictures_and_differences_over_the_same_ones() -> Non
     of_whole, of_same, of_less = build_figures([whole, same, one_less], Comparison(asked))
     assert of_whole.accuracy.value == of_same.accuracy.value == 0.5
     assert of_same.accuracy.low < 0.45 < 0.55 < of_same.accuracy.high
-    assert (of_same.difference.low, of_same.difference.value, of_same.difference.high) == (0.0, 0.0, 0.0)
+    # The rule of three: what happened to none of 200 may happen to 3 of 200.
+    assert (of_same.difference.low, of_same.difference.value, of_same.difference.high) == (-0.015, 0.0, 0.015)
+    assert (of_whole.difference.low, of_whole.difference.high) == (0.0, 0.0)
     assert of_less.difference.value == pytest.approx(-0.1)
     assert -0.16 < of_less.difference.low < -0.1 < of_less.difference.high < -0.04
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(8, "144"), (290, "144"), (310, "8")])
+def test_answers_that_never_differ_show_something_only_if_they_are_many(count: int, chosen: str) -> None:
+    # All right at 144 tokens and at 8: of few questions that is luck.
+    whole = measured(point("144", kind=NO_REDUCTION), "1" * count, 144.0)
+    cheap = measured(point("8"), "1" * count, 8.0)
+    comparison = Comparison(questions(*(number % 250 for number in range(count))))
+    found = build_figures([whole, cheap], comparison)
+    choice = choose(found, lambda one, other: comparison.difference(one.measured, other.measured), 0.01)
+    assert choice.chosen.figures.point.budget == chosen
 
 
 def test_each_question_counts_once_however_many_a_picture_has() -> None:

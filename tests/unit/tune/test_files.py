@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,9 @@ def test_points_of_something_else_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="questions differ"):
         Journal(tmp_path, {**OF, "questions": "c"}, resume=True)
     assert (tmp_path / "points.jsonl").read_text() == kept
-    for other in ("not JSON\n", '{"format": 1, "model": "a", "questions": "b"}\n{"point": 3}\n'):
+    with Journal(tmp_path, OF, resume=True), pytest.raises(InvalidArgument, match="another run writes to"):
+        Journal(tmp_path, OF, resume=True)
+    for other in ("not JSON\n", "[]\n", "5\n", '"known"\n', '{"format": 1, "model": "a", "questions": "b"}\n{"point": 3}\n'):
         (tmp_path / "points.jsonl").write_text(other)
         with pytest.raises(InvalidArgument, match="is not a file of `vscan tune`"):
             Journal(tmp_path, OF, resume=True)
@@ -168,6 +171,19 @@ def test_services_started_with_the_file_do_what_the_point_did(
         spec = encoder.reduction
         assert (spec.method, spec.budget, spec.local_share, spec.merge) == (ReductionMethod.VSCAN, value, 0.25, True)
         assert (decoder.prune_layers, decoder.prune_rater) == (place.prune_layers, Rater.TEXT_MEAN)
+
+
+def test_a_split_of_the_budget_is_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(settings_text(replace(point("14.8%"), keep=0.5), []))
+    assert load_settings(DecoderSettings, read_settings(tmp_path / "s.toml").of("decoder")).prune_keep == 0.5
+
+
+def test_what_was_typed_cannot_leave_the_comments(tmp_path: Path) -> None:
+    odd = "--data a\nb\x00\r\x7f\u2028\udcff ü 'q'"
+    file = tmp_path / "s.toml"
+    file.write_text(settings_text(point(), [odd]), encoding="utf-8")
+    assert tomllib.loads(file.read_text(encoding="utf-8")) == settings_of(point())
+    assert file.read_text(encoding="utf-8").startswith("# --data a\\nb\\x00\\r\\x7f\\u2028\\udcff ü 'q'\n")
 
 
 def test_no_reduction_and_no_pruning_layer_can_be_written(tmp_path: Path) -> None:

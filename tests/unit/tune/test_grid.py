@@ -12,7 +12,7 @@ from studies.tune.grid import DEFAULT_BUDGETS, Known, Wanted, average_share, bui
 from studies.tune.point import CANDIDATE, NO_REDUCTION, Deployment, Point, in_order, restarts
 from tests.unit.tune.made import HERE, at, point
 from vscan.errors import InvalidArgument
-from vscan.specs import KeepTokens, PositionPolicy, Rater, ReductionMethod
+from vscan.specs import KeepRatio, KeepTokens, PositionPolicy, Rater, ReductionMethod
 
 KNOWN = Known(layers=LAYERS, deep_layer=6, tokens_per_tile=VISUAL_TOKENS, shallow_layer=2, window=6, prune_layers=(4,))
 VALUES = Wanted(
@@ -22,6 +22,7 @@ VALUES = Wanted(
     prune_layers=((4,), (2,), (5,)),
     raters=(Rater.LAST_TOKEN,),
     budgets=DEFAULT_BUDGETS,
+    keeps=(None,),
 )
 POINTS = build_points(VALUES, KNOWN)
 
@@ -43,8 +44,8 @@ def planned_average(point: Point) -> float:
     counts = [first]
     for number, _ in enumerate(pruning.layers):
         budget = pruning.budgets[number] if pruning.budgets else None  # none: all are dropped
-        assert budget is None or isinstance(budget, KeepTokens)
-        counts.append(0 if budget is None else budget.count)
+        kept = int(counts[-1] * budget.fraction) if isinstance(budget, KeepRatio) else budget
+        counts.append(kept.count if isinstance(kept, KeepTokens) else kept or 0)
     spans = [high - low for low, high in pairwise((0, *pruning.layers, LAYERS))]
     return sum(count * span for count, span in zip(counts, spans, strict=True)) / LAYERS
 
@@ -85,6 +86,35 @@ def test_what_changes_nothing_is_one_point() -> None:
     points = [each for each in build_points(blind, KNOWN) if each.method is ReductionMethod.VSCAN and each.budget == "33%"]
     assert len(points) == 1 + 3  # the scans' settings and the pruning layer are not read; random is at each of three layers
     assert {each.deployment.encoder for each in points} == {(2, 6)}
+
+
+def test_a_split_of_the_budget_leaves_the_average_as_it_is() -> None:
+    # The paper's ablation (its split of 11.1 %): 11.1 % and all, 14.8 % and a half, 16.7 % and a third.
+    paper = Known(layers=32, deep_layer=22, tokens_per_tile=576, shallow_layer=5, window=6, prune_layers=(16,))
+    values = filled(Wanted(budgets=("avg:11.12%",), keeps=(1.0, 0.5, 1 / 3), shallow_layers=(5,), prune_layers=((16,),)), paper)
+    candidates = [each for each in build_points(values, paper) if each.kind == CANDIDATE and each.deployment.window == 6]
+    firsts = [each.parsed_budget.tokens(576) for each in candidates if each.parsed_budget is not None]
+    assert [(first, each.keep) for first, each in zip(firsts, candidates, strict=True)] == [(64, 1.0), (85, 0.5), (96, 1 / 3)]
+    assert candidates[1].prune(0).budgets == (KeepRatio(0.5),)
+
+    embedded = replace(VALUES, keeps=(0.5, 0.2), budgets=("avg:11.12%",), prune_layers=((4,), (2, 5)))
+    points = [each for each in build_points(embedded, KNOWN) if each.rater in (Rater.LAST_TOKEN, Rater.RANDOM)]
+    assert {each.keep for each in points} == {0.5, 0.2}
+    assert [planned_average(each) for each in points] == pytest.approx([16] * len(points), rel=0.07)
+    assert len({each.name for each in points}) == len(points)
+
+
+def test_a_split_of_what_is_no_average_leaves_stage_1_as_it_is() -> None:
+    points = build_points(replace(VALUES, keeps=(0.5,), budgets=("33%",), prune_layers=((4,),)), KNOWN)
+    assert {each.budget for each in points if each.kind == CANDIDATE} == {"33%"}
+    (stage_1,) = [each for each in points if each.kind == "stage 1 only"]
+    assert planned_average(stage_1) == pytest.approx(0.33 * 144 * 0.75, rel=0.05)
+    assert stage_1.keep is None
+
+
+def test_a_split_that_cannot_have_the_average_is_named() -> None:
+    with pytest.raises(InvalidArgument, match=r"--keep: 0.1 at 4 leaves no avg:60%: stage 1 would keep 109.1% of the tokens"):
+        build_points(replace(VALUES, keeps=(0.1,), budgets=("avg:60%",), prune_layers=((4,),)), KNOWN)
 
 
 def test_raters_that_do_not_look_are_controls_however_they_come() -> None:
