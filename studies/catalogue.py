@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from studies.language.options import budget, keep, reduction
-from studies.options import at_least_one, row_and_column, whole_number, whole_numbers
+from studies.options import MOST_ROWS, at_least_one, drawn_rows, row_and_column, whole_number, whole_numbers
 from studies.study import Option, Part, Study
 from vscan.errors import InvalidArgument
 
 _LAYERS = Option("layers", "LAYER,LAYER,…", "Which layers to draw, counted from 0. Default: spread over all.", whole_numbers)
-_SHOWN = Option("show", "N", "How many images or frames to draw.", at_least_one)
+_SHOWN = Option("show", "N", f"How many images or frames to draw, {MOST_ROWS} at most.", drawn_rows)
 _PATCH = Option(
     "patch",
     "ROW,COLUMN",

@@ -1,8 +1,8 @@
 """What a study looks at: images and videos, and questions about them. No torch here.
 
 Either drawn scenes, which the embedded model was trained for, or a folder. A folder of images alone is enough for studies that
-ask nothing. Questions are lines of JSON in its file `questions.jsonl`, in the form that `vscan ask-many` reads, with two more
-fields that a line may have, on their own or within `meta`: `answer`, and `family` (or `category`) of the question.
+ask nothing. Questions are lines of JSON in its file `questions.jsonl`, in the form that `vscan ask-many` reads, with one more
+field that a line may have, on its own or in `meta`: `family` (or `category`) of the question. `answer` may be in `meta` too.
 
     {"id": 1, "image": "cat.png", "question": "How many cats are there?", "answer": "2", "family": "count"}
 """
@@ -21,14 +21,14 @@ from vscan.errors import InvalidArgument
 from vscan.specs import FrameSampling
 from vscan_client._files import is_video_file, read_file
 from vscan_client.cli.media_files import find_media
-from vscan_client.cli.question_file import QuestionLine, parse_question
+from vscan_client.cli.question_file import QuestionLine, parse_question, read_answers
 from vscan_client.content import frame_sampling
 
 if TYPE_CHECKING:
     from embedded_model.scenes import Scene
 
 QUESTIONS_FILE = "questions.jsonl"
-_OWN_FIELDS = ("answer", "family", "category")
+_OWN_FIELDS = ("family", "category")
 # Keep these draws apart from those of other uses of the same seed. Those of scenes do not depend on what is asked.
 _SCENE_STREAM = 7003
 _QUESTION_STREAM = 7004
@@ -52,7 +52,7 @@ class Question:
     id: str
     text: str
     pictures: tuple[int, ...]  # of `Inputs.pictures`, in the order in which they are shown
-    answer: str | None = None
+    answers: tuple[str, ...] = ()  # each of them right; empty: not known
     family: str = ""  # empty: not known
 
 
@@ -105,7 +105,7 @@ def draw_scenes(count: int, seed: int) -> Inputs:
         scene = draw_scene(drawing)
         pictures.append(Picture(f"scene {number}", partial(_png, scene), scene=scene))
         asked = ask(FAMILIES[number % len(FAMILIES)], scene.layout, asking)
-        questions.append(Question(str(number), asked.text, (number,), asked.answer, asked.family))
+        questions.append(Question(str(number), asked.text, (number,), (asked.answer,), asked.family))
     return Inputs(f"scenes of seed {seed}", tuple(pictures), tuple(questions))
 
 
@@ -114,7 +114,7 @@ class _Line:
     place: str  # file:number
     line: QuestionLine
     sampling: FrameSampling | None
-    answer: str | None
+    answers: tuple[str, ...]
     family: str
 
 
@@ -139,12 +139,14 @@ def _lines_of(path: Path) -> Iterator[_Line]:
 
 def _line_of(place: str, text: str) -> _Line:
     line = parse_question(text, also=_OWN_FIELDS)
-    stated: dict[str, Any] = (line.meta if isinstance(line.meta, dict) else {}) | json.loads(text)
+    meta = line.meta if isinstance(line.meta, dict) else {}
+    stated: dict[str, Any] = meta | json.loads(text)
     for name in _OWN_FIELDS:
         if not isinstance(stated.get(name), str | None):
             raise InvalidArgument(name, f"{json.dumps(stated[name])} is not a text")
     sampling = frame_sampling(line.options.frames, line.options.fps)
-    return _Line(place, line, sampling, stated.get("answer"), stated.get("family") or stated.get("category") or "")
+    answers = line.answers or read_answers(meta.get("answer", []))
+    return _Line(place, line, sampling, answers, stated.get("family") or stated.get("category") or "")
 
 
 def _joined(folder: Path, lines: Sequence[_Line]) -> Inputs:
@@ -160,7 +162,7 @@ def _joined(folder: Path, lines: Sequence[_Line]) -> Inputs:
                 pictures[name, is_video, sampling] = len(found)
                 found.append(_picture(folder / name, name, one.place, is_video, sampling))
         shown = tuple(pictures[name, is_video, sampling] for name, is_video in files)
-        questions.append(Question(str(one.line.id), one.line.question, shown, one.answer, one.family))
+        questions.append(Question(str(one.line.id), one.line.question, shown, one.answers, one.family))
     return Inputs(str(folder), tuple(found), tuple(questions))
 
 

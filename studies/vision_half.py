@@ -21,6 +21,7 @@ from encoder_service.reduction.budget import Grid, plan_tiles
 from encoder_service.reduction.controls import tile_seed
 from encoder_service.vision.base import Attending, PreparedImage, VisionModel
 from encoder_service.vision.registry import load_vision
+from studies.finite import check_finite
 from studies.inputs import Picture
 from vscan.checkpoint import Checkpoint
 from vscan.errors import InvalidArgument
@@ -36,9 +37,14 @@ class Seen:
 
     prepared: PreparedImage
     sha256: bytes
-    tiles: list[Image.Image]  # what each tile shows
+    model: VisionModel
     patches: list[Grid]  # of each tile
     valid: list[torch.Tensor | None]  # of each tile which tokens the scans rate, [N], bool; None: all, there is no padding
+
+    @property
+    def tiles(self) -> list[Image.Image]:
+        """What each tile shows; made anew each time."""
+        return self.model.pictures(self.prepared)
 
     def rated_patches(self, tile: int) -> torch.Tensor:
         """Which patches of a tile belong to tokens that the scans rate, [patches], bool."""
@@ -88,11 +94,21 @@ class VisionHalf:
         patches = [Grid(side * grid.rows, side * grid.columns) for grid in prepared.looked_at]
         valid = self._valid(prepared) or [None] * len(prepared.grids)
         rated = list(compress(valid, prepared.counted or repeat(True)))
-        return Seen(prepared, hashlib.sha256(data).digest(), self.model.pictures(prepared), patches, rated)
+        return Seen(prepared, hashlib.sha256(data).digest(), self.model, patches, rated)
 
     def observe(self, seen: Seen, show: Callable[[Attending], None]) -> None:
-        """Runs the layers that are served, and shows how each attends; see `VisionModel.observe`."""
-        self.model.observe(seen.prepared, show)
+        """Runs the layers that are served, and shows how each attends; see `VisionModel.observe`.
+
+        Raises:
+            InvalidArgument: the model's numbers overflow.
+        """
+
+        def show_finite(attending: Attending) -> None:
+            for rows in (attending.query, attending.key):
+                check_finite(rows, f"the attention of layer {attending.layer} of the vision transformer", rows.dtype)
+            show(attending)
+
+        self.model.observe(seen.prepared, show_finite)
 
     def encode(self, seen: Seen, reduction: ReductionSpec = EVERYTHING) -> VisualTokens:
         """The visual tokens that the encoder would give for it, reduced by a filled spec. Raises InvalidArgument."""

@@ -34,12 +34,15 @@ class Asked:
         return ",".join(map(str, self.question.pictures))
 
 
-def prompts(task: Task) -> Iterator[Asked]:
-    """Every question of the task that shows something, in order; advances behind each.
+def prompts(task: Task, answer_tokens: int = 1) -> Iterator[Asked]:
+    """Every question of the task, in order; advances behind each.
+
+    Args:
+        answer_tokens: of each answer that are to be read; all but the last stand behind the prompt.
 
     Raises:
-        InvalidArgument: a question or a picture that cannot be read, by its name; a prompt that is longer than the model's
-            context; no question shows anything.
+        InvalidArgument: a question or a picture that cannot be read, by its name; a prompt that, with its answer, is longer
+            than the model's context.
     """
     reduction = asked_reduction(task)
     model, most = task.model.language.model, task.model.language.model.shape.max_context_tokens
@@ -49,18 +52,13 @@ def prompts(task: Task) -> Iterator[Asked]:
         vision = task.model.vision
         return vision.encode(vision.see(task.inputs.pictures[picture]), reduction)
 
-    shown = 0
     for question in task.inputs.questions:
-        if question.pictures:
-            prompt = task.model.language.prompt(question.text, [tokens(picture) for picture in question.pictures])
-            taken = model.positions_taken(prompt)
-            if max(taken, prompt.rows) > most:
-                raise InvalidArgument(f"question {question.id}", f"{max(taken, prompt.rows):,} tokens", limit=f"{most:,}")
-            shown += 1
-            yield Asked(question, prompt)
+        prompt = task.model.language.prompt(question.text, [tokens(picture) for picture in question.pictures])
+        taken = max(model.positions_taken(prompt), prompt.rows) + answer_tokens - 1
+        if taken > most:
+            raise InvalidArgument(f"question {question.id}", f"{taken:,} tokens", limit=f"{most:,}")
+        yield Asked(question, prompt)
         task.advance()
-    if not shown:
-        raise InvalidArgument("--data", f"no question of {task.inputs.source} shows an image or a video")
 
 
 def prune_layers(task: Task) -> tuple[int, ...]:

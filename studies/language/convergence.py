@@ -9,8 +9,8 @@ from studies.language.asking import prompts, prune_layers
 from studies.language.converged import Convergence, FamilyConvergence, by_family
 from studies.language.convergence_plot import draw
 from studies.language.lens import read_answer
-from studies.language.words import counted, percent
 from studies.study import Cell, Result, Table, Task
+from studies.words import counted, percent
 
 # For how large a share of predictions it must be stable where one number is told.
 _MOST = 0.95
@@ -18,17 +18,17 @@ _MOST = 0.95
 
 def run(task: Task) -> Result:
     """Reads the first tokens of each answer after every layer, in both ways of `lens`."""
-    tokens = task.options.get("answer-tokens", 1)
+    tokens, pruned = task.options.get("answer-tokens", 1), prune_layers(task)
     read = [
         (asked.question.family, reading)
-        for asked in prompts(task)
+        for asked in prompts(task, tokens)
         for reading in read_answer(task.model.language.model, asked.prompt, tokens)
     ]
     families = by_family(read)
     return Result(
         table=_curve(families),
         more={"stable": _stable(families)},
-        draw=partial(draw, families=families, pruned=prune_layers(task)),
+        draw=partial(draw, families=families, pruned=pruned),
         findings=tuple(_findings(families, tokens)),
     )
 
@@ -71,7 +71,7 @@ def _findings(families: Sequence[FamilyConvergence], tokens: int) -> Iterator[st
     lens, blind = families[0].lens, families[0].blind
     layers, enough = len(lens.agreement) - 1, blind.stable_for(_MOST)
     of_each = "the first token" if tokens == 1 else f"up to {tokens} tokens"
-    yield f"{lens.predictions} predictions, {of_each} of each answer; {layers} layers"
+    yield f"{counted(lens.predictions, 'prediction')}, {of_each} of each answer; {counted(layers, 'layer')}"
     for name, found in (("logit lens", lens), ("blind (no visual token from there on)", blind)):
         half, most = found.stable_for(0.5), found.stable_for(_MOST)
         yield f"{name}: stable after {counted(half, 'layer')} for half of them, after {most} for {percent(_MOST)}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from studies.language.converged import Convergence, FamilyConvergence
-from studies.language.strokes import MOST, layer_ticks, legend_below, mark_pruning, stroke
+from studies.language.strokes import MOST, layer_ticks, left_out, legend_below, mark_pruning, stroke
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ def draw(figure: Figure, *, families: Sequence[FamilyConvergence], pruned: Seque
     rows: Any = figure.subfigures(2, 1)
     most = max(float(family.readings()[way].kl_nats[:, 1].max()) for family in shown for way in _TITLES)
     for row, (way, title) in zip(rows, _TITLES.items(), strict=True):
-        row.suptitle(title, fontsize=11)
+        row.suptitle(title + left_out(len(shown) - 1, len(families) - 1), fontsize=11)
         panels = row.subplots(1, 3)
         for number, family in enumerate(shown):
             _lines(panels, family.readings()[way], family.family, stroke(number, len(family.lens.agreement)))

@@ -9,9 +9,9 @@ from studies.language.asking import prompts, prune_layers
 from studies.language.attended import FamilyShares, LayerShares, SharesOf, by_family
 from studies.language.layer_attention_plot import draw
 from studies.language.shares import shares
-from studies.language.words import layers as told_layers
-from studies.language.words import percent
 from studies.study import Cell, Result, Table, Task
+from studies.words import counted, percent
+from studies.words import layers as told_layers
 
 _PARTS = ("visual", "system", "question", "first")
 # Of a layer that gives this share of the largest visual attention, or less, it is said that images are hardly looked at.
@@ -20,6 +20,7 @@ _LITTLE = 0.5
 
 def run(task: Task) -> Result:
     """Reads the model's own attention; nothing is pruned."""
+    pruned = prune_layers(task)
     read = [
         SharesOf(
             tuple(shares(task.model.language.model, asked.prompt)),
@@ -32,7 +33,7 @@ def run(task: Task) -> Result:
     families = by_family(read)
     return Result(
         table=_table(families),
-        draw=partial(draw, families=families, pruned=prune_layers(task)),
+        draw=partial(draw, families=families, pruned=pruned),
         findings=tuple(_findings(families)),
     )
 
@@ -62,7 +63,8 @@ def _findings(families: Sequence[FamilyShares]) -> Iterator[str]:
     means = [layer.visual.mean for layer in every.layers]
     most, least = means.index(max(means)), means.index(min(means))
     yield (
-        f"{every.questions} questions, {percent(every.visual_rows)} of their rows visual: the last prompt token looks at these "
+        f"{counted(every.questions, 'question')}, {percent(every.visual_rows)} of their rows visual: "
+        "the last prompt token looks at these "
         f"most in layer {most} ({percent(means[most])} of its attention), least in layer {least} ({percent(means[least])})"
     )
     little = [layer for layer in range(most + 1, len(means)) if means[layer] <= _LITTLE * means[most]]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from studies.language.attended import FamilyShares
-from studies.language.strokes import MOST, layer_ticks, mark_pruning, stroke
+from studies.language.strokes import MOST, layer_ticks, left_out, mark_pruning, stroke
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ def draw(figure: Figure, *, families: Sequence[FamilyShares], pruned: Sequence[i
     panels = figure.subplots(1, 2 if several else 1, sharey=True, squeeze=False)[0]
     _parts(panels[0], every)
     if several:
-        _families(panels[1], several, every.visual_rows)
+        _families(panels[1], several, every.visual_rows, len(families) - 1)
     for panel in panels:
         panel.set_xlabel("layer")
         panel.set_ylim(0, 100)
@@ -55,7 +55,7 @@ def _parts(axes: Any, every: FamilyShares) -> None:
     axes.set_title(f"all {every.questions} questions: mean and quartiles", fontsize=10)
 
 
-def _families(axes: Any, families: Sequence[FamilyShares], even: float) -> None:
+def _families(axes: Any, families: Sequence[FamilyShares], even: float, families_in_all: int) -> None:
     for number, family in enumerate(families):
         means = [100 * layer.visual.mean for layer in family.layers]
         axes.plot(
@@ -65,7 +65,7 @@ def _families(axes: Any, families: Sequence[FamilyShares], even: float) -> None:
             **(stroke(number, len(means)) | {"linewidth": 1.3}),
         )
     _even(axes, even)
-    axes.set_title("to visual tokens, by family of questions: mean", fontsize=10)
+    axes.set_title(f"to visual tokens, by family of questions{left_out(len(families), families_in_all)}: mean", fontsize=10)
 
 
 def _even(axes: Any, share: float) -> None:

@@ -19,7 +19,8 @@ import torch
 from decoder_service.language.base import LanguageModel, Positions
 from decoder_service.request import Prompt
 from decoder_service.runner.sequence import PromptRows
-from studies.language.walk import walk, walk_rows
+from studies.finite import check_finite
+from studies.language.walk import side_by_side, walk
 from vscan.specs import PositionPolicy
 from vscan.transfer import to_device
 
@@ -48,15 +49,25 @@ class Reading:
 
 @torch.inference_mode()
 def read(model: LanguageModel, prompt: Prompt) -> Reading:
-    """What the model would say next, after each layer. Nothing but what is read is pruned."""
+    """What the model would say next, after each layer. Nothing but what is read is pruned.
+
+    All blind sequences pass a layer together, so that a prompt takes each layer's weights twice, however many layers there are.
+
+    Raises:
+        InvalidArgument: the model's numbers overflow.
+    """
     text, positions = _without_images(model, prompt)
+    places = to_device(positions.places, model.device)
     lens: list[torch.Tensor] = []
-    blind: list[torch.Tensor] = []
+    blind = torch.empty(0)  # [layers that ran, text rows, hidden]: sequence n has lost its visual tokens after n layers
     for view in walk(model, prompt):
         lens.append(view.entering[-1])
-        blind.append(_last_row(model, view.entering[text], positions.places, view.layer))
+        entering = view.entering[None, text]
+        blind = side_by_side(model, view.layer, torch.cat((blind, entering)) if view.layer else entering, places)
         final = view.leaving[-1]
-    predicted = model.logits(torch.stack([*lens, final, *blind, final])).double().log_softmax(dim=-1).cpu()
+    last = torch.cat((torch.stack([*lens, final]), blind[:, -1], final[None]))
+    predicted = model.logits(last).double().log_softmax(dim=-1).cpu()
+    check_finite(predicted[-1], "the prediction of the language model", last.dtype)
     of_lens, of_blind = predicted.chunk(2)
     return Reading(int(of_lens[-1].argmax()), readings(of_lens), readings(of_blind))
 
@@ -90,10 +101,3 @@ def _without_images(model: LanguageModel, prompt: Prompt) -> tuple[torch.Tensor,
     else:
         positions = model.prompt_positions(prompt).only(rows)
     return to_device(rows, model.device), positions
-
-
-def _last_row(model: LanguageModel, rows: torch.Tensor, places: torch.Tensor, first_layer: int) -> torch.Tensor:
-    """The last of `rows` after the layers from `first_layer` on, [hidden]."""
-    for view in walk_rows(model, rows, to_device(places, model.device), first_layer):
-        rows = view.leaving
-    return rows[-1]

@@ -101,17 +101,19 @@ def _laid_over(values: np.ndarray, sides: Sides) -> np.ndarray:
     if values.shape == sides:
         return values
     down, across = (_overlaps(cells, own) for cells, own in zip(sides, values.shape, strict=True))
-    laid: np.ndarray = down @ values @ across.T
+    laid: np.ndarray = down @ values @ across.T / values.size
     return laid
 
 
 def _overlaps(cells: int, tokens: int) -> np.ndarray:
     """How much of each of `cells` equal cells each of `tokens` equal tokens of the same length covers, [cells, tokens].
 
-    2 cells, 3 tokens     2/3 1/3 0
-                          0   1/3 2/3
+    In parts of which a cell has `tokens`: whole numbers, so that what is full stays full whatever grid it is laid over.
+
+    2 cells, 3 tokens     2 1 0
+                          0 1 2
     """
     low = np.maximum(np.arange(cells)[:, None] * tokens, np.arange(tokens) * cells)
     high = np.minimum((np.arange(cells)[:, None] + 1) * tokens, (np.arange(tokens) + 1) * cells)
-    covered: np.ndarray = np.clip(high - low, 0, None) / tokens
+    covered: np.ndarray = np.clip(high - low, 0, None)
     return covered

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+import numpy as np
+
 from studies.language.asking import prompts, prune_layers
 from studies.language.bias import BiasCounter, LayerBias, PositionBias
 from studies.language.position_bias_plot import draw
 from studies.language.retained import RATERS, retained
-from studies.language.words import layers as told_layers
-from studies.language.words import percent, ranges
 from studies.study import Cell, Result, Table, Task
+from studies.words import counted, percent, ranges
+from studies.words import layers as told_layers
 from vscan.errors import InvalidArgument
 from vscan.specs import KeepRatio, Rater
 
@@ -26,7 +28,7 @@ _TOLD = 0.0005
 def run(task: Task) -> Result:
     """Ranks every question's visual tokens before every layer but the first, by both raters that read the model."""
     layers = range(1, task.model.language.model.shape.layers)
-    drawn = _drawn(task.options.get("layers"), layers)
+    drawn, pruned = _drawn(task.options.get("layers"), layers), prune_layers(task)
     counter = BiasCounter()
     for asked in prompts(task):
         kept = retained(task.model.language.model, asked.prompt, layers, task.options.get("keep", _DEFAULT_KEEP))
@@ -35,7 +37,7 @@ def run(task: Task) -> Result:
     return Result(
         table=_curve(bias),
         more={"map": _map(bias)},
-        draw=partial(draw, bias=bias, layers=drawn, pruned=prune_layers(task)),
+        draw=partial(draw, bias=bias, layers=drawn, pruned=pruned),
         findings=tuple(_findings(bias)),
     )
 
@@ -97,9 +99,10 @@ def _name(rater: Rater) -> str:
 
 def _findings(bias: PositionBias) -> Iterator[str]:
     kept = percent(float(bias.layers[0].map.mean()))
+    known = "with 95 % intervals" if np.isfinite(bias.candidates.row.half_width) else "without intervals, of one picture"
     yield (
-        f"{bias.prompts} questions, {kept} of the places kept; centres of mass as fractions of height and width, with 95 % "
-        f"intervals; without a bias {_centre(bias.candidates)}"
+        f"{counted(bias.prompts, 'question')}, {kept} of the places kept; centres of mass as fractions of height and width, "
+        f"{known}; without a bias {_centre(bias.candidates)}"
     )
     for rater in RATERS:
         yield from (f"{rater}: {line}" for line in _of_rater(bias.of(rater), bias.candidates))
@@ -110,7 +113,8 @@ def _of_rater(biases: Sequence[LayerBias], candidates: LayerBias) -> Iterator[st
     yield f"{_told(worst, candidates)} before layer {worst.layer}: {_centre(worst)}"
     strays = [each.layer for each in biases if _strays(each, candidates)]
     where = f"{told_layers(strays)} ({len(strays)} of {len(biases)})" if strays else "no layer"
-    yield f"more than {_STRAY} off before {where}"
+    surely = "" if any(map(_unknown, biases)) else " and beyond the interval"
+    yield f"more than {_STRAY} off{surely} before {where}"
     even = min(biases, key=lambda each: each.unevenness)
     yield (
         f"most evenly spread before layer {even.layer}: {percent(even.unevenness)} of what is kept would have to stand "
@@ -140,6 +144,10 @@ def _distance(bias: LayerBias, without: LayerBias) -> float:
 
 
 def _strays(bias: LayerBias, without: LayerBias) -> bool:
-    """Beyond `_STRAY`, and beyond what is known of the mean."""
+    """Beyond `_STRAY`, and beyond what is known of the mean; of one picture nothing is."""
     pairs = ((bias.row, without.row), (bias.column, without.column))
-    return any(abs(mine.mean - other.mean) > max(_STRAY, mine.half_width) for mine, other in pairs)
+    return any(abs(mine.mean - other.mean) > max(_STRAY, 0 if _unknown(bias) else mine.half_width) for mine, other in pairs)
+
+
+def _unknown(bias: LayerBias) -> bool:
+    return not np.isfinite(bias.row.half_width)

@@ -25,6 +25,11 @@ def stroke(number: int, points: int) -> dict[str, Any]:
     }
 
 
+def left_out(shown: int, families: int) -> str:
+    """What to say where some of the families are not drawn; they are in the table."""
+    return f" (first {shown} of {families})" if shown < families else ""
+
+
 def layer_ticks(axes: Any, layers: Sequence[int]) -> None:
     """About ten whole numbers on the x-axis."""
     step = max(1, round(len(layers) / 12))

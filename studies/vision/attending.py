@@ -17,6 +17,7 @@ from encoder_service.vision.packed_attention import PackedSequences, received_sc
 
 # Attention weights that exist at a time, all heads together.
 _BLOCK_WEIGHTS = 2**21
+_LEAST = 1e-30
 
 
 def has_class(attending: Attending) -> bool:
@@ -52,7 +53,7 @@ def weights_from(attending: Attending, patch: int, patches: int) -> torch.Tensor
     found = torch.zeros(patches)
     (at,) = (attending.places == patch).nonzero(as_tuple=True)
     if len(at):
-        weights = _weights(attending, at.to(attending.query.device)).mean(dim=0)[0].cpu()
+        weights = _weights(attending, at.to(attending.query.device), attending.key.float()).mean(dim=0)[0].cpu()
         seen = attending.places != CLASS_ROW
         found[attending.places[seen]] = weights[seen]
     return found
@@ -70,7 +71,8 @@ class Reach:
 def reach(attending: Attending, grid: Grid, window: int) -> Reach:
     """How far the patches among the rows look, by head (mean attention distance: arXiv 2010.11929, figure 7).
 
-    What a patch gives to [CLS] is left out and the rest taken for the whole, so that the distance is among patches only.
+    What a patch gives to [CLS] is left out and the rest taken for the whole, so that the distance is among patches only; where
+    nothing is left it is 0.
 
     Args:
         grid: patches of the tile.
@@ -83,10 +85,11 @@ def reach(attending: Attending, grid: Grid, window: int) -> Reach:
     is_patch = places != CLASS_ROW
     spots = torch.stack([places // grid.columns, places % grid.columns], dim=-1)[is_patch].float()  # [n, 2]
     cells = _windows(spots, grid, window)
+    key = attending.key.float()
     for rows in _blocks(is_patch, heads * len(places)):
-        weights = _weights(attending, rows)
+        weights = _weights(attending, rows, key)
         among = weights[..., is_patch]
-        whole = among.sum(dim=-1)
+        whole = among.sum(dim=-1).clamp(min=_LEAST)
         own = rows - int(has_class(attending))  # the same patches, counted among patches
         apart = torch.cdist(spots[own], spots)
         together = (cells[own, None] == cells[None]).float()
@@ -120,7 +123,7 @@ def _blocks(is_patch: torch.Tensor, weights_of_a_query: int) -> Iterator[torch.T
     yield from torch.split(rows, max(1, _BLOCK_WEIGHTS // weights_of_a_query))
 
 
-def _weights(attending: Attending, rows: torch.Tensor) -> torch.Tensor:
-    """Attention of some rows to all, [heads, some, rows], float32."""
+def _weights(attending: Attending, rows: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Attention of some rows to all, whose keys are given in float32, [heads, some, rows], float32."""
     query = attending.query[:, rows].float() * attending.scaling
-    return (query @ attending.key.float().transpose(1, 2)).softmax(dim=-1)
+    return (query @ key.transpose(1, 2)).softmax(dim=-1)

@@ -14,8 +14,9 @@ from studies.inputs import Inputs
 from studies.loading import Model
 from studies.study import Result, Table, Task
 from studies.vision import figures
-from studies.vision.tile_maps import AREA, EFFECTIVE, SHARED, TOP, LayerMeans, TileMaps, look
+from studies.vision.tile_maps import AREA, CHANCE, EFFECTIVE, SHARED, TOP, LayerMeans, TileMaps, look
 from studies.vision.tiles import drawn_layers, layer_title
+from studies.words import counted
 
 _SHOWN = 4
 
@@ -23,8 +24,9 @@ _SHOWN = 4
 def run(task: Task) -> Result:
     """The study."""
     vision = task.model.vision
-    shown, means = look(task, task.options.get("show", _SHOWN))
-    layers = drawn_layers(task.options.get("layers"), len(shown[0].layers), vision.model.scan)
+    chosen = partial(drawn_layers, task.options.get("layers"), scan=vision.model.scan)
+    shown, means = look(task, task.options.get("show", _SHOWN), at_first=lambda maps: chosen(count=len(maps.layers)))
+    layers = chosen(count=len(shown[0].layers))
     return Result(
         table=_cells(shown),
         more={"layers": means.table()},
@@ -62,11 +64,12 @@ def _findings(means: LayerMeans, scan: ScanSettings, *, from_class: bool) -> tup
     wide, narrow = int(effective.argmax()), int(effective.argmin())
     shallow = scan.shallow_layer
     lines = [
-        f"{whose}, {means.tiles} tiles; the local scan looks at layer {shallow}, the global scan at layer {scan.deep_layer}",
+        f"{whose}, {counted(means.tiles, 'tile')}; the local scan looks at layer {shallow}, "
+        f"the global scan at layer {scan.deep_layer}",
         f"most spread: layer {wide} (over {effective[wide]:.0f} % of the patches), most concentrated: layer {narrow} "
         f"({effective[narrow]:.0f} %)",
         f"of the tenth of the patches that layer {shallow} looks at most, {shared[shallow]:.0f} % are also in that of layer "
-        f"{scan.deep_layer} (chance: 10 %)",
+        f"{scan.deep_layer} (chance: {means[CHANCE][0]:.0f} %)",
     ]
     if AREA + "letters" in means:
         lines += [_kind_finding(means, kind, scan) for kind in ("objects", "letters")]

@@ -14,6 +14,7 @@ SMALL = 8  # points
 _MAP, _LARGEST_MAP, _MARGIN = 1.12, 1.8, 0.9
 _LEAST_WIDTH, _WIDE, _LEAST_ROW, _TITLES, _CURVES = 7.5, 9.0, 0.95, 0.45, 3.0
 _ROW_NAME = 18  # characters
+_TALLEST = 4  # maps taller than this, as a multiple of their width, are drawn smaller
 
 
 def heat_map(panel: Any, values: np.ndarray) -> Any:
@@ -49,7 +50,7 @@ def map_grid(figure: Any, heights: Sequence[float], columns: int) -> tuple[Any, 
     """
     width = max(_LEAST_WIDTH, _MAP * columns + _MARGIN)
     side = min(_LARGEST_MAP, (width - _MARGIN) / columns)
-    rows = [max(_LEAST_ROW, side * height) for height in heights]
+    rows = [max(_LEAST_ROW, side * min(height, _TALLEST)) for height in heights]
     figure.set_size_inches(width, sum(rows) + _TITLES + _CURVES)
     figure.set_layout_engine("constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[sum(rows) + _TITLES, _CURVES])

@@ -11,6 +11,7 @@ import torch
 from encoder_service.reduction.budget import Grid
 from encoder_service.vision.base import Attending
 from studies.inputs import Picture
+from studies.options import MOST_ROWS
 from studies.vision.attending import has_class, looked_at, weights_from
 from studies.vision.tiles import TileView, tiles_of
 from studies.vision_half import Seen, VisionHalf
@@ -67,10 +68,13 @@ def patch_maps(
 
 
 def _asked(asked: Sequence[tuple[int, int]], grid: Grid) -> tuple[Chosen, ...]:
-    for row, column in asked:
+    different = dict.fromkeys(asked)
+    if len(different) > MOST_ROWS:
+        raise InvalidArgument("--patch", f"{len(different)} of them", limit=f"{MOST_ROWS}")
+    for row, column in different:
         if row >= grid.rows or column >= grid.columns:
             raise InvalidArgument("--patch", f"{row},{column}", limit=f"{grid.rows - 1},{grid.columns - 1}, the last patch")
-    return tuple(Chosen(row, column) for row, column in dict.fromkeys(asked))
+    return tuple(Chosen(row, column) for row, column in different)
 
 
 def _differing(vision: VisionHalf, seen: Seen, index: int) -> tuple[Chosen, ...]:

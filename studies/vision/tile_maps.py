@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,9 +17,11 @@ from studies.vision.tiles import TileView, by_token, tiles_of
 from studies.vision_half import VisionHalf
 
 _TENTH = 0.1
+_LEAST = 1e-30
 # Names of figures; those of areas are followed by what they are of.
 ENTROPY, EFFECTIVE, TOP = "entropy_bits", "effective_share_percent", "top_tenth_percent"
 SHARED, KEPT, AREA = "top_tenth_shared_with_global_percent", "kept_by_cls_percent", "area_of_"
+CHANCE = "top_tenth_of_tokens_percent"  # what is shared by chance: a tenth, but for rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,9 +40,9 @@ class TileMaps:
 
     @property
     def shares(self) -> np.ndarray:
-        """[layers, tokens that are no padding], each layer's summing to 1."""
+        """[layers, tokens that are no padding], each layer's summing to 1; to 0 where [CLS] keeps all for itself."""
         chosen = self.layers[:, self.rated]
-        shares: np.ndarray = chosen / chosen.sum(axis=1, keepdims=True)
+        shares: np.ndarray = chosen / np.maximum(chosen.sum(axis=1, keepdims=True), _LEAST)
         return shares
 
 
@@ -74,12 +77,16 @@ class LayerMeans:
         return Table(("layer", "tiles", *names), rows)
 
 
-def look(task: Task, keep: int) -> tuple[list[TileMaps], LayerMeans]:
-    """The maps of the first `keep` tiles, and means over all."""
+def look(
+    task: Task, keep: int, at_first: Callable[[TileMaps], object] = lambda maps: None
+) -> tuple[list[TileMaps], LayerMeans]:
+    """The maps of the first `keep` tiles, and means over all; `at_first` may refuse what the first tile shows to be wrong."""
     means = LayerMeans(task.model.vision.model.scan.deep_layer)
     kept: list[TileMaps] = []
     for picture in task.inputs.pictures:
         for maps in maps_of(task.model.vision, picture):
+            if not means.tiles:
+                at_first(maps)
             means.add(maps)
             if len(kept) < keep:
                 kept.append(maps)
@@ -124,6 +131,7 @@ def _concentration(maps: TileMaps, deep_layer: int) -> dict[str, np.ndarray]:
         ENTROPY: entropy,
         EFFECTIVE: 100 * 2**entropy / tokens,
         TOP: 100 * np.take_along_axis(shares, order, axis=1).sum(axis=1),
+        CHANCE: np.full(len(shares), 100 * top / tokens),
         SHARED: 100 * np.isin(order, order[deep_layer]).mean(axis=1),
     }
     if maps.from_class:

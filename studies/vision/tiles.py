@@ -32,10 +32,11 @@ class TileView:
 def tiles_of(picture: Picture, seen: Seen) -> list[TileView]:
     """The tiles of an image or video, each with a name of its own."""
     kind = "tile" if seen.prepared.frames is None else "frame"
-    several = len(seen.tiles) > 1
+    images = seen.tiles
+    several = len(images) > 1
     return [
         TileView(f"{picture.name}\n{kind} {index}" if several else picture.name, index, image, patches, valid, picture)
-        for index, (image, patches, valid) in enumerate(zip(seen.tiles, seen.patches, seen.valid, strict=True))
+        for index, (image, patches, valid) in enumerate(zip(images, seen.patches, seen.valid, strict=True))
     ]
 
 

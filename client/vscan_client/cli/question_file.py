@@ -130,10 +130,11 @@ def _question(identity: Id, record: dict[str, Any]) -> QuestionLine:
     images, videos = _files(record, "image"), _files(record, "video")
     if not images and not videos:
         raise InvalidArgument("image", "image, images, video or videos is needed")
-    return QuestionLine(identity, images, question, options, record.get("meta"), videos, _answers(record.get("answer", [])))
+    return QuestionLine(identity, images, question, options, record.get("meta"), videos, read_answers(record.get("answer", [])))
 
 
-def _answers(value: Any) -> tuple[str, ...]:
+def read_answers(value: Any) -> tuple[str, ...]:
+    """What a line has as its `answer`: a text, or texts that are all right. Raises InvalidArgument."""
     answers = [value] if isinstance(value, str) else value
     if not isinstance(answers, list) or not all(isinstance(answer, str) and answer.strip() for answer in answers):
         raise InvalidArgument("answer", "a text or a list of texts is needed")

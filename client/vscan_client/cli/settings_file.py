@@ -49,7 +49,9 @@ class SettingsFile:
         try:
             yield
         except StartupError as error:
-            raise StartupError(f"{error} (set in {self.path})" if self._is_ours(str(error)) else str(error)) from error
+            if not self._is_ours(str(error)):
+                raise
+            raise StartupError(f"{error} (set in {self.path})") from error
 
     def _is_ours(self, message: str) -> bool:
         for service, settings in self.by_service.items():

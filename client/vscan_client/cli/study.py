@@ -53,7 +53,8 @@ def study(
         from studies.inputs import read_inputs
         from studies.loading import open_model
         from studies.study import Task
-        from studies.writing import write_result
+        from studies.writing import check_folder, write_result
+    check_folder(out)
     inputs = read_inputs(data, count=count or chosen.count, seed=seed, with_questions=chosen.needs_questions)
     try:
         opened = open_model(model, device=device, dtype=dtype)
@@ -61,9 +62,9 @@ def study(
             result = chosen.run(Task(opened, inputs, options, shown.advance))
     except CheckpointError as error:
         raise InvalidArgument("--model", str(error)) from error
-    files = write_result(result, name, out)
-    print("\n".join([f"{chosen.title}: {opened.name}, {inputs.source}", *(f"  {line}" for line in result.findings)]))
-    print("\n".join(map(str, files)))
+    told = "\n".join([f"{chosen.title}: {opened.name}, {inputs.source}", *(f"  {line}" for line in result.findings)])
+    print(told, flush=True)
+    print("\n".join(map(str, write_result(result, name, out))))
 
 
 def _check_installed(command: str) -> None:

@@ -37,7 +37,7 @@ def test_scenes_are_held_out_seeded_and_asked_about_in_turn() -> None:
     assert first.pictures[0].read() != other.pictures[0].read()
     assert first.questions == again.questions
     assert [question.family for question in first.questions] == [*FAMILIES, *FAMILIES[:2]]
-    assert all(question.answer for question in first.questions)
+    assert all(question.answers for question in first.questions)
     more = draw_scenes(12, 4)
     assert more.questions[:9] == first.questions, "a larger count goes on where a smaller one ends"
     assert [one.read() for one in more.pictures[:9]] == [one.read() for one in first.pictures]
@@ -59,15 +59,15 @@ def test_questions_share_their_images_and_say_what_they_are(tmp_path: Path) -> N
         tmp_path,
         {"id": 1, "image": "0.png", "question": "a?", "answer": "yes", "family": "exist"},
         "",
-        {"id": "b", "images": ["1.png", "0.png"], "question": "b?", "meta": {"answer": "2", "category": "count"}},
+        {"id": "b", "images": ["1.png", "0.png"], "question": "b?", "meta": {"answer": ["2", "two"], "category": "count"}},
         {"id": 3, "video": "2.png", "frames": 4, "question": "c?"},
     )
     inputs = read(data)
     assert [picture.name for picture in inputs.pictures] == ["0.png", "1.png", "2.png"]
     one, two, three = inputs.questions
-    assert (one.pictures, one.answer, one.family) == ((0,), "yes", "exist")
-    assert (two.pictures, two.answer, two.family) == ((1, 0), "2", "count")
-    assert (three.answer, three.family) == (None, "")
+    assert (one.pictures, one.answers, one.family) == ((0,), ("yes",), "exist")
+    assert (two.pictures, two.answers, two.family) == ((1, 0), ("2", "two"), "count")
+    assert (three.answers, three.family) == ((), "")
     assert (inputs.pictures[2].is_video, inputs.pictures[2].sampling) == (True, FrameCount(4))
     assert inputs.pictures[0].read() == PNG
 
@@ -101,7 +101,7 @@ def test_a_study_without_questions_takes_the_images_that_a_file_of_questions_nam
         ({"id": 2, "question": "?"}, "image, images, video or videos is needed"),
         ({"id": 2, "image": "0.png", "question": ""}, "question: a text is needed"),
         ({"id": 2, "image": "0.png", "question": "?", "answr": "x"}, "answr: no such field"),
-        ({"id": 2, "image": "0.png", "question": "?", "answer": 7}, "answer: 7 is not a text"),
+        ({"id": 2, "image": "0.png", "question": "?", "answer": 7}, "answer: a text or a list of texts is needed"),
         ({"id": 2, "image": "0.png", "question": "?", "meta": {"family": ["a"]}}, r'family: \["a"\] is not a text'),
         ({"id": 2, "image": "9.png", "question": "?"}, "9.png: No such file"),
         ({"id": 2, "video": "0.png", "frames": 0, "question": "?"}, "video.sampling.frames"),

@@ -14,6 +14,7 @@ from studies.language.bias import BiasCounter, PositionBias
 from studies.language.lens import read, readings
 from studies.language.retained import RATERS, retained
 from studies.language.shares import shares
+from studies.language.walk import side_by_side, walk
 from tests.support.language_models import lay_out, random_image, random_language
 from tests.support.planted_language import PLACEHOLDER, marked_picture, planted
 from vscan.specs import KeepTokens, Rater
@@ -114,6 +115,16 @@ def test_pictures_are_not_needed_from_where_nothing_is_attended_to() -> None:
         assert found.stable_from <= 3
         assert max(found.kl_nats[3:]) < 1e-12
         assert all(kl > 1e-3 for kl in found.kl_nats[:3])
+
+
+def test_sequences_side_by_side_are_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studies.language.walk._MOST_ROWS", 10)
+    model = random_language(layers=2, dtype=torch.float64)
+    prompts = [lay_out([[1, 4], random_image(2, hidden=32, seed=seed, dtype=torch.float64), [5]]) for seed in range(5)]
+    places = model.prompt_positions(prompts[0]).places
+    together = side_by_side(model, 0, torch.stack([model.prompt_rows(prompt) for prompt in prompts]), places)
+    for prompt, rows in zip(prompts, together, strict=True):
+        torch.testing.assert_close(rows, next(walk(model, prompt)).leaving, rtol=0, atol=1e-12)
 
 
 def test_a_prediction_that_comes_back_is_not_stable_before() -> None:

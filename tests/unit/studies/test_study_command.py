@@ -6,13 +6,19 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from decoder_service.language.registry import load_language
+from encoder_service.vision.registry import load_vision
 from studies.catalogue import STUDIES, study_named
 from studies.study import Result, Table
+from studies.vision.tile_maps import LayerMeans
+from studies.vision_half import VisionHalf
 from studies.writing import write_result
 from tests.support.client_cli import Ran, vscan
 from tests.support.planted import PATCHES, PLANTED, SIDE, planted_shares, write_planted
@@ -20,12 +26,14 @@ from tests.support.qwen import noise, shared_qwen
 from vscan.errors import InvalidArgument
 
 COLOURS = 100
+LOAD: dict[str, Any] = {"vision": load_vision, "language": load_language}
 WITHOUT = """
 import sys
 sys.modules.update(dict.fromkeys(sys.argv[1].split(",")))  # as if they were not installed
 from vscan_client.cli.main import main
 main(sys.argv[2:])
 """
+MANY_PATCHES = [f"--patch={number // 12},{number % 12}" for number in range(25)]
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +139,8 @@ def test_the_list_names_every_study_with_its_options() -> None:
         (["nonsense"], "no study 'nonsense', limit cls-attention"),
         (["cls-attention", "--patch", "1,2"], "--patch: cls-attention has no such option, limit --layers, --show"),
         (["cls-attention", "--show", "0"], "--show: '0' is not N: at least 1 is needed"),
+        (["cls-attention", "--show", "25"], "--show: '25' is not N: at most 24 can be"),
+        (["self-attention", "--count", "1", *MANY_PATCHES], "--patch: 25 of them, limit 24"),
         (["cls-attention", "--show"], "--show: 'true' is not N: a whole number is needed"),
         (["cls-attention", "--layers", "1,x"], "--layers: '1,x' is not LAYER,LAYER,…: a whole number is needed"),
         (["cls-attention", "--layers", "1", "--layers", "2"], "--layers: given twice"),
@@ -162,6 +172,48 @@ def test_files_that_are_no_images_and_folders_that_are_no_checkpoints(planted: P
     assert (ran.code, "--model: " in ran.one_line, "no config.json" in ran.one_line) == (2, True, True), ran.err
     ran = study("cls-attention", "--device", "abacus")
     assert (ran.code, "--device: abacus cannot be used here" in ran.one_line) == (2, True), ran.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "variable", "code", "said"),
+    [
+        ("cls-attention", ["--layers", "9"], "", 2, "--layers: 9, limit 0 to 6"),
+        ("cls-attention", ["--out", "file/below"], "", 2, "--out: "),
+        ("position-bias", [], "99", 1, "prune_layers: 99, but the model's last layer is 7"),
+        ("layer-attention", [], "99", 1, "prune_layers: 99, but the model's last layer is 7"),
+        ("convergence", [], "99", 1, "prune_layers: 99, but the model's last layer is 7"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_work(
+    name: str, arguments: list[str], variable: str, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be encoded, and no map be counted."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(VisionHalf, "encode", None)
+    monkeypatch.setattr(LayerMeans, "add", None)
+    if variable:
+        monkeypatch.setenv("VSCAN_DECODER_PRUNE_LAYERS", variable)
+    (tmp_path / "file").write_text("")
+    ran = study(name, "--count", 2, "--device", "cpu", *arguments)
+    assert (ran.code, said in ran.one_line) == (code, True), ran.err
+
+
+@pytest.mark.parametrize("name", ["cls-attention", "self-attention", "layer-attention", "convergence", "position-bias"])
+def test_a_model_whose_numbers_overflow_has_no_findings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a language model trained in bfloat16 and run in float16."""
+    half = "language" if STUDIES[name].needs_questions else "vision"
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        model = LOAD[half](*arguments, **options)
+        norm = model.layers[2].input_layernorm if half == "language" else model._tower.encoder.layers[2].layer_norm1
+        norm.weight.fill_(torch.inf)
+        return model
+
+    monkeypatch.setattr(f"studies.{half}_half.load_{half}", load)
+    ran = study(name, "--count", 1, "--device", "cpu", "--out", tmp_path / "out")
+    told = f"--dtype: the attention of layer 2 of the {half} {'model' if half == 'language' else 'transformer'} is infinite"
+    assert (ran.code, told in ran.one_line) == (2, True), ran.err
     assert not (tmp_path / "out").exists()
 
 
