@@ -25,7 +25,7 @@ class Run:
 
     Args:
         out: where the summary goes; the answers lie beside it as `.answers.jsonl`, and a run goes on with what they hold.
-        limit: only so many questions, the first ones.
+        limit: only so many questions, the first ones, and what is scored together with the last of them.
 
     Raises:
         InvalidArgument: a file or an option is bad.
@@ -36,7 +36,7 @@ class Run:
     ) -> None:
         self._task, self._sources, self._options, self._out, self._limit = task, sources, options, out, limit
         self._answers = out.with_suffix(".answers.jsonl")
-        self._items = read_items(task, sources)[:limit]
+        self._items = read_items(task, sources, limit)
         self._questions = questions_of(task, self._items, options)
         self._settings: dict[str, Any] = {}
         self._description: Description
@@ -62,7 +62,8 @@ class Run:
         Raises:
             InvalidArgument: a file cannot be written, or the verdicts not be read.
         """
-        texts, tokens, failed, traffic = self._collect()
+        texts, tokens, errors, traffic = self._collect()
+        failed = Counter(error["name"] for error in errors.values())
         scores = None if failed else self._scores(texts, tokens, judged)
         summary = summary_of(
             task=self._task.name,
@@ -82,24 +83,29 @@ class Run:
             raise InvalidArgument("out", f"{error.filename}: {error.strerror}") from error
         print("\n".join((table_of(self._task.title, scores) if scores else []) + traffic_line(summary)))
         if failed:
-            told = ", ".join(f"{count} {name}" for name, count in failed.items())
-            print(f"{failed.total()} of {len(self._items)} failed ({told}); not scored; run it again to go on", file=sys.stderr)
+            self._tell_errors(errors, failed)
         return not failed
 
-    def _collect(self) -> tuple[dict[Id, str], dict[Id, Sequence[int]], Counter[str], Traffic]:
-        """Answers by question, its images' visual tokens before reduction, how many ended in which error, what they cost."""
+    def _tell_errors(self, errors: Mapping[Id, Mapping[str, str]], failed: Counter[str]) -> None:
+        told = ", ".join(f"{count} {name}" for name, count in failed.items())
+        print(f"{failed.total()} of {len(self._items)} failed ({told}); not scored; run it again to go on", file=sys.stderr)
+        name, error = next(iter(errors.items()))
+        print(f"the first, {name!r}: {' '.join(error['message'].split())}", file=sys.stderr)
+
+    def _collect(self) -> tuple[dict[Id, str], dict[Id, Sequence[int]], dict[Id, Mapping[str, str]], Traffic]:
+        """Answers by question, its images' visual tokens before reduction, errors by question, what the answers cost."""
         texts: dict[Id, str] = {}
         tokens: dict[Id, Sequence[int]] = {}
-        failed: Counter[str] = Counter()
+        errors: dict[Id, Mapping[str, str]] = {}
         traffic = Traffic()
         for record in read_answers(self._answers):
             if "error" in record:
-                failed[record["error"]["name"]] += 1
+                errors[record["id"]] = record["error"]
             else:
                 texts[record["id"]] = record["text"]
                 tokens[record["id"]] = tuple(image["tokens_before"] for image in record["images"])
                 traffic.add(record)
-        return texts, tokens, failed, traffic
+        return texts, tokens, errors, traffic
 
     def _scores(self, texts: Mapping[Id, str], tokens: Mapping[Id, Sequence[int]], judged: Path | None) -> Scores | None:
         unlabelled = sum(not self._task.is_labelled(item) for item in self._items)

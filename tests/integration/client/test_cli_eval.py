@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 
-from studies.evaluation.catalogue import TASKS
-from tests.support.benchmarks import DATA
+from studies.evaluation.asking import questions_of
+from studies.evaluation.catalogue import TASKS, find_task
+from tests.support.benchmarks import DATA, read
 from tests.support.client_cli import Ran, in_a_process, vscan
 from tests.support.client_decoder import ScriptedDeployment, serving
 from tests.support.until import until
-from vscan.errors import InternalError
+from vscan.errors import InternalError, Unavailable
 from vscan.v1 import decoder_pb2
+from vscan_client import AsyncClient, Retry
+from vscan_client.cli.answer_file import AnswerFile
+from vscan_client.cli.batch import Batch
+from vscan_client.cli.questions import QuestionOptions
 
 POPE = ("eval", "pope", "--questions", DATA / "pope/coco", "--images", DATA / "pope/val2014")
 QUESTIONS = 8
@@ -156,12 +161,13 @@ def test_a_run_that_was_killed_goes_on_where_it_was(out: Path) -> None:
 
 
 def test_a_run_with_failures_is_not_scored(deployment: ScriptedDeployment, address: str, out: Path) -> None:
-    deployment.fail_with = [InternalError("internal error"), InternalError("internal error")]
-    ran = run(address, out)
+    deployment.fail_with = [InternalError("the tokens\nare gone"), InternalError("internal error")]
+    ran = run(address, out, "--concurrency", 1)
     assert ran.code == 1
     assert ran.err.splitlines() == [
         "6 answered, 2 failed, 0 were answered before",
         "2 of 8 failed (2 InternalError); not scored; run it again to go on",
+        "the first, 'adversarial/1': the tokens are gone",
     ]
     summary = json.loads(out.read_text())
     assert (summary["score"], summary["failed"], summary["n"]) == (None, {"InternalError": 2}, 0)
@@ -169,6 +175,25 @@ def test_a_run_with_failures_is_not_scored(deployment: ScriptedDeployment, addre
     ran = run(address, out)
     assert (ran.code, ran.one_line) == (0, "2 answered, 0 failed, 6 were answered before")
     assert json.loads(out.read_text())["n"] == QUESTIONS
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "told"),
+    [
+        (1, "0 answered, 1 failed, 0 were answered before, 7 were not asked"),
+        (2, "7 answered, 1 failed, 0 were answered before"),  # one of two may have met a restart
+    ],
+)
+async def test_no_more_is_asked_of_a_server_that_is_away(
+    deployment: ScriptedDeployment, address: str, out: Path, concurrency: int, told: str
+) -> None:
+    questions = questions_of(find_task("pope"), read("pope", "pope/coco", "pope/val2014"), QuestionOptions())
+    deployment.fail_with = [Unavailable("gone")]
+    with AnswerFile(out) as answers:
+        batch = Batch(questions, answers)
+        async with AsyncClient(server=address, retry=Retry(attempts=1)) as client:
+            await batch.run(client, concurrency)
+    assert batch.told() == told
 
 
 def test_answers_without_labels_are_handed_in(address: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from studies.evaluation.report import Traffic
 from studies.evaluation.task import Score
 from studies.evaluation.tasks.mme import yes_or_no
 from studies.evaluation.tasks.pope import says_yes
-from tests.support.benchmarks import read, score
+from tests.support.benchmarks import DATA, read, score
 from vscan.errors import InvalidArgument
 
 VQAV2 = (
@@ -33,6 +33,17 @@ def test_gqa_is_exact_match_after_case_and_full_stop() -> None:
     }
 
 
+def test_gqa_leaves_unbalanced_questions_out_of_llavas_form_too(tmp_path: Path) -> None:
+    folder = DATA / "gqa"
+    labels = json.loads((folder / "testdev_balanced_questions.json").read_text())
+    rows = [json.loads(line) for line in (folder / "llava_gqa_testdev_balanced.jsonl").read_text().splitlines()]
+    left_out = str(rows[0]["question_id"])
+    labels[left_out]["isBalanced"] = False
+    (tmp_path / "all.json").write_text(json.dumps(labels))
+    items = read("gqa", "gqa/llava_gqa_testdev_balanced.jsonl", "gqa/images", str(tmp_path / "all.json"))
+    assert [item.id for item in items] == [str(row["question_id"]) for row in rows[1:]]
+
+
 @pytest.mark.parametrize(
     ("text", "yes"),
     [
@@ -44,6 +55,7 @@ def test_gqa_is_exact_match_after_case_and_full_stop() -> None:
         ("NO", True),  # nor is this
         ("Yes. No.", True),  # only the text up to the first full stop counts
         ("no.", False),
+        ("No\n", False),  # the end of the line is not a part of the answer
         ("nothing", True),
         ("", True),
         ("Yes\nno", True),  # words are what stands between blanks
@@ -141,6 +153,27 @@ def test_mme_needs_both_questions_of_an_image() -> None:
     items = read("mme", "mme", "mme")[:3]
     with pytest.raises(InvalidArgument, match="existence/000000000031: 1 questions were asked, limit 2 an image"):
         score("mme", items, ["yes"] * 3)
+
+
+def test_mme_refuses_an_image_without_its_pair_before_anything_is_asked(tmp_path: Path) -> None:
+    line = {"question_id": "count/1.jpg", "image": "count/1.jpg", "text": "One?"}
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line | {"text": text}) + "\n" for text in ("1?", "2?", "3?")))
+    with pytest.raises(InvalidArgument, match=r"count/1\.jpg: 3 questions are asked, limit 2 an image"):
+        read("mme", str(tmp_path / "q.jsonl"), "mme")
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(1, 2), (2, 2), (3, 4), (99, 8)])
+def test_a_trial_of_mme_has_whole_images(limit: int, asked: int) -> None:
+    items = read("mme", "mme", "mme", limit=limit)
+    assert len(items) == asked
+    assert score("mme", items, ["yes"] * asked).n == asked
+
+
+def test_a_trial_of_mmbench_has_every_turn_of_its_questions() -> None:
+    items = read("mmbench", "mmbench/mmbench_dev.tsv", ".", limit=1)
+    assert [item.id for item in items] == [241, 1_000_241, 2_000_241]
+    more = read("mmbench", "mmbench/mmbench_dev.tsv", ".", limit=4)
+    assert [item.id for item in more[3:]] == [252, 1_000_252]
 
 
 def test_mmbench_wants_all_turns_right() -> None:
