@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from studies.evaluation.asking import questions_of, settings_of
@@ -21,7 +22,7 @@ from vscan_client.cli.questions import QuestionOptions
 
 
 class Run:
-    """Reads the questions at once; then `ask`, then `conclude`.
+    """Reads the questions at once; then `check`, `ask`, `conclude`.
 
     Args:
         out: where the summary goes; the answers lie beside it as `.answers.jsonl`, and a run goes on with what they hold.
@@ -40,6 +41,26 @@ class Run:
         self._questions = questions_of(task, self._items, options)
         self._settings: dict[str, Any] = {}
         self._description: Description
+
+    def check(self, export: Path | None = None, judged: Path | None = None) -> None:
+        """Looks, before anything is asked, whether `conclude` will be able to write and to read what it has to.
+
+        Raises:
+            InvalidArgument: a file cannot be written or is not there, or these questions cannot be handed in.
+        """
+        if self._out.is_dir():
+            raise InvalidArgument("out", f"{self._out} is a folder")
+        if judged is not None and not judged.is_file():
+            raise InvalidArgument("judged", f"{judged} is not a file")
+        if export is None:
+            return
+        if export.is_dir():
+            raise InvalidArgument("export", f"{export} is a folder")
+        try:
+            with TemporaryDirectory(prefix=".vscan-eval-", dir=export.parent) as scratch:
+                self._task.export(self._items, {item.id: "" for item in self._items}, Path(scratch) / "blank")
+        except OSError as error:
+            raise InvalidArgument("export", f"{export.parent}: {error.strerror}") from error
 
     async def ask(self, client: AsyncClient, concurrency: int) -> None:
         """Asks what is left. Raises the error of a server that cannot be reached, or of answers under other settings."""

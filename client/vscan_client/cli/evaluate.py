@@ -121,6 +121,7 @@ def evaluate(
         fps=fps,
     )
     run = Run(chosen, sources, options, out or Path(f"{chosen.name}.json"), limit=limit)
+    run.check(export, judged)
     asyncio.run(_ask(run, connection, concurrency))
     if not run.conclude(export, judged):
         raise typer.Exit(1)

@@ -147,6 +147,8 @@ def _subtask_score(subtask: str, images: Mapping[str, Sequence[bool]]) -> Score:
 
 def _release(folder: Path) -> Iterator[_Asked]:
     """Every line of a subtask's text files: beside the images, or in a folder of their own."""
+    if not folder.is_dir():
+        raise InvalidArgument("annotations", f"{folder} is not a folder")
     for subtask in sorted(path for path in folder.iterdir() if path.is_dir()):
         texts = subtask / "questions_answers_YN"
         for file in sorted((texts if texts.is_dir() else subtask).glob("*.txt")):

@@ -30,6 +30,9 @@ VQAV2 = (
     *("--images", DATA / "vqav2/test2015"),
 )
 
+MSVD = ("eval", "msvd-qa", "--questions", DATA / "video_qa/test_q.json", "--images", "VIDEOS")
+MME = ("eval", "mme", "--questions", DATA / "mme/llava_mme.jsonl", "--images", DATA / "mme")
+
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
@@ -233,8 +236,17 @@ def test_the_listing_names_every_benchmark_and_its_files() -> None:
         ([*POPE, "--budget", "many"], "'many' is neither a number of tokens nor a percentage"),
         ([*POPE, "--split", "dev"], "split: pope takes none"),
         ([*POPE, "--out", "gone/x.json", "--server", "ADDRESS"], "gone"),
+        ([*POPE, "--out", DATA], f"out: {DATA} is a folder"),
+        ([*VQAV2, "--export", "gone/x.json"], "export: gone: No such file"),
+        ([*VQAV2, "--export", DATA], "is a folder"),
+        ([*MSVD, "--judged", "gone.json"], "judged: gone.json is not a file"),
+        ([*MSVD, "--export", "x.json"], "export: a judge compares answers with labels"),
+        ([*MME, "--annotations", "gone"], "annotations: gone is not a folder"),
     ],
 )
-def test_a_bad_option_is_one_line(address: str, arguments: list[object], told: str) -> None:
-    ran = vscan(*(address if argument == "ADDRESS" else argument for argument in arguments))
+def test_a_bad_option_is_one_line(address: str, tmp_path: Path, arguments: list[object], told: str) -> None:
+    for clip in ("clip1.mp4", "clip2.mp4"):
+        (tmp_path / clip).touch()
+    here = {"ADDRESS": address, "VIDEOS": str(tmp_path)}
+    ran = vscan(*(here.get(str(argument), argument) for argument in arguments))
     assert (ran.code, told in ran.one_line) == (2, True), ran.err
