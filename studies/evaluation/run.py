@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -74,18 +75,24 @@ class Run:
             finally:
                 print(batch.told(), file=sys.stderr)
 
-    def conclude(self, export: Path | None = None, judged: Path | None = None) -> bool:
+    def conclude(self, export: Path | None = None, judged: Path | None = None, *, failed_as_empty: bool = False) -> bool:
         """Scores, prints, writes the summary and what is handed in; whether all questions were answered.
 
         Args:
             judged: a judge's verdicts, of which the scores are made.
+            failed_as_empty: questions that failed count as answered, by nothing; those that were not asked do not.
 
         Raises:
             InvalidArgument: a file cannot be written, or the verdicts not be read.
         """
         texts, tokens, errors, traffic = self._collect()
         failed = Counter(error["name"] for error in errors.values())
-        scores = None if failed else self._scores(texts, tokens, judged)
+        if failed_as_empty:
+            texts |= dict.fromkeys(errors, "")
+        complete = len(texts) == len(self._items)
+        scores = self._scores(texts, tokens, judged) if complete else None
+        if scores and failed:
+            scores = replace(scores, notes=(*scores.notes, f"{failed.total()} questions failed and count as empty answers"))
         summary = summary_of(
             task=self._task.name,
             files=[str(file) for file in (self._sources.questions, self._sources.annotations) if file],
@@ -98,18 +105,19 @@ class Run:
         )
         try:
             self._out.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            if export is not None and not failed:
+            if export is not None and complete:
                 self._task.export(self._items, texts, export)
         except OSError as error:
             raise InvalidArgument("out", f"{error.filename}: {error.strerror}") from error
         print("\n".join((table_of(self._task.title, scores) if scores else []) + traffic_line(summary)))
         if failed:
-            self._tell_errors(errors, failed)
-        return not failed
+            self._tell_errors(errors, failed, complete=complete)
+        return complete
 
-    def _tell_errors(self, errors: Mapping[Id, Mapping[str, str]], failed: Counter[str]) -> None:
+    def _tell_errors(self, errors: Mapping[Id, Mapping[str, str]], failed: Counter[str], *, complete: bool) -> None:
         told = ", ".join(f"{count} {name}" for name, count in failed.items())
-        print(f"{failed.total()} of {len(self._items)} failed ({told}); not scored; run it again to go on", file=sys.stderr)
+        then = "taken for empty answers" if complete else "not scored; run it again to go on"
+        print(f"{failed.total()} of {len(self._items)} failed ({told}); {then}", file=sys.stderr)
         name, error = next(iter(errors.items()))
         print(f"the first, {name!r}: {' '.join(error['message'].split())}", file=sys.stderr)
 

@@ -180,6 +180,25 @@ def test_a_run_with_failures_is_not_scored(deployment: ScriptedDeployment, addre
     assert json.loads(out.read_text())["n"] == QUESTIONS
 
 
+def test_questions_that_fail_for_good_can_count_as_empty_answers(
+    deployment: ScriptedDeployment, address: str, out: Path
+) -> None:
+    run(address, out)
+    count = len(deployment.requests)
+    lines = lines_of(out)
+    broken = json.loads(lines[1])["id"]
+    error = json.dumps({"id": broken, "error": {"name": "InvalidArgument", "message": "no image"}})
+    out.with_suffix(".answers.jsonl").write_text("\n".join([lines[0], error, *lines[2:]]) + "\n")
+    deployment.fail_with = [InternalError("no image")]
+    ran = run(address, out, "--failed-as-empty")
+    assert ran.code == 0
+    assert ran.err.splitlines()[1] == "1 of 8 failed (1 InternalError); taken for empty answers"
+    assert "note: 1 questions failed and count as empty answers" in ran.out
+    summary = json.loads(out.read_text())
+    assert (summary["n"], summary["failed"]) == (QUESTIONS, {"InternalError": 1})
+    assert len(deployment.requests) == count + 1  # tried again, and only this one
+
+
 @pytest.mark.parametrize(
     ("concurrency", "told"),
     [
