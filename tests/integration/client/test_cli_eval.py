@@ -163,6 +163,13 @@ def test_a_run_that_was_killed_goes_on_where_it_was(out: Path) -> None:
     assert json.loads(out.read_text())["score"] == pytest.approx(200 / 3)
 
 
+def test_two_runs_do_not_write_one_file(deployment: ScriptedDeployment, address: str, out: Path) -> None:
+    with AnswerFile(out.with_suffix(".answers.jsonl"), {"task": "pope"}):
+        ran = run(address, out)
+    assert (ran.code, ran.one_line) == (2, f"vscan: out: {out.with_suffix('.answers.jsonl')}: another run is writing it")
+    assert not deployment.requests
+
+
 def test_a_run_with_failures_is_not_scored(deployment: ScriptedDeployment, address: str, out: Path) -> None:
     deployment.fail_with = [InternalError("the tokens\nare gone"), InternalError("internal error")]
     ran = run(address, out, "--concurrency", 1)
