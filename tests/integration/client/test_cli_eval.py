@@ -225,6 +225,24 @@ async def test_no_more_is_asked_of_a_server_that_is_away(
     assert batch.told() == told
 
 
+class Flaky(ScriptedDeployment):
+    """Is away for the first of every four calls."""
+
+    def _record(self, request: decoder_pb2.GenerateRequest, context: Any) -> None:
+        super()._record(request, context)
+        if len(self.requests) % 4 == 1:
+            self.fail_with.append(Unavailable("gone"))
+
+
+async def test_a_server_that_comes_back_is_asked_on(out: Path) -> None:
+    questions = questions_of(find_task("pope"), read("pope", "pope/coco", "pope/val2014"), QuestionOptions())
+    with serving(Flaky()) as address, AnswerFile(out) as answers:
+        batch = Batch(questions, answers)
+        async with AsyncClient(server=address, retry=Retry(attempts=1)) as client:
+            await batch.run(client, 2)
+    assert batch.told() == "6 answered, 2 failed, 0 were answered before"
+
+
 def test_answers_without_labels_are_handed_in(address: str, tmp_path: Path) -> None:
     export = tmp_path / "upload.json"
     ran = vscan(*VQAV2, "--server", address, "--out", tmp_path / "vqav2.json", "--export", export)
