@@ -187,6 +187,13 @@ def test_a_run_with_failures_is_not_scored(deployment: ScriptedDeployment, addre
     assert json.loads(out.read_text())["n"] == QUESTIONS
 
 
+def test_a_run_with_failures_is_not_handed_in(deployment: ScriptedDeployment, address: str, tmp_path: Path) -> None:
+    deployment.fail_with = [InternalError("internal error")]
+    ran = vscan(*VQAV2, "--server", address, "--out", tmp_path / "vqav2.json", "--export", tmp_path / "upload.json")
+    assert ran.code == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"vqav2.json", "vqav2.answers.jsonl"}
+
+
 def test_questions_that_fail_for_good_can_count_as_empty_answers(
     deployment: ScriptedDeployment, address: str, out: Path
 ) -> None:

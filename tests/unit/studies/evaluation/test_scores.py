@@ -7,9 +7,10 @@ import pytest
 
 from studies.evaluation.catalogue import find_task
 from studies.evaluation.report import Traffic
-from studies.evaluation.task import Score
+from studies.evaluation.task import Item, Score
 from studies.evaluation.tasks.mme import yes_or_no
-from studies.evaluation.tasks.pope import says_yes
+from studies.evaluation.tasks.pope import Confusion, says_yes
+from studies.evaluation.tasks.vqav2 import VqaLabel
 from tests.support.benchmarks import DATA, read, score
 from vscan.errors import InvalidArgument
 
@@ -63,6 +64,11 @@ def test_gqa_leaves_unbalanced_questions_out_of_llavas_form_too(tmp_path: Path) 
 )
 def test_pope_takes_everything_for_yes_that_has_no_no(text: str, yes: bool) -> None:
     assert says_yes(text) == yes
+
+
+def test_pope_tells_the_four_counts_apart() -> None:
+    numbers = Confusion(tp=3, fp=1, tn=4, fn=2).numbers()
+    assert numbers == pytest.approx({"F1": 200 / 3, "accuracy": 70, "precision": 75, "recall": 60, "yes ratio": 40})
 
 
 def test_pope_counts_by_the_way_of_drawing() -> None:
@@ -261,6 +267,13 @@ def test_vqav2_normalises_unless_all_people_agree() -> None:
         "yes/no": 100.0,
     }
     assert set(scores.categories["question type"]) == {"is it a", "how many", "what is"}
+
+
+@pytest.mark.parametrize(("last", "points"), [("The dog", 0), ("dog", 100)])
+def test_vqav2_compares_labels_that_are_one_text_as_they_are(last: str, points: float) -> None:
+    # What is handed in is "dog", which is none of ten times "The dog"; where one label differs all lose their articles.
+    item = Item(id=1, prompt="What is it?", reference=VqaLabel(("The dog",) * 9 + (last,)))
+    assert score("vqav2", [item], ["The dog"]).value == points
 
 
 def test_vqav2_is_handed_in_by_question(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_judges_verdicts_are_counted_as_the_fields_script_counts_them(read: Re
 
 def test_verdicts_may_be_numbered_lines_and_say_neither(read: Read, tmp_path: Path) -> None:
     items = read("video_qa/test_q.json", "video_qa/test_a.json")
-    names, said, points = ("v_clip1_0_0", "v_clip1_1", "v_clip2_0"), ("yes", "unclear", "no"), (3, 1, 0)
+    names, said, points = ("v_clip1_0_0", "v_clip1_1", "v_clip2_0"), ("yes, no doubt", "unclear", "no"), (3, 1, 0)
     lines = [json.dumps({"id": n, "pred": s, "score": p}) for n, s, p in zip(names, said, points, strict=True)]
     (tmp_path / "v.jsonl").write_text("\n".join(lines) + "\n")
     scores = judged(items, tmp_path / "v.jsonl")
