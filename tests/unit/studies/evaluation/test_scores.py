@@ -276,6 +276,12 @@ def test_vqav2_compares_labels_that_are_one_text_as_they_are(last: str, points: 
     assert score("vqav2", [item], ["The dog"]).value == points
 
 
+def test_vizwiz_scores_what_would_be_handed_in() -> None:
+    # EvalAI's processor takes a comma out, where the normalisation alone makes a blank of it.
+    item = Item(id="1", prompt="What is it?", reference=VqaLabel(("redblue",) * 10))
+    assert score("vizwiz", [item], ["red,blue"]).value == 100
+
+
 def test_vqav2_is_handed_in_by_question(tmp_path: Path) -> None:
     items = read("vqav2", "vqav2/llava_vqav2_mscoco_test-dev2015.jsonl", "vqav2/test2015")
     find_task("vqav2").export(items, {22000: "The Blue."}, tmp_path / "out.json")
