@@ -84,7 +84,8 @@ def summary_of(
 ) -> dict[str, Any]:
     """The summary as JSON values.
 
-    `files` are those of questions and labels; `failed` says how many questions ended in which error: then there are no scores.
+    `files` are those of questions and labels; `failed` says how many questions ended in which error: then there are no scores,
+    or their notes say how these questions count.
     """
     return {
         "task": task,

@@ -6,7 +6,9 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from studies.evaluation.asking import questions_of, settings_of
@@ -21,11 +23,11 @@ from vscan_client.cli.questions import QuestionOptions
 
 
 class Run:
-    """Reads the questions at once; then `ask`, then `conclude`.
+    """Reads the questions at once; then `check`, `ask`, `conclude`.
 
     Args:
         out: where the summary goes; the answers lie beside it as `.answers.jsonl`, and a run goes on with what they hold.
-        limit: only so many questions, the first ones.
+        limit: only so many questions, the first ones, and what is scored together with the last of them.
 
     Raises:
         InvalidArgument: a file or an option is bad.
@@ -36,10 +38,30 @@ class Run:
     ) -> None:
         self._task, self._sources, self._options, self._out, self._limit = task, sources, options, out, limit
         self._answers = out.with_suffix(".answers.jsonl")
-        self._items = read_items(task, sources)[:limit]
+        self._items = read_items(task, sources, limit)
         self._questions = questions_of(task, self._items, options)
         self._settings: dict[str, Any] = {}
         self._description: Description
+
+    def check(self, export: Path | None = None, judged: Path | None = None) -> None:
+        """Looks, before anything is asked, whether `conclude` will be able to write and to read what it has to.
+
+        Raises:
+            InvalidArgument: a file cannot be written or is not there, or these questions cannot be handed in.
+        """
+        if self._out.is_dir():
+            raise InvalidArgument("out", f"{self._out} is a folder")
+        if judged is not None and not judged.is_file():
+            raise InvalidArgument("judged", f"{judged} is not a file")
+        if export is None:
+            return
+        if export.is_dir():
+            raise InvalidArgument("export", f"{export} is a folder")
+        try:
+            with TemporaryDirectory(prefix=".vscan-eval-", dir=export.parent) as scratch:
+                self._task.export(self._items, {item.id: "" for item in self._items}, Path(scratch) / "blank")
+        except OSError as error:
+            raise InvalidArgument("export", f"{export.parent}: {error.strerror}") from error
 
     async def ask(self, client: AsyncClient, concurrency: int) -> None:
         """Asks what is left. Raises the error of a server that cannot be reached, or of answers under other settings."""
@@ -53,17 +75,24 @@ class Run:
             finally:
                 print(batch.told(), file=sys.stderr)
 
-    def conclude(self, export: Path | None = None, judged: Path | None = None) -> bool:
+    def conclude(self, export: Path | None = None, judged: Path | None = None, *, failed_as_empty: bool = False) -> bool:
         """Scores, prints, writes the summary and what is handed in; whether all questions were answered.
 
         Args:
             judged: a judge's verdicts, of which the scores are made.
+            failed_as_empty: questions that failed count as answered, by nothing; those that were not asked do not.
 
         Raises:
             InvalidArgument: a file cannot be written, or the verdicts not be read.
         """
-        texts, tokens, failed, traffic = self._collect()
-        scores = None if failed else self._scores(texts, tokens, judged)
+        texts, tokens, errors, traffic = self._collect()
+        failed = Counter(error["name"] for error in errors.values())
+        if failed_as_empty:
+            texts |= dict.fromkeys(errors, "")
+        complete = len(texts) == len(self._items)
+        scores = self._scores(texts, tokens, judged) if complete else None
+        if scores and failed:
+            scores = replace(scores, notes=(*scores.notes, f"{failed.total()} questions failed and count as empty answers"))
         summary = summary_of(
             task=self._task.name,
             files=[str(file) for file in (self._sources.questions, self._sources.annotations) if file],
@@ -76,30 +105,36 @@ class Run:
         )
         try:
             self._out.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            if export is not None and not failed:
+            if export is not None and complete:
                 self._task.export(self._items, texts, export)
         except OSError as error:
             raise InvalidArgument("out", f"{error.filename}: {error.strerror}") from error
         print("\n".join((table_of(self._task.title, scores) if scores else []) + traffic_line(summary)))
         if failed:
-            told = ", ".join(f"{count} {name}" for name, count in failed.items())
-            print(f"{failed.total()} of {len(self._items)} failed ({told}); not scored; run it again to go on", file=sys.stderr)
-        return not failed
+            self._tell_errors(errors, failed, complete=complete)
+        return complete
 
-    def _collect(self) -> tuple[dict[Id, str], dict[Id, Sequence[int]], Counter[str], Traffic]:
-        """Answers by question, its images' visual tokens before reduction, how many ended in which error, what they cost."""
+    def _tell_errors(self, errors: Mapping[Id, Mapping[str, str]], failed: Counter[str], *, complete: bool) -> None:
+        told = ", ".join(f"{count} {name}" for name, count in failed.items())
+        then = "taken for empty answers" if complete else "not scored; run it again to go on"
+        print(f"{failed.total()} of {len(self._items)} failed ({told}); {then}", file=sys.stderr)
+        name, error = next(iter(errors.items()))
+        print(f"the first, {name!r}: {' '.join(error['message'].split())}", file=sys.stderr)
+
+    def _collect(self) -> tuple[dict[Id, str], dict[Id, Sequence[int]], dict[Id, Mapping[str, str]], Traffic]:
+        """Answers by question, its images' visual tokens before reduction, errors by question, what the answers cost."""
         texts: dict[Id, str] = {}
         tokens: dict[Id, Sequence[int]] = {}
-        failed: Counter[str] = Counter()
+        errors: dict[Id, Mapping[str, str]] = {}
         traffic = Traffic()
         for record in read_answers(self._answers):
             if "error" in record:
-                failed[record["error"]["name"]] += 1
+                errors[record["id"]] = record["error"]
             else:
                 texts[record["id"]] = record["text"]
                 tokens[record["id"]] = tuple(image["tokens_before"] for image in record["images"])
                 traffic.add(record)
-        return texts, tokens, failed, traffic
+        return texts, tokens, errors, traffic
 
     def _scores(self, texts: Mapping[Id, str], tokens: Mapping[Id, Sequence[int]], judged: Path | None) -> Scores | None:
         unlabelled = sum(not self._task.is_labelled(item) for item in self._items)

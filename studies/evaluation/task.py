@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,6 +15,7 @@ from vscan_client.cli.question_file import Id
 from vscan_client.cli.questions import QuestionOptions
 
 R = TypeVar("R")
+_NAMED = 5  # missing files that an error names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +150,10 @@ class Task(ABC, Generic[R]):
         """Writes the answers in the form that the benchmark's server or judge takes."""
         raise InvalidArgument("export", f"{self.name} has no form of its own to hand answers in")
 
+    def group_of(self, item: Item[R]) -> Hashable:
+        """Items of one group are scored together, so that a trial of the first questions has all of a group or none."""
+        return item.id
+
     def is_labelled(self, item: Item[R]) -> bool:
         """Whether the item can be scored."""
         return item.reference is not None
@@ -173,8 +178,10 @@ class Task(ABC, Generic[R]):
         return self.ask(question, sources)
 
 
-def read_items(task: Task[Any], sources: Sources) -> Sequence[Item[Any]]:
+def read_items(task: Task[Any], sources: Sources, limit: int | None = None) -> Sequence[Item[Any]]:
     """The task's questions, checked: some are there, their ids differ, their files exist.
+
+    `limit`: only so many, the first ones, and what belongs to the last of them (`Task.group_of`).
 
     Raises:
         InvalidArgument: they do not, or the task has no use for an option that was given.
@@ -186,8 +193,21 @@ def read_items(task: Task[Any], sources: Sources) -> Sequence[Item[Any]]:
     if not items:
         raise InvalidArgument("questions", f"{sources.questions}: no question in it")
     _refuse_twins(items, sources.questions)
-    _refuse_missing(items)
-    return items
+    asked = items if limit is None else _first(task, items, limit)
+    _refuse_missing(asked)
+    return asked
+
+
+def _first(task: Task[Any], items: Sequence[Item[Any]], limit: int) -> Sequence[Item[Any]]:
+    groups: dict[Hashable, list[Item[Any]]] = {}
+    for item in items:
+        groups.setdefault(task.group_of(item), []).append(item)
+    asked: list[Item[Any]] = []
+    for group in groups.values():
+        if len(asked) >= limit:
+            break
+        asked += group
+    return asked
 
 
 def _refuse_twins(items: Sequence[Item[Any]], questions: Path) -> None:
@@ -203,5 +223,6 @@ def _refuse_missing(items: Sequence[Item[Any]]) -> None:
     files |= {video for item in items for video in item.videos}
     missing = sorted(file for file in files if not file.is_file())
     if missing:
-        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise InvalidArgument("images", f"{missing[0]} is not there{others}, of {len(files)} files asked about")
+        named = ", ".join(map(str, missing[:_NAMED]))
+        others = f" (and {len(missing) - _NAMED} more)" if len(missing) > _NAMED else ""
+        raise InvalidArgument("images", f"{len(missing)} of {len(files)} files asked about are not there: {named}{others}")

@@ -12,11 +12,13 @@ from studies.evaluation.task import Item, Scores, Sources, read_items
 DATA = Path(__file__).parents[1] / "data" / "eval"
 
 
-def read(task: str, questions: str, images: str, annotations: str | None = None, **more: Any) -> Sequence[Item[Any]]:
+def read(
+    task: str, questions: str, images: str, annotations: str | None = None, *, limit: int | None = None, **more: Any
+) -> Sequence[Item[Any]]:
     """The questions of one of the files, checked as a run checks them."""
     labels = None if annotations is None else DATA / annotations
     sources = Sources(questions=DATA / questions, images=DATA / images, annotations=labels, **more)
-    return read_items(find_task(task), sources)
+    return read_items(find_task(task), sources, limit)
 
 
 def score(task: str, items: Sequence[Item[Any]], answers: Sequence[str] | Mapping[Any, str]) -> Scores:

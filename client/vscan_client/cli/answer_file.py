@@ -7,7 +7,9 @@ That of `eval` begins with a line `{"settings": {...}}`, and goes on only under 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,24 +34,29 @@ class Found:
 class AnswerFile:
     """Opens the file for appending. Each line is on its way to the disk before the next question is answered.
 
+    No other run can open it until it is closed: two would ask everything twice, and one could put away what the other wrote.
+
     Args:
         path: the file; made where it is not there.
         settings: under which all answers of the file are made, as JSON values; `None`: each question has its own.
 
     Raises:
-        InvalidArgument: the file cannot be written, holds something else than answers, or answers under other settings (it says
-            which); it is not touched then.
+        InvalidArgument: the file cannot be written, another run is writing it, or it holds something else than answers, or
+            answers under other settings (it says which); it is not touched then.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any] | None = None) -> None:
         self._path = path
         head = "" if settings is None else json.dumps({"settings": settings}, ensure_ascii=False) + "\n"
         try:
-            found = _found_in(path)
-            _refuse_others(path, found, settings)
+            with ExitStack() as opened:
+                self._file: TextIO = opened.enter_context(_held(path, path))
+                found = _found_in(path)
+                _refuse_others(path, found, settings)
+                opened.pop_all()
             if not found.clean or (settings is not None and found.settings is None):
-                _rewrite(path, head, found.lines)
-            self._file: TextIO = path.open("a", encoding="utf-8")
+                with self._file as before:
+                    self._file = _rewritten(path, head, found.lines, before)
         except OSError as error:
             raise InvalidArgument("out", f"{path}: {error.strerror}") from error
         self.answered = found.answered
@@ -134,7 +141,32 @@ def _told(settings: Mapping[str, Any], name: str) -> str:
     return json.dumps(settings[name], ensure_ascii=False) if name in settings else "not given"
 
 
-def _rewrite(path: Path, head: str, lines: tuple[str, ...]) -> None:
+def _rewritten(path: Path, head: str, lines: tuple[str, ...], before: TextIO) -> TextIO:
+    """The file with only these lines, open and held as the one whose place it takes was."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(head + "".join(f"{line}\n" for line in lines), encoding="utf-8")
+    partial.unlink(missing_ok=True)
+    file = _held(partial, path)
+    file.write(head + "".join(f"{line}\n" for line in lines))
+    file.flush()
+    if os.name == "nt":  # Windows replaces no file that is open
+        before.close()
+        file.close()
     partial.replace(path)
+    return _held(path, path) if file.closed else file
+
+
+def _held(file: Path, path: Path) -> TextIO:
+    """Open for appending, and kept from other runs where the system can do that. Raises InvalidArgument, OSError."""
+    opened = file.open("a", encoding="utf-8")
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        return opened
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        opened.close()
+        raise InvalidArgument("out", f"{path}: another run is writing it") from error
+    except OSError:  # a file system without locks
+        pass
+    return opened

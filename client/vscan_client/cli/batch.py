@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from vscan.errors import VScanError
+from vscan.errors import Unavailable, VScanError
 from vscan_client.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -43,10 +43,13 @@ class Asked(Protocol):
 class Batch:
     """Questions on their way to answers. A question's error is its line in the file; it stops nothing.
 
+    Only where the server was away for as many questions in a row as are under way at once, each after all its tries, no more
+    are asked: thousands of others would fail alike.
+
     Attributes:
         left: those that the file has no answer to.
         skipped: how many were answered before.
-        answered, failed: how many were, in this run.
+        answered, failed: how many were, in this run; the rest of `left` was not asked.
     """
 
     def __init__(self, questions: Sequence[Asked], answers: AnswerFile) -> None:
@@ -54,6 +57,7 @@ class Batch:
         self.skipped = len(questions) - len(self.left)
         self.answered = self.failed = 0
         self._answers = answers
+        self._away = 0  # questions in a row for which the server was
 
     async def run(self, client: AsyncClient, concurrency: int) -> None:
         """Asks those that are left, `concurrency` at a time."""
@@ -61,20 +65,24 @@ class Batch:
             left = iter(self.left)
             async with asyncio.TaskGroup() as workers:
                 for _ in range(concurrency):
-                    workers.create_task(self._work(client, left, shown.advance))
+                    workers.create_task(self._work(client, left, shown.advance, concurrency))
 
     def told(self) -> str:
         """How it went, in one line."""
-        return f"{self.answered} answered, {self.failed} failed, {self.skipped} were answered before"
+        unasked = len(self.left) - self.answered - self.failed
+        rest = f", {unasked} were not asked" if unasked else ""
+        return f"{self.answered} answered, {self.failed} failed, {self.skipped} were answered before{rest}"
 
-    async def _work(self, client: AsyncClient, left: Iterator[Asked], advance: Callable[[], None]) -> None:
-        for question in left:
+    async def _work(self, client: AsyncClient, left: Iterator[Asked], advance: Callable[[], None], enough: int) -> None:
+        while self._away < enough and (question := next(left, None)) is not None:
             try:
                 self._answers.add_answer(question.id, await _ask(client, question), question.meta)
                 self.answered += 1
+                self._away = 0
             except VScanError as error:
                 self._answers.add_error(question.id, error, question.meta)
                 self.failed += 1
+                self._away = self._away + 1 if isinstance(error, Unavailable) else 0
             advance()
 
 

@@ -29,7 +29,9 @@ def evaluate(
         str | None,
         typer.Option("--prompt-suffix", help="What follows each question, instead of the benchmark's own; may be empty."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first questions, for a trial.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first questions, for a trial; whole pairs and turns of them.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -42,6 +44,12 @@ def evaluate(
     judged: Annotated[
         Path | None, typer.Option("--judged", help="Score by a judge model's verdicts on an export, where that is the rule.")
     ] = None,
+    failed_as_empty: Annotated[
+        bool,
+        typer.Option(
+            "--failed-as-empty", help="Score although questions failed (an image that cannot be read): as empty answers."
+        ),
+    ] = False,
     box_form: Annotated[
         str | None,
         typer.Option(
@@ -121,8 +129,9 @@ def evaluate(
         fps=fps,
     )
     run = Run(chosen, sources, options, out or Path(f"{chosen.name}.json"), limit=limit)
+    run.check(export, judged)
     asyncio.run(_ask(run, connection, concurrency))
-    if not run.conclude(export, judged):
+    if not run.conclude(export, judged, failed_as_empty=failed_as_empty):
         raise typer.Exit(1)
 
 

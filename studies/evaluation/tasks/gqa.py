@@ -49,11 +49,11 @@ class Gqa(Task[GqaLabel]):
         if sources.questions.suffix == ".jsonl":
             return self._read_llava(sources)
         questions = _release(read_object(sources.questions))
-        return [self._item(name, row, sources) for name, row in questions if row.values.get("isBalanced") is not False]
+        return [self._item(name, row, sources) for name, row in questions if _is_balanced(row)]
 
     def score(self, items: Sequence[Item[GqaLabel]], answers: Mapping[Id, str]) -> Scores:
         """Accuracy; by type where the file gives types."""
-        right = {item.id: _cleaned(answers[item.id]) == item.label.answer.lower() for item in items}
+        right = {item.id: _cleaned(answers[item.id]) == item.label.answer for item in items}
         tables = {
             "answer": by_category(items, right, lambda label: label.open_or_binary),
             "structural type": by_category(items, right, lambda label: label.structural),
@@ -81,6 +81,8 @@ class Gqa(Task[GqaLabel]):
             name = str(row.identity("question_id"))
             if labels and name not in labels:
                 raise row.bad("question_id", f"{name} is not in {sources.annotations}")
+            if labels and not _is_balanced(labels[name]):
+                continue
             items.append(
                 Item(
                     id=name,
@@ -100,6 +102,11 @@ def _release(file: Row) -> list[tuple[str, Row]]:
             raise InvalidArgument("questions", f"{file.where}: {name}: an object is needed")
         rows.append((name, Row(f"{file.where}: {name}", values)))
     return rows
+
+
+def _is_balanced(row: Row) -> bool:
+    """Whether the question counts; where the file does not say, it does."""
+    return row.values.get("isBalanced") is not False
 
 
 def _label(row: Row) -> GqaLabel | None:

@@ -77,6 +77,10 @@ class Mmbench(Task[MmbenchLabel]):
             pairs = [(turned, picture) for label, picture in pairs for turned in _turns(label)]
         return [self._item(label, picture, sources) for label, picture in pairs]
 
+    def group_of(self, item: Item[MmbenchLabel]) -> int:
+        """All turns of a question."""
+        return item.label.group
+
     def is_labelled(self, item: Item[MmbenchLabel]) -> bool:
         """The test split has questions and no answers."""
         return bool(item.label.answer)

@@ -7,7 +7,8 @@ is the share of images both of whose questions are right; perception and cogniti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from vscan_client.cli.question_file import Id
 PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 _ORDER = "Please answer yes or no."
+_PAIR = 2
 _IMAGES = (".jpg", ".png", ".jpeg")
 
 
@@ -47,8 +49,13 @@ class Mme(Task[MmeLabel]):
 
     def read(self, sources: Sources) -> Sequence[Item[MmeLabel]]:
         """Both forms; see `Task.read`. As LLaVA asks them, questions end without `Please answer yes or no.`"""
-        if not sources.questions.is_dir():
-            return self._llava_items(sources)
+        items = self._release_items(sources) if sources.questions.is_dir() else self._llava_items(sources)
+        for file, count in Counter(self.group_of(item) for item in items).items():
+            if count != _PAIR:
+                raise InvalidArgument("questions", f"{file}: {count} questions are asked", limit="2 an image")
+        return items
+
+    def _release_items(self, sources: Sources) -> list[Item[MmeLabel]]:
         asked = list(_release(sources.questions))
         names = distinct([f"{each.subtask}/{each.stem}" for each in asked])
         return [
@@ -60,6 +67,10 @@ class Mme(Task[MmeLabel]):
             )
             for each, name in zip(asked, names, strict=True)
         ]
+
+    def group_of(self, item: Item[MmeLabel]) -> Hashable:
+        """Both questions about an image."""
+        return item.images[0].path
 
     def score(self, items: Sequence[Item[MmeLabel]], answers: Mapping[Id, str]) -> Scores:
         """Sums and subtasks. Raises InvalidArgument where an image has not two questions."""
@@ -127,7 +138,7 @@ def yes_or_no(text: str) -> str:
 
 def _subtask_score(subtask: str, images: Mapping[str, Sequence[bool]]) -> Score:
     for image, right in images.items():
-        if len(right) != 2:
+        if len(right) != _PAIR:
             raise InvalidArgument("questions", f"{subtask}/{image}: {len(right)} questions were asked", limit="2 an image")
     answers = [right for pair in images.values() for right in pair]
     both = [all(pair) for pair in images.values()]
@@ -136,6 +147,8 @@ def _subtask_score(subtask: str, images: Mapping[str, Sequence[bool]]) -> Score:
 
 def _release(folder: Path) -> Iterator[_Asked]:
     """Every line of a subtask's text files: beside the images, or in a folder of their own."""
+    if not folder.is_dir():
+        raise InvalidArgument("annotations", f"{folder} is not a folder")
     for subtask in sorted(path for path in folder.iterdir() if path.is_dir()):
         texts = subtask / "questions_answers_YN"
         for file in sorted((texts if texts.is_dir() else subtask).glob("*.txt")):
@@ -157,12 +170,13 @@ def _bare(question: str) -> str:
 
 
 def _image_beside(text: Path) -> Path:
-    """The image of a text file: beside it, or in the folder `images` beside that of the texts."""
+    """The image of a text file: beside it, or in the folder `images` beside that of the texts.
+
+    Where there is none, a name that is no file's: all that is missing is told at once.
+    """
     folder = text.parent.with_name("images") if text.parent.name == "questions_answers_YN" else text.parent
     found = [folder / f"{text.stem}{suffix}" for suffix in _IMAGES if (folder / f"{text.stem}{suffix}").is_file()]
-    if not found:
-        raise InvalidArgument("images", f"{text}: no image of that name in {folder}")
-    return found[0]
+    return found[0] if found else folder / f"{text.stem}{{{','.join(_IMAGES)}}}"
 
 
 def _llava_label(row: Row, labels: Mapping[tuple[str, str, str], MmeLabel] | None) -> MmeLabel | None:

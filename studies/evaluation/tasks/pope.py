@@ -119,8 +119,8 @@ class Pope(Task[PopeLabel]):
 
 
 def says_yes(text: str) -> bool:
-    """How an answer counts; see above."""
-    words = text.partition(".")[0].replace(",", "").split(" ")
+    """How an answer counts; see above. Blanks around it do not: LLaVA's scripts take them off."""
+    words = text.strip().partition(".")[0].replace(",", "").split(" ")
     return _NO.isdisjoint(words)
 
 

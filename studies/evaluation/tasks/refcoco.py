@@ -50,9 +50,10 @@ class RefCoco(Task[Region]):
 
     def __init__(self, name: str, title: str, splits: str) -> None:
         self.name, self.title = name, title
+        by = "umd" if name == "refcocog" else "unc"  # who made the split
         self.forms = (
             f"--questions {name}_{splits}.jsonl as of Qwen-VL (image, sent, bbox, width, height), --images train2014 of COCO",
-            f"--questions REC_{name}_{splits}.jsonl as of Shikra (img_path, expression, bbox, width, height), the same images",
+            f"--questions REC_{name}_{by}_{splits}.jsonl as of Shikra (img_path, expression, bbox, …), the same images",
             f"--questions finetune_{name}_{splits}.json as of MDETR, the same images",
         )
 

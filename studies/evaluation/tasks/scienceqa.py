@@ -20,7 +20,7 @@ from vscan.errors import InvalidArgument
 from vscan_client.cli.question_file import Id
 
 _LETTERS = "ABCDE"
-_SENTENCE = re.compile(r"The answer is ([A-Z]).", re.DOTALL)
+_SENTENCE = re.compile(r"The answer is ([A-Z]).")
 _SUBJECTS = {"NAT": "natural science", "SOC": "social science", "LAN": "language science"}
 
 
@@ -118,7 +118,7 @@ def chosen_index(answer: str, choices: int) -> int | None:
     """Which choice an answer names, 0 for A; `None` for none.
 
     The whole answer is a letter; or it begins with a letter, a full stop and a blank; or it says just once `The answer is X`
-    and something behind it.
+    and something behind it on that line.
     """
     text = answer.strip()
     if text and text in _LETTERS and len(text) == 1:

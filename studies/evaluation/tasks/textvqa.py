@@ -67,7 +67,7 @@ class TextVqa(Task[tuple[str, ...]]):
             id=row.identity("question_id"),
             prompt=self.ask(question, sources),
             images=(row.picture("image_id", sources.images, "{}.jpg"),),
-            reference=tuple(row.texts("answers")) if "answers" in row else None,
+            reference=tuple(row.texts("answers")) if row.values.get("answers") else None,
         )
 
     def _llava_item(self, row: Row, name: str, labels: Labels | None, sources: Sources) -> Item[tuple[str, ...]]:

@@ -35,6 +35,7 @@ _SUFFIXES: Mapping[str, str] = {
 _SEEN = ("object", "number", "color", "location")  # FrameQA's types 0 to 3
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "once", "twice")
 _VALUES: Mapping[str, int] = {**{word: value for value, word in enumerate(_WORDS[:11])}, "once": 1, "twice": 2}
+_DIGITS = 100  # more than a model means; Python refuses thousands
 _COUNT = re.compile(rf"\d+|\b(?:{'|'.join(_WORDS)})\b")
 
 
@@ -98,11 +99,11 @@ class TgifQa(VideoQa):
 
 
 def first_count(answer: str) -> int | None:
-    """The first whole number of an answer, in digits or, up to ten, in words."""
+    """The first whole number of an answer, in digits or, up to ten, in words; a very long one is `_MOST` or more."""
     found = _COUNT.search(answer.lower())
     if found is None:
         return None
-    return _VALUES[found[0]] if found[0] in _VALUES else int(found[0])
+    return _VALUES[found[0]] if found[0] in _VALUES else int(found[0][:_DIGITS])
 
 
 def _label(row: Row, kind: str) -> TgifLabel:

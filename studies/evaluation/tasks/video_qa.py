@@ -89,7 +89,10 @@ class VideoQa(Task[VideoLabel]):
         path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
     def video(self, row: Row, name: str, sources: Sources) -> Path:
-        """The file of the video that the row's field names. Raises InvalidArgument where there is none, or several."""
+        """The file of the video that the row's field names. Raises InvalidArgument where there are several.
+
+        Where there is none, a name that is no file's: all that is missing is told at once.
+        """
         called = str(row.identity(name))
         try:
             asked = [
@@ -98,10 +101,9 @@ class VideoQa(Task[VideoLabel]):
         except InvalidArgument as error:
             raise row.bad(name, error.problem) from error
         found = sorted({file for file in asked if file.is_file()})
-        if len(found) != 1:
-            told = f"both {found[0].name} and {found[1].name} are there" if found else f"no {called}{{{','.join(ENDINGS)}}}"
-            raise row.bad(name, f"{told} in {sources.images}")
-        return found[0]
+        if len(found) > 1:
+            raise row.bad(name, f"both {found[0].name} and {found[1].name} are there in {sources.images}")
+        return found[0] if found else sources.images / f"{called}{{{','.join(ENDINGS)}}}"
 
     def _item(self, row: Row, answers: Mapping[Id, Row], sources: Sources) -> Item[VideoLabel]:
         name, question = row.identity("question_id"), row.text("question")

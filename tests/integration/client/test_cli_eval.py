@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 
-from studies.evaluation.catalogue import TASKS
-from tests.support.benchmarks import DATA
+from studies.evaluation.asking import questions_of
+from studies.evaluation.catalogue import TASKS, find_task
+from tests.support.benchmarks import DATA, read
 from tests.support.client_cli import Ran, in_a_process, vscan
 from tests.support.client_decoder import ScriptedDeployment, serving
 from tests.support.until import until
-from vscan.errors import InternalError
+from vscan.errors import InternalError, Unavailable
 from vscan.v1 import decoder_pb2
+from vscan_client import AsyncClient, Retry
+from vscan_client.cli.answer_file import AnswerFile
+from vscan_client.cli.batch import Batch
+from vscan_client.cli.questions import QuestionOptions
 
 POPE = ("eval", "pope", "--questions", DATA / "pope/coco", "--images", DATA / "pope/val2014")
 QUESTIONS = 8
@@ -24,6 +29,9 @@ VQAV2 = (
     *("eval", "vqav2", "--questions", DATA / "vqav2/v2_OpenEnded_mscoco_test-dev2015_questions.json"),
     *("--images", DATA / "vqav2/test2015"),
 )
+
+MSVD = ("eval", "msvd-qa", "--questions", DATA / "video_qa/test_q.json", "--images", "VIDEOS")
+MME = ("eval", "mme", "--questions", DATA / "mme/llava_mme.jsonl", "--images", DATA / "mme")
 
 
 @pytest.fixture
@@ -155,13 +163,21 @@ def test_a_run_that_was_killed_goes_on_where_it_was(out: Path) -> None:
     assert json.loads(out.read_text())["score"] == pytest.approx(200 / 3)
 
 
+def test_two_runs_do_not_write_one_file(deployment: ScriptedDeployment, address: str, out: Path) -> None:
+    with AnswerFile(out.with_suffix(".answers.jsonl"), {"task": "pope"}):
+        ran = run(address, out)
+    assert (ran.code, ran.one_line) == (2, f"vscan: out: {out.with_suffix('.answers.jsonl')}: another run is writing it")
+    assert not deployment.requests
+
+
 def test_a_run_with_failures_is_not_scored(deployment: ScriptedDeployment, address: str, out: Path) -> None:
-    deployment.fail_with = [InternalError("internal error"), InternalError("internal error")]
-    ran = run(address, out)
+    deployment.fail_with = [InternalError("the tokens\nare gone"), InternalError("internal error")]
+    ran = run(address, out, "--concurrency", 1)
     assert ran.code == 1
     assert ran.err.splitlines() == [
         "6 answered, 2 failed, 0 were answered before",
         "2 of 8 failed (2 InternalError); not scored; run it again to go on",
+        "the first, 'adversarial/1': the tokens are gone",
     ]
     summary = json.loads(out.read_text())
     assert (summary["score"], summary["failed"], summary["n"]) == (None, {"InternalError": 2}, 0)
@@ -169,6 +185,69 @@ def test_a_run_with_failures_is_not_scored(deployment: ScriptedDeployment, addre
     ran = run(address, out)
     assert (ran.code, ran.one_line) == (0, "2 answered, 0 failed, 6 were answered before")
     assert json.loads(out.read_text())["n"] == QUESTIONS
+
+
+def test_a_run_with_failures_is_not_handed_in(deployment: ScriptedDeployment, address: str, tmp_path: Path) -> None:
+    deployment.fail_with = [InternalError("internal error")]
+    ran = vscan(*VQAV2, "--server", address, "--out", tmp_path / "vqav2.json", "--export", tmp_path / "upload.json")
+    assert ran.code == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"vqav2.json", "vqav2.answers.jsonl"}
+
+
+def test_questions_that_fail_for_good_can_count_as_empty_answers(
+    deployment: ScriptedDeployment, address: str, out: Path
+) -> None:
+    run(address, out)
+    count = len(deployment.requests)
+    lines = lines_of(out)
+    broken = json.loads(lines[1])["id"]
+    error = json.dumps({"id": broken, "error": {"name": "InvalidArgument", "message": "no image"}})
+    out.with_suffix(".answers.jsonl").write_text("\n".join([lines[0], error, *lines[2:]]) + "\n")
+    deployment.fail_with = [InternalError("no image")]
+    ran = run(address, out, "--failed-as-empty")
+    assert ran.code == 0
+    assert ran.err.splitlines()[1] == "1 of 8 failed (1 InternalError); taken for empty answers"
+    assert "note: 1 questions failed and count as empty answers" in ran.out
+    summary = json.loads(out.read_text())
+    assert (summary["n"], summary["failed"]) == (QUESTIONS, {"InternalError": 1})
+    assert len(deployment.requests) == count + 1  # tried again, and only this one
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "told"),
+    [
+        (1, "0 answered, 1 failed, 0 were answered before, 7 were not asked"),
+        (2, "7 answered, 1 failed, 0 were answered before"),  # one of two may have met a restart
+    ],
+)
+async def test_no_more_is_asked_of_a_server_that_is_away(
+    deployment: ScriptedDeployment, address: str, out: Path, concurrency: int, told: str
+) -> None:
+    questions = questions_of(find_task("pope"), read("pope", "pope/coco", "pope/val2014"), QuestionOptions())
+    deployment.fail_with = [Unavailable("gone")]
+    with AnswerFile(out) as answers:
+        batch = Batch(questions, answers)
+        async with AsyncClient(server=address, retry=Retry(attempts=1)) as client:
+            await batch.run(client, concurrency)
+    assert batch.told() == told
+
+
+class Flaky(ScriptedDeployment):
+    """Is away for the first of every four calls."""
+
+    def _record(self, request: decoder_pb2.GenerateRequest, context: Any) -> None:
+        super()._record(request, context)
+        if len(self.requests) % 4 == 1:
+            self.fail_with.append(Unavailable("gone"))
+
+
+async def test_a_server_that_comes_back_is_asked_on(out: Path) -> None:
+    questions = questions_of(find_task("pope"), read("pope", "pope/coco", "pope/val2014"), QuestionOptions())
+    with serving(Flaky()) as address, AnswerFile(out) as answers:
+        batch = Batch(questions, answers)
+        async with AsyncClient(server=address, retry=Retry(attempts=1)) as client:
+            await batch.run(client, 2)
+    assert batch.told() == "6 answered, 2 failed, 0 were answered before"
 
 
 def test_answers_without_labels_are_handed_in(address: str, tmp_path: Path) -> None:
@@ -208,8 +287,17 @@ def test_the_listing_names_every_benchmark_and_its_files() -> None:
         ([*POPE, "--budget", "many"], "'many' is neither a number of tokens nor a percentage"),
         ([*POPE, "--split", "dev"], "split: pope takes none"),
         ([*POPE, "--out", "gone/x.json", "--server", "ADDRESS"], "gone"),
+        ([*POPE, "--out", DATA], f"out: {DATA} is a folder"),
+        ([*VQAV2, "--export", "gone/x.json"], "export: gone: No such file"),
+        ([*VQAV2, "--export", DATA], "is a folder"),
+        ([*MSVD, "--judged", "gone.json"], "judged: gone.json is not a file"),
+        ([*MSVD, "--export", "x.json"], "export: a judge compares answers with labels"),
+        ([*MME, "--annotations", "gone"], "annotations: gone is not a folder"),
     ],
 )
-def test_a_bad_option_is_one_line(address: str, arguments: list[object], told: str) -> None:
-    ran = vscan(*(address if argument == "ADDRESS" else argument for argument in arguments))
+def test_a_bad_option_is_one_line(address: str, tmp_path: Path, arguments: list[object], told: str) -> None:
+    for clip in ("clip1.mp4", "clip2.mp4"):
+        (tmp_path / clip).touch()
+    here = {"ADDRESS": address, "VIDEOS": str(tmp_path)}
+    ran = vscan(*(here.get(str(argument), argument) for argument in arguments))
     assert (ran.code, told in ran.one_line) == (2, True), ran.err

@@ -79,6 +79,7 @@ def test_a_box_is_taken_back_to_the_image(form: BoxForm, tokens: int, right: Box
 def test_padding_is_split_as_llava_splits_it() -> None:
     """Of an odd number of pixels the smaller half comes first: 3 x 2 px get none above and one below."""
     assert in_image((0, 0, 1, 2 / 3), BoxForm.PADDED_UNIT, (3, 2), 0) == pytest.approx((0, 0, 3, 2))
+    assert in_image((0, 0, 2 / 3, 1), BoxForm.PADDED_UNIT, (2, 3), 0) == pytest.approx((0, 0, 2, 3))
 
 
 @pytest.mark.parametrize("bounds", [(56 * 56, 28 * 28 * 1280), (28 * 28 * 4, 28 * 28 * 64), (28 * 28 * 256, 28 * 28 * 16384)])

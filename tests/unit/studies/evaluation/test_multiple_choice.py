@@ -42,6 +42,7 @@ def test_mmbench_finds_an_option_by_exact_matching(answer: str, letter: str | No
         ("B) a circle", None),
         ("The answer is C.", 2),
         ("I think. The answer is C, star", 2),
+        ("The answer is C\nsince it is", None),  # nothing on that line
         ("The answer is C", None),  # the rule wants something behind the letter
         ("The answer is A. The answer is B.", None),  # said twice
         ("D", None),  # there are three choices

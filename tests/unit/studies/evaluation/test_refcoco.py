@@ -96,7 +96,7 @@ def test_pixels_of_what_the_encoder_saw_are_taken_back(read: Read) -> None:
         ({"width": None}, "jsonl:1: width: a whole number is needed"),
         ({"sent": ""}, "jsonl:1: sent"),
         ({"image": "a/../.."}, "jsonl:1: image"),
-        ({"image": "other.jpg"}, "other.jpg is not there"),
+        ({"image": "other.jpg"}, "1 of 1 files asked about are not there"),
     ],
 )
 def test_a_bad_file_is_named(read: Read, tmp_path: Path, change: dict[str, Any], named: str) -> None:

@@ -7,10 +7,11 @@ import pytest
 
 from studies.evaluation.catalogue import find_task
 from studies.evaluation.report import Traffic
-from studies.evaluation.task import Score
+from studies.evaluation.task import Item, Score
 from studies.evaluation.tasks.mme import yes_or_no
-from studies.evaluation.tasks.pope import says_yes
-from tests.support.benchmarks import read, score
+from studies.evaluation.tasks.pope import Confusion, says_yes
+from studies.evaluation.tasks.vqav2 import VqaLabel
+from tests.support.benchmarks import DATA, read, score
 from vscan.errors import InvalidArgument
 
 VQAV2 = (
@@ -33,6 +34,17 @@ def test_gqa_is_exact_match_after_case_and_full_stop() -> None:
     }
 
 
+def test_gqa_leaves_unbalanced_questions_out_of_llavas_form_too(tmp_path: Path) -> None:
+    folder = DATA / "gqa"
+    labels = json.loads((folder / "testdev_balanced_questions.json").read_text())
+    rows = [json.loads(line) for line in (folder / "llava_gqa_testdev_balanced.jsonl").read_text().splitlines()]
+    left_out = str(rows[0]["question_id"])
+    labels[left_out]["isBalanced"] = False
+    (tmp_path / "all.json").write_text(json.dumps(labels))
+    items = read("gqa", "gqa/llava_gqa_testdev_balanced.jsonl", "gqa/images", str(tmp_path / "all.json"))
+    assert [item.id for item in items] == [str(row["question_id"]) for row in rows[1:]]
+
+
 @pytest.mark.parametrize(
     ("text", "yes"),
     [
@@ -44,6 +56,7 @@ def test_gqa_is_exact_match_after_case_and_full_stop() -> None:
         ("NO", True),  # nor is this
         ("Yes. No.", True),  # only the text up to the first full stop counts
         ("no.", False),
+        ("No\n", False),  # the end of the line is not a part of the answer
         ("nothing", True),
         ("", True),
         ("Yes\nno", True),  # words are what stands between blanks
@@ -51,6 +64,11 @@ def test_gqa_is_exact_match_after_case_and_full_stop() -> None:
 )
 def test_pope_takes_everything_for_yes_that_has_no_no(text: str, yes: bool) -> None:
     assert says_yes(text) == yes
+
+
+def test_pope_tells_the_four_counts_apart() -> None:
+    numbers = Confusion(tp=3, fp=1, tn=4, fn=2).numbers()
+    assert numbers == pytest.approx({"F1": 200 / 3, "accuracy": 70, "precision": 75, "recall": 60, "yes ratio": 40})
 
 
 def test_pope_counts_by_the_way_of_drawing() -> None:
@@ -143,6 +161,27 @@ def test_mme_needs_both_questions_of_an_image() -> None:
         score("mme", items, ["yes"] * 3)
 
 
+def test_mme_refuses_an_image_without_its_pair_before_anything_is_asked(tmp_path: Path) -> None:
+    line = {"question_id": "count/1.jpg", "image": "count/1.jpg", "text": "One?"}
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line | {"text": text}) + "\n" for text in ("1?", "2?", "3?")))
+    with pytest.raises(InvalidArgument, match=r"count/1\.jpg: 3 questions are asked, limit 2 an image"):
+        read("mme", str(tmp_path / "q.jsonl"), "mme")
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(1, 2), (2, 2), (3, 4), (99, 8)])
+def test_a_trial_of_mme_has_whole_images(limit: int, asked: int) -> None:
+    items = read("mme", "mme", "mme", limit=limit)
+    assert len(items) == asked
+    assert score("mme", items, ["yes"] * asked).n == asked
+
+
+def test_a_trial_of_mmbench_has_every_turn_of_its_questions() -> None:
+    items = read("mmbench", "mmbench/mmbench_dev.tsv", ".", limit=1)
+    assert [item.id for item in items] == [241, 1_000_241, 2_000_241]
+    more = read("mmbench", "mmbench/mmbench_dev.tsv", ".", limit=4)
+    assert [item.id for item in more[3:]] == [252, 1_000_252]
+
+
 def test_mmbench_wants_all_turns_right() -> None:
     items = read("mmbench", "mmbench/mmbench_dev.tsv", ".")
     said = {
@@ -228,6 +267,19 @@ def test_vqav2_normalises_unless_all_people_agree() -> None:
         "yes/no": 100.0,
     }
     assert set(scores.categories["question type"]) == {"is it a", "how many", "what is"}
+
+
+@pytest.mark.parametrize(("last", "points"), [("The dog", 0), ("dog", 100)])
+def test_vqav2_compares_labels_that_are_one_text_as_they_are(last: str, points: float) -> None:
+    # What is handed in is "dog", which is none of ten times "The dog"; where one label differs all lose their articles.
+    item = Item(id=1, prompt="What is it?", reference=VqaLabel(("The dog",) * 9 + (last,)))
+    assert score("vqav2", [item], ["The dog"]).value == points
+
+
+def test_vizwiz_scores_what_would_be_handed_in() -> None:
+    # EvalAI's processor takes a comma out, where the normalisation alone makes a blank of it.
+    item = Item(id="1", prompt="What is it?", reference=VqaLabel(("redblue",) * 10))
+    assert score("vizwiz", [item], ["red,blue"]).value == 100
 
 
 def test_vqav2_is_handed_in_by_question(tmp_path: Path) -> None:
