@@ -21,6 +21,8 @@ _DEFAULT_KEEP = KeepRatio(1 / 3)
 _DRAWN = 8
 # A centre of mass that is farther from where it would be without a bias, as a fraction of the picture's side, is told as one.
 _STRAY = 0.05
+# Nearer to each other, two shares are one.
+_SAME = 1e-9
 # A narrower interval is not told.
 _TOLD = 0.0005
 
@@ -116,6 +118,8 @@ def _of_rater(biases: Sequence[LayerBias], candidates: LayerBias) -> Iterator[st
     surely = "" if any(map(_unknown, biases)) else " and beyond the interval"
     yield f"more than {_STRAY} off{surely} before {where}"
     even = min(biases, key=lambda each: each.unevenness)
+    if max(each.unevenness for each in biases) - even.unevenness < _SAME:  # as of one question, wherever its tokens stand
+        return
     yield (
         f"most evenly spread before layer {even.layer}: {percent(even.unevenness)} of what is kept would have to stand "
         f"elsewhere to be spread as the candidates are ({percent(even.chance)} if drawn at random)"

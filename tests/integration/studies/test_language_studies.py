@@ -94,6 +94,15 @@ def test_own_questions_about_reduced_pictures(tmp_path: Path) -> None:
     assert sum(float(row["retained_fraction"]) for row in handed_over) == 18
 
 
+def test_of_one_question_no_interval_and_no_layer_that_is_most_even(tmp_path: Path) -> None:
+    ran = study("position-bias", tmp_path, "--count", 1)
+    assert "1 question, 33 % of the places kept" in ran.out
+    assert "without intervals, of one picture" in ran.out
+    assert "off before layers" in ran.out
+    assert "interval," not in ran.out
+    assert "evenly" not in ran.out
+
+
 CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "llava_next": make_checkpoint,
     "qwen2_5_vl": lambda _: shared_qwen()[0],
