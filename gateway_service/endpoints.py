@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -25,6 +26,7 @@ from vscan.errors import InvalidArgument, ResourceExhausted, Unauthenticated, Un
 from vscan.rpc.request_room import RequestRoom
 from vscan_client import AsyncAnswerStream, AsyncClient, Started, TextDelta
 
+_NAME = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -124,7 +126,8 @@ class Gateway:
                 return
             async for _ in stream:
                 pass
-        await JSONResponse(completion.whole(stream.answer))(scope, receive, send)
+        whole = completion.whole(stream.answer)
+        await JSONResponse(whole, headers=_request_id(stream.answer.request_id))(scope, receive, send)
 
     def _size(self, request: Request) -> int:
         """Bytes to hold for a body: as many as it says, or as it may have at most."""
@@ -155,7 +158,8 @@ async def _send_stream(send: PatientSend, stream: AsyncAnswerStream, completion:
     """Nothing is sent before the decoder has accepted the request, so that its refusals have their status."""
     async for event in stream:
         if isinstance(event, Started):
-            await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+            named = [(name.encode(), value.encode()) for name, value in _request_id(event.request_id).items()]
+            await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS + named})
             chunks = completion.first(event)
         elif isinstance(event, TextDelta):
             chunks = completion.more(event)
@@ -166,6 +170,11 @@ async def _send_stream(send: PatientSend, stream: AsyncAnswerStream, completion:
     for chunk in completion.last(stream.answer):
         await _send_event(send, chunk)
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+
+def _request_id(name: str) -> dict[str, str]:
+    """The decoder's name of a request as the header that OpenAI's clients show; nothing where it could not stand in one."""
+    return {"x-request-id": name} if _NAME.fullmatch(name) else {}
 
 
 async def _send_event(send: PatientSend, data: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ class BoundedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """The time of a head counts from its first byte; of a connection's first one from the connection."""
         super().data_received(data)
-        if self.conn.their_state in (h11.DONE, h11.MIGHT_SWITCH_PROTOCOL):
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
             self._read_on()
         if self.conn.their_state is not h11.IDLE:
             self._stop_waiting()
