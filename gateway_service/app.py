@@ -98,6 +98,7 @@ class ErrorsToldMiddleware:
             await send(message)
 
         try:
+            _refuse_two_lengths(Headers(scope=scope))
             await self._app(scope, receive, watched)
         except CallerLeftError:
             status = CALLER_LEFT
@@ -140,6 +141,14 @@ class KnownHostsMiddleware:
             host = ""
         if not is_loopback_host(host) and host not in (self._hosts or ()):
             raise HttpRefusal(403, "unknown_host", f"{name}: not a name of this machine's, see VSCAN_GATEWAY_ALLOWED_HOSTS")
+
+
+def _refuse_two_lengths(headers: Headers) -> None:
+    """A proxy that believed the other of them would take the rest of this body for somebody's next request."""
+    if "transfer-encoding" in headers and "content-length" in headers:
+        refusal = HttpRefusal(400, "invalid_request", "content-length: beside transfer-encoding")
+        refusal.ends_connection = True
+        raise refusal
 
 
 def _unknown(error: Exception) -> InternalError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway_service.chat_messages import read_messages
-from gateway_service.json_fields import Fields, check_text
+from gateway_service.json_fields import Fields, check_text, shortened
 from vscan.errors import InvalidArgument
 from vscan_client import Message
 from vscan_client.cli.question_file import option_value
@@ -48,6 +48,7 @@ NEEDLESS: dict[str, tuple[Any, ...]] = {
 _KNOWN = _HANDLED | set(_SAMPLING) | set(_LENGTHS) | _ALSO_ON_TOP | IGNORED | set(NEEDLESS)
 _ANY_OBJECT = '{"type": "object"}'
 _MOST_LOGPROBS = 2**32 - 1
+_SHOWN_CHARS = 200  # of what is wrong, which may repeat what was sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,8 @@ def read_chat(body: Fields) -> ChatRequest:
             on_top=on_top,
         )
     except InvalidArgument as error:
-        raise InvalidArgument(field_of(error.field, on_top), error.problem, limit=error.limit) from error
+        problem = shortened(error.problem, _SHOWN_CHARS)
+        raise InvalidArgument(field_of(error.field, on_top), problem, limit=error.limit) from error
 
 
 def field_of(field: str, on_top: frozenset[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,14 @@ def _split(value: Any) -> Any:
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Servers = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one caller may take of a gateway: requests at once, and bytes of their bodies."""
+
+    requests: int
+    body_bytes: int
 
 
 class GatewaySettings(ListenSettings, TelemetrySettings, ServiceSettings):
@@ -83,14 +92,33 @@ class GatewaySettings(ListenSettings, TelemetrySettings, ServiceSettings):
         ge=1024,
         description="Most bytes of all bodies that are held at once; one more gets 429. At least `max_body_bytes`.",
     )
+    max_json_values: int = Field(
+        default=250_000,
+        ge=1024,
+        description="Most values in a request's JSON; commas and opening brackets are counted, those in texts too.",
+    )
     max_json_depth: int = Field(default=64, ge=8, le=200, description="Deepest nesting of a request's JSON.")
     max_concurrent_requests: int = Field(default=256, ge=1, description="Requests served at once; one more gets 429.")
-    max_connections: int = Field(default=512, ge=1, description="Most connections to the port; one more is closed.")
+    max_caller_requests: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests of one token served at once; those without a token count as one caller. Unset: with "
+        "`require_token` half of `max_concurrent_requests`, else as many as there.",
+    )
+    max_connections: int = Field(
+        default=512,
+        ge=1,
+        description="Most connections to the port, those at their TLS handshake too; one more is closed.",
+    )
     max_callers: int = Field(
         default=1024, ge=1, description="Callers, each with a token, of whom is remembered which images they have sent."
     )
     header_timeout_seconds: float = Field(
-        default=10.0, gt=0, allow_inf_nan=False, description="Longest wait for the whole head of a request, in seconds."
+        default=10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest wait for a TLS handshake, the whole head of a request, and the rest of a body that is "
+        "refused, in seconds.",
     )
     idle_timeout_seconds: int = Field(
         default=75, ge=1, description="A connection without a request for so long is closed, in seconds."
@@ -112,3 +140,11 @@ class GatewaySettings(ListenSettings, TelemetrySettings, ServiceSettings):
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
         return parse_address(self.bind).is_loopback
+
+    @property
+    def share(self) -> Share:
+        """What one caller may take: half of everything where tokens tell callers apart, so that none keeps all others out."""
+        requests, body_bytes = self.max_concurrent_requests, self.max_bodies_bytes
+        if self.require_token:
+            requests, body_bytes = max(1, requests // 2), max(self.max_body_bytes, body_bytes // 2)
+        return Share(self.max_caller_requests or requests, body_bytes)

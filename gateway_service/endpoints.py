@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from gateway_service.callers import Callers
+from gateway_service.callers import RETRY_DELAY_MS, Callers
 from gateway_service.chat_request import ChatRequest, read_chat
 from gateway_service.completions import Completion
 from gateway_service.config import GatewaySettings
@@ -25,7 +26,7 @@ from vscan.errors import InvalidArgument, ResourceExhausted, Unauthenticated, Un
 from vscan.rpc.request_room import RequestRoom
 from vscan_client import AsyncAnswerStream, AsyncClient, Started, TextDelta
 
-_RETRY_DELAY_MS = 200
+_NAME = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -44,7 +45,13 @@ class Gateway:
 
     def __init__(self, settings: GatewaySettings, client: AsyncClient, texts: TokenTexts) -> None:
         self._settings, self._client, self._texts = settings, client, texts
-        self._callers = Callers(client, require_token=settings.require_token, most=settings.max_callers)
+        self._callers = Callers(
+            client,
+            settings.share,
+            require_token=settings.require_token,
+            most=settings.max_callers,
+            remembered_s=settings.describe_seconds,
+        )
         self._model = ServedModel(remembered_s=settings.describe_seconds)
         self._room = RequestRoom(settings.max_bodies_bytes)
         self._served = 0
@@ -61,25 +68,27 @@ class Gateway:
         """`POST /v1/chat/completions`."""
         request = Request(scope, receive)
         patient = PatientSend(scope, send, self._settings.client_patience_seconds)
-        with self._place(), self._room.holding(self._size(request)):
-            client = await self._callers.client_for(request.headers)
-            asked = await self._read(request)
-            work = self._answer(client, asked, scope, receive, patient)
-            try:
-                await self.conversations.unless_the_caller_leaves(receive, work)
-            except VScanError as error:
-                told = asked.renamed(error) if isinstance(error, InvalidArgument) else error
-                if not patient.started:
-                    raise told from error
-                await _send_event(patient, error_body(told))
-                await patient({"type": "http.response.body", "body": b""})
+        with self._place():
+            caller = await self._callers.caller_of(request.headers)
+            size = self._size(request)
+            with caller.holding(size), self._room.holding(size):
+                asked = await self._read(request)
+                work = self._answer(caller.client, asked, scope, receive, patient)
+                try:
+                    await self.conversations.unless_the_caller_leaves(receive, work)
+                except VScanError as error:
+                    told = asked.renamed(error) if isinstance(error, InvalidArgument) else error
+                    if not patient.started:
+                        raise told from error
+                    await _send_event(patient, error_body(told))
+                    await patient({"type": "http.response.body", "body": b""})
 
     async def models(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`GET /v1/models`, and `GET /v1/models/{id}`."""
         request = Request(scope, receive)
         with self._place():
-            client = await self._callers.client_for(request.headers)
-            entry = self._model.entry(await self._model.ask(client))
+            caller = await self._callers.caller_of(request.headers)
+            entry = self._model.entry(await self._model.ask(caller.client))
         wanted = request.path_params.get("id")
         if wanted is not None and wanted != entry["id"]:
             refuse_model(wanted)
@@ -105,7 +114,8 @@ class Gateway:
         limit, patience_s = self._settings.max_body_bytes, self._settings.client_patience_seconds
         body = await read_body(request, max_bytes=limit, patience_s=patience_s)
         # Base64, hashes and JSON of many megabytes: not on the event loop, where all answers are passed on.
-        return await asyncio.to_thread(lambda: read_chat(parse_object(body, max_depth=self._settings.max_json_depth)))
+        most, depth = self._settings.max_json_values, self._settings.max_json_depth
+        return await asyncio.to_thread(lambda: read_chat(parse_object(body, max_values=most, max_depth=depth)))
 
     async def _answer(self, client: AsyncClient, asked: ChatRequest, scope: Scope, receive: Receive, send: PatientSend) -> None:
         known = await self._model.check(client, asked.model)
@@ -116,7 +126,8 @@ class Gateway:
                 return
             async for _ in stream:
                 pass
-        await JSONResponse(completion.whole(stream.answer))(scope, receive, send)
+        whole = completion.whole(stream.answer)
+        await JSONResponse(whole, headers=_request_id(stream.answer.request_id))(scope, receive, send)
 
     def _size(self, request: Request) -> int:
         """Bytes to hold for a body: as many as it says, or as it may have at most."""
@@ -132,7 +143,7 @@ class Gateway:
     def _place(self) -> Iterator[None]:
         most = self._settings.max_concurrent_requests
         if self._served >= most:
-            raise ResourceExhausted(f"{most} requests are being served already", retry_delay_ms=_RETRY_DELAY_MS)
+            raise ResourceExhausted(f"{most} requests are being served already", retry_delay_ms=RETRY_DELAY_MS)
         self._served += 1
         self._idle.clear()
         try:
@@ -147,7 +158,8 @@ async def _send_stream(send: PatientSend, stream: AsyncAnswerStream, completion:
     """Nothing is sent before the decoder has accepted the request, so that its refusals have their status."""
     async for event in stream:
         if isinstance(event, Started):
-            await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+            named = [(name.encode(), value.encode()) for name, value in _request_id(event.request_id).items()]
+            await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS + named})
             chunks = completion.first(event)
         elif isinstance(event, TextDelta):
             chunks = completion.more(event)
@@ -158,6 +170,11 @@ async def _send_stream(send: PatientSend, stream: AsyncAnswerStream, completion:
     for chunk in completion.last(stream.answer):
         await _send_event(send, chunk)
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+
+def _request_id(name: str) -> dict[str, str]:
+    """The decoder's name of a request as the header that OpenAI's clients show; nothing where it could not stand in one."""
+    return {"x-request-id": name} if _NAME.fullmatch(name) else {}
 
 
 async def _send_event(send: PatientSend, data: dict[str, Any]) -> None:

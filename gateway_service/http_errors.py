@@ -28,6 +28,8 @@ CALLER_LEFT = 499  # nobody reads it: for the log
 class HttpRefusal(Exception):
     """What only HTTP has: no such path, a body that is too large."""
 
+    ends_connection = False
+
     def __init__(self, status: int, code: str, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.param = status, code, message, param
@@ -83,6 +85,8 @@ def status_of(error: VScanError | HttpRefusal) -> int:
 
 
 def _headers(error: VScanError | HttpRefusal) -> dict[str, str]:
+    if isinstance(error, HttpRefusal):
+        return {"connection": "close"} if error.ends_connection else {}
     if isinstance(error, Unauthenticated):
         return {"www-authenticate": "Bearer"}
     if isinstance(error, ResourceExhausted | Unavailable):

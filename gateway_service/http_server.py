@@ -1,4 +1,4 @@
-"""The port: uvicorn with bounds on connections and heads, TLS that follows its files, and an end that lets answers finish."""
+"""The port: uvicorn with TLS that follows its files, and an end that lets answers finish."""
 
 from __future__ import annotations
 
@@ -12,64 +12,22 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway_service.config import GatewaySettings
-from vscan.errors import StartupError
+from gateway_service.http_protocol import MAX_HEAD_BYTES, BoundedProtocol
+from gateway_service.listener import BoundedListener, listen
 from vscan.rpc.address import Address, parse_address
-from vscan.rpc.listening import check_free, write_ready_file
+from vscan.rpc.listening import write_ready_file
 from vscan.rpc.tls_files import Rotating, ServerTls
 
-_MAX_HEAD_BYTES = 64 * 1024
 _END_SECONDS = 5.0  # for everything that ends once the answers have
 _LAST_WORDS_SECONDS = 1.0  # for what was sent last to be taken
 _FIRST = asyncio.FIRST_COMPLETED
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger(__name__)
-
-
-class BoundedProtocol(H11Protocol):
-    """HTTP/1.1 that waits only so long for the head of a request, and has only so many connections."""
-
-    def __init__(self, *arguments: Any, max_connections: int, header_timeout_s: float, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._max_connections, self._header_timeout_s = max_connections, header_timeout_s
-        self._head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """One too many is closed."""
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, "abort": transport.abort}
-        if len(self.connections) > self._max_connections:
-            transport.abort()
-        else:
-            self._wait_for_head()
-
-    def data_received(self, data: bytes) -> None:
-        """The time of a head counts from its first byte; of a connection's first one from the connection."""
-        super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_waiting()
-        elif self.conn.trailing_data[0]:
-            self._wait_for_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _wait_for_head(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self._header_timeout_s, self.transport.abort)
-
-    def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
 
 
 class HttpServer:
@@ -94,10 +52,16 @@ class HttpServer:
     ) -> None:
         self._settings, self._on_stopping = settings, on_stopping
         self._idle, self._end_answers = idle, end_answers
-        self._server = _Uvicorn(_config(settings, app))
+        self._server = _Uvicorn(_config(settings, app), settings.header_timeout_seconds)
         self._stop_asked, self._hurried = asyncio.Event(), asyncio.Event()
         self._address = parse_address(settings.bind)
         self._serving: asyncio.Task[None] | None = None
+        self._listener: BoundedListener | None = None
+
+    @property
+    def connections(self) -> int:
+        """That are open, those at their handshake too."""
+        return 0 if self._listener is None else self._listener.open_connections
 
     async def start(self) -> str:
         """Opens the port and returns the bound `host:port`.
@@ -106,7 +70,7 @@ class HttpServer:
             StartupError: it cannot be opened, or the TLS files do not fit.
         """
         self._server.config.load()
-        listener = _listen(self._address)
+        self._listener = listener = listen(self._address, self._settings.max_connections)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         bound = str(Address(self._address.host, listener.getsockname()[1]))
         _log.info("serving %s://%s/v1", "http" if self._settings.server_tls is None else "https", bound)
@@ -157,13 +121,22 @@ class HttpServer:
 
 
 class _Uvicorn(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, handshake_timeout_s: float) -> None:
         super().__init__(config)
+        self._handshake_timeout_s = handshake_timeout_s
         self.is_open = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tells that it has happened."""
-        await super().startup(sockets)
+        """As uvicorn's own, whose handshakes may take a minute; and tells that it has happened."""
+        config, loop = self.config, asyncio.get_running_loop()
+        timeout = None if config.ssl is None else self._handshake_timeout_s
+        made: Any = config.http_protocol_class
+        protocol = partial(made, config=config, server_state=self.server_state, app_state={})
+        self.servers = [
+            await loop.create_server(protocol, sock=each, ssl=config.ssl, ssl_handshake_timeout=timeout, backlog=config.backlog)
+            for each in sockets or ()
+        ]
+        self.started = True
         self.is_open.set()
 
     @contextmanager
@@ -178,8 +151,8 @@ def _config(settings: GatewaySettings, app: ASGIApp) -> uvicorn.Config:
         app,
         http=partial(  # type: ignore[arg-type]
             BoundedProtocol,
-            max_connections=settings.max_connections,
             header_timeout_s=settings.header_timeout_seconds,
+            patience_s=settings.client_patience_seconds,
         ),
         ws="none",
         lifespan="off",
@@ -191,7 +164,7 @@ def _config(settings: GatewaySettings, app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=settings.idle_timeout_seconds,
         timeout_graceful_shutdown=int(settings.drain_seconds + _END_SECONDS),
-        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ssl_context_factory=None if tls is None else lambda config, default: _following(tls),
     )
 
@@ -206,18 +179,3 @@ def _following(tls: ServerTls) -> ssl.SSLContext:
 
     first.sni_callback = choose
     return first
-
-
-def _listen(address: Address) -> socket.socket:
-    check_free(address)
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, *_, target = found[0]
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(target)
-        listener.set_inheritable(False)
-    except OSError as error:
-        listener.close()
-        raise StartupError(f"cannot listen on {address}: {error.strerror}") from error
-    return listener

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -11,12 +12,20 @@ from vscan.errors import InvalidArgument
 _SHOWN_CHARS = 40
 
 
-def parse_object(body: bytes, *, max_depth: int) -> Fields:
-    """The object that a body holds. Raises InvalidArgument for anything else, and for one that is nested deeper."""
+def parse_object(body: bytes, *, max_values: int, max_depth: int) -> Fields:
+    """The object that a body holds. Raises InvalidArgument for anything else, and for one that is nested deeper.
+
+    `max_values` bounds what a parser makes of few bytes: commas and opening brackets are counted before, those in texts too.
+    """
+    if sum(map(body.count, b",[{")) > max_values:
+        raise InvalidArgument("body", "too many values", limit=f"{max_values:,} commas and opening brackets")
     try:
-        value = json.loads(body, parse_constant=_refuse_constant)
+        # UTF-8 alone, as RFC 8259 has it; of bytes the parser would guess.
+        value = json.loads(
+            body.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_said_once
+        )
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else "not JSON"
+        reason = "nested too deeply" if isinstance(error, RecursionError) else _reason(error)
         raise InvalidArgument("body", reason) from None
     if not isinstance(value, dict):
         raise InvalidArgument("body", "not a JSON object")
@@ -116,13 +125,40 @@ def check_text(text: str, path: str) -> None:
         raise InvalidArgument(path, "has half of a surrogate pair") from None
 
 
+def shortened(text: str, most: int) -> str:
+    """So much of it as an error may repeat."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def _shown(text: str) -> str:
-    clean = text.encode("ascii", "backslashreplace").decode()
-    return clean if len(clean) <= _SHOWN_CHARS else clean[: _SHOWN_CHARS - 1] + "…"
+    return shortened(text.encode("ascii", "backslashreplace").decode(), _SHOWN_CHARS)
+
+
+class _NoValueError(ValueError):
+    """JSON by its form, of which nobody can say what it means."""
+
+
+def _reason(error: ValueError) -> str:
+    return str(error) if isinstance(error, _NoValueError) else "not JSON"
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _NoValueError("a number that is too large")
+    return value
+
+
+def _said_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """What is there twice, a proxy may have read otherwise."""
+    value = dict(members)
+    if len(value) != len(members):
+        raise _NoValueError("an object has a member twice")
+    return value
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

@@ -36,6 +36,7 @@ CHECKPOINT = Path(embedded_model.checkpoint_dir())
 IMAGE = png(3, (96, 96))
 WORDS = "what color is the circle"
 CLOSED = (ConnectionResetError, asyncio.IncompleteReadError)
+POST = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 LONG = {"ignore_eos": True, "max_tokens": 400}
 
 
@@ -108,6 +109,8 @@ async def test_an_answer_is_the_sdks_whole_or_streamed(deployed: Deployment) -> 
     assert chunks[-1].choices == []
     assert chunks[-1].usage == whole.usage
     assert {chunk.id for chunk in chunks} == {f"chatcmpl-{chunks[-1].vscan['request_id']}"}
+    assert whole._request_id == whole.vscan["request_id"]
+    assert stream.response.headers["x-request-id"] == chunks[-1].vscan["request_id"]
 
 
 async def test_several_turns_and_the_options_are_those_of_the_sdk(deployed: Deployment) -> None:
@@ -287,6 +290,50 @@ async def test_a_caller_that_leaves_ends_the_work(deployed: Deployment, stream: 
     await asyncio.gather(asking, return_exceptions=True)
     await until(lambda: deployed.stack.decoder.engine.figures.running == 0, what="the decoder to be idle")
     assert asking.cancelled(), "it had not come to its end"
+
+
+async def test_a_caller_that_leaves_is_missed_though_it_had_sent_more(deployed: Deployment) -> None:
+    body = json.dumps({"model": "small", "messages": question(WORDS, IMAGE), "n": 2, **LONG}).encode()
+    head = f"Authorization: Bearer {deployed.people.tokens['shop']}\r\nContent-Type: application/json\r\n"
+    sent = f"{POST}{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    host, port = deployed.gateway.address.split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+    await until(lambda: deployed.stack.decoder.engine.figures.running > 0, what="the decoder to be at work")
+    own, all_of_them = writer.get_extra_info("sockname"), deployed.gateway.server._server.server_state.connections
+    (connection,) = [each for each in all_of_them if each.client == own]
+    writer.write(sent[:-1])
+    await until(lambda: bool(connection.conn.trailing_data[0]), what="more to have come")
+    writer.transport.abort()
+    await until(lambda: deployed.stack.decoder.engine.figures.running == 0, what="the decoder to be idle")
+    await until(lambda: connection.cycle.disconnected)
+    assert not connection.cycle.response_started, "it had not come to its end"
+
+
+async def test_a_token_takes_half_of_the_places_and_not_those_of_others(deployed: Deployment) -> None:
+    async with in_process_gateway(deployed.stack.decoder_address, require_token=True, max_concurrent_requests=4) as gateway:
+        host, port = gateway.address.split(":")
+        head = f"{POST}Authorization: Bearer {deployed.people.tokens['shop']}\r\nContent-Type: application/json\r\n"
+        writers = []
+        for _ in range(2):  # which say that a body comes, and send none
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.write(f"{head}Content-Length: 99\r\n\r\n".encode())
+            writers.append(writer)
+        asked: dict[str, Any] = {"model": "small", "messages": question(WORDS), "max_tokens": 1}
+        shop, lab = (openai_client(gateway.address, deployed.people.tokens[name]) for name in ("shop", "lab"))
+        async with shop, lab:
+
+            async def is_refused() -> bool:
+                try:
+                    await shop.chat.completions.create(**asked)
+                except openai.RateLimitError as error:
+                    return "2 requests of this caller" in error.message
+                return False
+
+            await until(is_refused, what="both to hold their places")
+            assert (await lab.chat.completions.create(**asked)).choices
+            for writer in writers:
+                writer.close()
 
 
 async def test_bodies_are_bounded_and_must_be_json(deployed: Deployment) -> None:

@@ -38,6 +38,7 @@ Spec = TypeVar("Spec")
 _AVERAGE = "avg:"
 _TOTAL = "total:"
 _DIGEST = "sha256:"
+_MOST_DIGITS = 20  # of 64 bits; Python itself refuses to read thousands
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +226,7 @@ def _fraction(text: str, field: str) -> float:
 
 
 def _count(text: str, field: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
         raise InvalidArgument(field, f"{text!r} is neither a number of tokens nor a percentage")
     return int(text)
 

@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vscan.errors import InvalidArgument
 from vscan_client.answer import Area, ImageReport, Kept, PickedBy, PruneReport, TileGrid
 
 WHOLE = Area(0.0, 0.0, 1.0, 1.0)
+# Of one image or video; those of the longest videos that are served are fewer.
+MAX_PLACES = 2**20
 _A_LITTLE = 1e-3
+_FARTHEST = 1e6  # an edge, in pictures: a line of pixels is padded to a square of thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +94,13 @@ def views_of(report: ImageReport, pruning: Sequence[PruneReport] = (), visual: i
         pruning: the answer's, of which the survivors among the tokens of image or video number `visual` are marked.
 
     Raises:
-        InvalidArgument: the report says nothing of kept places.
+        InvalidArgument: the report says nothing of kept places, or contradicts itself.
     """
     kept = report.kept
     if kept is None:
         raise InvalidArgument("answer", "its kept places were not reported", limit="asked with report_kept=True")
-    survivors = [frozenset(layer.survivors[visual]) for layer in pruning if visual < len(layer.survivors)]
+    _check(kept)
+    survivors = [_survivors(layer, visual, len(kept.kept_indices)) for layer in pruning]
     tiles = [tile for tile in _tiles(kept) if not tile.is_class_token]
     frames = 0 if report.frames is None else len(report.frames.seconds)
     views = (
@@ -104,6 +109,40 @@ def views_of(report: ImageReport, pruning: Sequence[PruneReport] = (), visual: i
         for frame in _frames(number, len(tiles), frames)
     )
     return tuple(view for view in views if view.rows and view.columns)
+
+
+def _check(kept: Kept) -> None:
+    """Raises InvalidArgument where a report's parts do not fit each other: it comes from a server, which is not believed."""
+    places, tokens = sum(grid.rows * grid.columns for grid in kept.tiles), len(kept.kept_indices)
+    if places > MAX_PLACES:
+        raise InvalidArgument("kept.tiles", f"{places:,} patches", limit=f"{MAX_PLACES:,}, to be drawn")
+    if not sum(grid.kept_count for grid in kept.tiles) == tokens == len(kept.picked_by):
+        raise InvalidArgument("kept.kept_indices", "not as many as its grids and scans say")
+    if kept.merged_into and len(kept.merged_into) != places:
+        raise InvalidArgument("kept.merged_into", "not one for each patch")
+    if not all(0 <= token < tokens for token in kept.merged_into):
+        raise InvalidArgument("kept.merged_into", "a token that is not there")
+    for index, tile in enumerate(_tiles(kept)):
+        own = (tile.first_place - 1, *kept.kept_indices[tile.first_token : tile.first_token + tile.grid.kept_count])
+        ascending = all(before < after for before, after in pairwise(own))
+        if not ascending or own[-1] >= tile.first_place + tile.grid.rows * tile.grid.columns:
+            raise InvalidArgument(f"kept.tiles[{index}]", "its kept places do not ascend within its grid")
+        if tile.grid.area is not None and not _is_area(tile.grid.area):
+            raise InvalidArgument(f"kept.tiles[{index}].area", "no area")
+
+
+def _is_area(area: Area) -> bool:
+    edges = (area.left, area.top, area.right, area.bottom)
+    return all(abs(edge) < _FARTHEST for edge in edges) and area.left < area.right and area.top < area.bottom
+
+
+def _survivors(layer: PruneReport, visual: int, tokens: int) -> frozenset[int]:
+    field = f"pruning.survivors[{visual}]"
+    if visual >= len(layer.survivors):
+        raise InvalidArgument(field, f"not reported of layer {layer.layer}")
+    if not all(0 <= token < tokens for token in layer.survivors[visual]):
+        raise InvalidArgument(field, f"a token that is not there, past layer {layer.layer}")
+    return frozenset(layer.survivors[visual])
 
 
 def patch_of(area: Area, rows: int, columns: int, place: int) -> Area:

@@ -90,6 +90,10 @@ def _bands(columns: Sequence[Column], visual: Visual, name: str, index: int) -> 
     reports = [column.answer.images[index] for column in columns]
     pictures = pictures_of(visual, reports[0])
     by_column = [views_of(report, column.answer.pruning, index) for report, column in zip(reports, columns, strict=True)]
+    if len({tuple((view.tile, view.frame) for view in views) for views in by_column}) > 1:
+        raise InvalidArgument("answers", f"{name}: cut into other tiles or frames at one budget than at another")
+    if not by_column[0] or not pictures:
+        raise InvalidArgument("answers", f"{name}: no tile or frame to be drawn is reported")
     scenes = []
     for views in zip(*by_column, strict=True):
         picture = pictures[min(views[0].frame or 0, len(pictures) - 1)]

@@ -37,6 +37,7 @@ class Bulky(ToyDecoder):
 
     async def Describe(self, request: Any, context: Any) -> decoder_pb2.DescribeDecoderResponse:
         """A long name."""
+        self.entered.set()
         return decoder_pb2.DescribeDecoderResponse(model="m" * LARGE)
 
 
@@ -96,9 +97,10 @@ async def test_requests_that_do_not_come_are_refused_like_others_where_there_are
 
 async def test_a_call_ends_with_its_connection_whose_time_is_over() -> None:
     settings = RpcSettings(max_connection_age_seconds=0.1, max_connection_grace_seconds=0.1)
-    async with serving_decoder(Bulky(), settings) as (server, address), channel_to(address) as channel:
+    servicer = Bulky()
+    async with serving_decoder(servicer, settings) as (server, address), channel_to(address) as channel:
         call = await begun(channel, DESCRIBE_METHOD, DESCRIBE)
-        await until(lambda: server.running_calls == 1)
+        await servicer.entered.wait()  # the count may be back at 0 before anybody looks
         await until(lambda: server.running_calls == 0)
         call.cancel()
 

@@ -23,7 +23,7 @@ MP4 = base64.b64encode(b"film").decode()
 
 def read(**changes: Any) -> ChatRequest:
     body = {"model": "m", "messages": HELLO} | changes
-    return read_chat(parse_object(json.dumps(body).encode(), max_depth=64))
+    return read_chat(parse_object(json.dumps(body).encode(), max_values=1000, max_depth=64))
 
 
 def refusal(**changes: Any) -> InvalidArgument:
@@ -177,3 +177,29 @@ def test_the_decoders_fields_are_told_as_the_body_has_them(field: str, on_top: s
 
 def test_every_option_under_the_own_key_is_one_of_the_sdks() -> None:
     assert {field.name for field in fields(QuestionOptions)} >= _OWN
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"model": "m", "model": "n"}', "a member twice"),
+        (b'{"x": [{"y": 1, "y": 1}]}', "a member twice"),
+        (b'{"temperature": 1e400}', "too large"),
+        (b'{"temperature": -1e400}', "too large"),
+        (b'{"temperature": Infinity}', "not JSON"),
+        (b'{"x": ' + b"9" * 5000 + b"}", "not JSON"),
+        ('{"model": "m"}'.encode("utf-16"), "not JSON"),
+        (b'{"model": "\xed\xa0\x80"}', "not JSON"),
+        (b"[" + b"[]," * 1000 + b"1]", "too many values, limit 1,000"),
+        (b'{"x": ' + b"[" * 65 + b"]" * 65 + b"}", "limit 64 levels"),
+    ],
+)
+def test_json_that_may_be_read_in_two_ways_or_is_too_much_is_refused(body: bytes, said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said) as caught:
+        parse_object(body, max_values=1000, max_depth=64)
+    assert caught.value.field == "body"
+
+
+@pytest.mark.parametrize("changes", [{"seed": "x" * 9999}, {"vscan": {"budget": "9" * 9999}}, {"vscan": {"keep": "9" * 9999}}])
+def test_an_error_repeats_little_of_what_was_sent(changes: dict[str, Any]) -> None:
+    assert len(refusal(**changes).message) < 300

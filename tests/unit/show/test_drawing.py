@@ -217,6 +217,21 @@ def test_answers_about_other_images_are_refused() -> None:
         pictures(answer([REPORT, REPORT]), png(PICTURE))
 
 
+def test_a_server_that_contradicts_itself_is_told_so_and_nothing_is_drawn() -> None:
+    other = report([TileGrid(2, 2, 2, WHOLE), TileGrid(1, 1, 1, WHOLE)], [0, 1, 4], [L, G, L])
+    for told, problem in (
+        ({"1": answer([REPORT]), "2": answer([other])}, "other tiles or frames"),
+        (answer([report([], [], [])]), "no tile or frame"),
+        (answer([report([], [], [], frames=2)]), "no tile or frame"),
+        (answer([REPORT], [PruneReport(4, 2, 1)]), "not reported of layer 4"),
+    ):
+        with pytest.raises(InvalidArgument, match=problem):
+            pictures(told, png(PICTURE))
+    film = Video.from_frames([png(PICTURE)], frames_per_second=1)
+    with pytest.raises(InvalidArgument, match="no tile or frame"):
+        pictures(answer([report([], [], [], frames=2)]), film)
+
+
 def test_of_a_long_video_some_frames_are_drawn_and_it_is_said() -> None:
     frames = Video.from_frames([png(numbered(number)) for number in range(30)], frames_per_second=1)
     shown = report([TileGrid(1, 1, 1, WHOLE)] * 30, list(range(30)), [L] * 30, frames=30)

@@ -124,6 +124,51 @@ def test_an_answer_without_places_is_refused() -> None:
         views_of(ImageReport(bytes(32), 4, 2, Place.ENCODED))
 
 
+NAN, INFINITE = float("nan"), float("inf")
+GRID = TileGrid(2, 3, 2, WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "kept", "scans", "merged", "field"),
+    [
+        ([GRID], [1], [L, G], None, "kept.kept_indices"),
+        ([GRID], [1, 5], [L], None, "kept.kept_indices"),
+        ([TileGrid(2, 3, 3, WHOLE)], [1, 5], [L, G], None, "kept.kept_indices"),
+        ([TileGrid(2, 3, 2**32 - 1, WHOLE)], [1, 5], [L, G], None, "kept.kept_indices"),
+        ([GRID], [1, 6], [L, G], None, "kept.tiles[0]"),
+        ([GRID], [5, 1], [L, G], None, "kept.tiles[0]"),
+        ([GRID], [1, 1], [L, G], None, "kept.tiles[0]"),
+        ([GRID, TileGrid(1, 1, 1, WHOLE)], [1, 6, 6], [L, G, L], None, "kept.tiles[0]"),
+        ([TileGrid(0, 0, 2, WHOLE)], [1, 5], [L, G], None, "kept.tiles[0]"),
+        ([GRID], [1, 5], [L, G], [0, 0, 0, 1, 0], "kept.merged_into"),
+        ([GRID], [1, 5], [L, G], [0, 0, 0, 1, 0, 2], "kept.merged_into"),
+        ([TileGrid(2**32 - 1, 2**32 - 1, 2, WHOLE)], [1, 5], [L, G], None, "kept.tiles"),
+        *(
+            ([TileGrid(2, 3, 2, area)], [1, 5], [L, G], None, "kept.tiles[0].area")
+            for area in (
+                Area(0, 0, 0, 1),
+                Area(0, 1, 1, 0),
+                Area(NAN, 0, 1, 1),
+                Area(0, 0, float("inf"), 1),
+                Area(0, -1e300, 1, 1),
+            )
+        ),
+    ],
+)
+def test_a_report_that_contradicts_itself_is_refused(
+    tiles: list[TileGrid], kept: list[int], scans: list[PickedBy], merged: list[int] | None, field: str
+) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        views_of(report(tiles, kept, scans, merged))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("survivors", [(), ((0, 2),)])
+def test_survivors_that_are_missing_or_were_never_there_are_refused(survivors: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(InvalidArgument, match="of layer 3" if not survivors else "past layer 3"):
+        views_of(report([GRID], [1, 5], [L, G]), [PruneReport(3, 2, 1, survivors)])
+
+
 def test_geometry_and_facts_need_no_pillow() -> None:
     program = "import sys; sys.modules['PIL'] = sys.modules['av'] = sys.modules['torch'] = None; import vscan_client.show"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False).stderr == ""
