@@ -300,7 +300,8 @@ async def test_a_caller_that_leaves_is_missed_though_it_had_sent_more(deployed: 
     _, writer = await asyncio.open_connection(host, int(port))
     writer.write(sent)
     await until(lambda: deployed.stack.decoder.engine.figures.running > 0, what="the decoder to be at work")
-    own, all_of_them = writer.get_extra_info("sockname"), deployed.gateway.server._server.server_state.connections
+    own = writer.get_extra_info("sockname")
+    all_of_them: set[Any] = set(deployed.gateway.server._server.server_state.connections)
     (connection,) = [each for each in all_of_them if each.client == own]
     writer.write(sent[:-1])
     await until(lambda: bool(connection.conn.trailing_data[0]), what="more to have come")
