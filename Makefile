@@ -5,7 +5,7 @@
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests demo bench studies
+SOURCES := vscan client encoder_service decoder_service page_service embedded_model scripts tests demo bench studies
 SEED ?= 0
 export SEED
 WORKERS ?= auto
