@@ -46,10 +46,14 @@ async function refusalIn(response) {
 async function* eventsIn(body, signal) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
+  let isWhole = false;
   try {
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) return;
+      if (done) {
+        isWhole = true;
+        return;
+      }
       text += value;
       const blocks = text.split("\n\n");
       text = blocks.pop();
@@ -62,6 +66,6 @@ async function* eventsIn(body, signal) {
     if (signal.aborted) throw error;
     throw new AskError({ ...NO_SERVER, message: "The connection to the page's server broke off." });
   } finally {
-    reader.cancel().catch(() => {});
+    if (!isWhole) reader.cancel().catch(() => {});
   }
 }

@@ -14,7 +14,6 @@ export class Column {
     [this.answer, this.error, this.stages, this.views] = [".answer", ".error", ".stages", ".views"].map(find);
     [this.pictures, this.patch, this.counts] = [".pictures", ".patch", ".counts tbody"].map(find);
     find("h2").textContent = title;
-    find(".scroll").setAttribute("aria-label", `Tokens by stage, ${title}`);
     this.slider = this.patch.querySelector("input");
     this.patchWords = this.patch.querySelector("output");
     this.slider.addEventListener("input", () => this.lookAt(Number(this.slider.value)));
@@ -121,7 +120,7 @@ export class Column {
     const rows = [];
     for (const [index, image] of this.started.images.entries()) {
       const name = this.started.images.length > 1 ? `${index + 1}: ` : "";
-      rows.push([`${name}kept by the encoder`, image.kept], [`${name}merged`, image.merged], [`${name}tokens`, image.place]);
+      rows.push([`${name}kept by the encoder`, image.kept], [`${name}merged`, image.merged], [`${name}where its tokens were`, image.place]);
       for (const layer of this.finished?.pruning ?? []) {
         rows.push([`${name}past layer ${layer.layer}`, `${layer.survivors[index]?.length ?? "?"} of its tokens went on`]);
       }

@@ -2,7 +2,7 @@
 
 import { element } from "./elements.js";
 
-const EVERY_MS = 5000;
+const EVERY_MS = 3000;
 const NAMES = ["decoder", "encoder", "redis"];
 const SIGNS = { ready: "●", away: "✕", "not told": "○" };
 
