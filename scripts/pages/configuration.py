@@ -14,10 +14,15 @@ from pydantic.fields import FieldInfo
 
 from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
+from page_service.config import PageSettings
 from scripts.pages.markdown import code, generated_from, page, table
 from vscan.config import ServiceSettings, variable_name
 
-SERVICES: dict[str, type[ServiceSettings]] = {"Encoder": EncoderSettings, "Decoder": DecoderSettings}
+SERVICES: dict[str, type[ServiceSettings]] = {
+    "Encoder": EncoderSettings,
+    "Decoder": DecoderSettings,
+    "Page": PageSettings,
+}
 # A setting's unit is the end of its name.
 UNITS = {
     "_ms": "ms",
