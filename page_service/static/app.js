@@ -16,6 +16,7 @@ let limits = null;
 let sources = [];
 let columns = { chosen: null, plain: null };
 let running = null; // what ends the questions that are being asked
+let last = { text: "", sources: [] }; // what both columns are about
 let pending = 0; // the timer of a slider that may still move
 
 watch((state) => {
@@ -24,6 +25,7 @@ watch((state) => {
 });
 budget.addEventListener("input", tellBudget);
 budget.addEventListener("change", () => askAgainSoon());
+other.addEventListener("input", tellBudget);
 other.addEventListener("change", () => askAgainSoon());
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -33,7 +35,11 @@ $("stop").addEventListener("click", () => running?.abort());
 files.addEventListener("change", () => choose([...files.files]));
 for (const name of ["dragenter", "dragover"]) addEventListener(name, (event) => drag(event, true));
 for (const name of ["dragleave", "drop"]) addEventListener(name, (event) => drag(event, false));
-addEventListener("drop", (event) => event.dataTransfer.files.length && choose([...event.dataTransfer.files]));
+addEventListener("drop", (event) => {
+  if (!event.dataTransfer.files.length) return;
+  files.files = event.dataTransfer.files;
+  choose([...files.files]);
+});
 tellBudget();
 
 function drag(event, over) {
@@ -45,7 +51,7 @@ function choose(chosen) {
   running?.abort();
   for (const source of sources) source.forget();
   sources = chosen.map((file) => new Source(file));
-  $("chosen").textContent = sources.length ? sources.map(({ file }) => `${file.name} (${size(file.size)})`).join(", ") : "Nothing chosen yet.";
+  $("chosen").textContent = sources.length ? sources.map(({ file }) => `${file.name} (${size(file.size)})`).join(", ") : "";
   complain({ field: "files", message: wrongWithFiles() ?? "" });
 }
 
@@ -64,7 +70,8 @@ function wrongWithFiles() {
 }
 
 function tellBudget() {
-  const words = `${SHARES[budget.value]} % of them, on average over the layers`;
+  const own = other.value.trim();
+  const words = own ? `${own}, as written below` : `${SHARES[budget.value]} % of them, on average over the layers`;
   $("budget-words").textContent = words;
   budget.setAttribute("aria-valuetext", words);
 }
@@ -98,14 +105,24 @@ function isComplete() {
 function askAgainSoon() {
   clearTimeout(pending);
   if (!columns.chosen || !sources.length || !question.value.trim()) return;
-  pending = setTimeout(() => inTurn([["chosen", chosenBudget()]]), SLIDER_RESTS_MS);
+  pending = setTimeout(() => inTurn(plainToo(isAbout(last) && columns.plain?.finished)), SLIDER_RESTS_MS);
+}
+
+function isAbout({ text, sources: about }) {
+  return text === question.value.trim() && about === sources;
+}
+
+// What to ask: the chosen budget, then no reduction, unless that is there already.
+function plainToo(isThere) {
+  if (isThere) return [["chosen", chosenBudget()]];
+  columns.plain = null;
+  return compare.checked ? [["chosen", chosenBudget()], ["plain", PLAIN]] : [["chosen", chosenBudget()]];
 }
 
 function askAll() {
   clearTimeout(pending);
   if (!isComplete()) return;
-  if (!compare.checked) columns.plain = null;
-  inTurn(compare.checked ? [["chosen", chosenBudget()], ["plain", PLAIN]] : [["chosen", chosenBudget()]]);
+  inTurn(plainToo(false));
 }
 
 // Asks one after the other, so that their times do not disturb each other.
@@ -115,7 +132,8 @@ async function inTurn(asked) {
   clearComplaints();
   $("stop").disabled = false;
   const text = question.value.trim();
-  const about = [...sources];
+  const about = sources;
+  last = { text, sources };
   try {
     for (const [place, each] of asked) {
       const column = new Column(each === PLAIN ? "No reduction" : `Budget ${each}`);
@@ -144,6 +162,7 @@ async function follow(column, asked, text, about, signal) {
     return true;
   } catch (error) {
     if (!(error instanceof AskError) && !signal.aborted) throw error;
+    if (columns.chosen !== column && columns.plain !== column) return false; // another has its place by now
     const told = signal.aborted ? { field: "", message: "Stopped." } : error.told;
     column.fail(told);
     if (told.field) complain(told);

@@ -35,6 +35,7 @@ export class Column {
     this.tell();
     const panels = [];
     for (const [index, image] of images.entries()) {
+      sources[index].isVideo = image.frames !== null;
       const pictures = await sources[index].pictures(image.frames);
       for (const view of image.views) {
         const panel = new Panel(view, pictures[view.frame ?? 0] && copyOf(pictures[view.frame ?? 0]), sources[index].file.name);

@@ -7,7 +7,7 @@ const SMALL = 240; // pixels a side; smaller pictures are shown with sharp pixel
 export class Source {
   constructor(file) {
     this.file = file;
-    this.isVideo = file.type.startsWith("video/");
+    this.isVideo = file.type.startsWith("video/"); // until the server has told
     this.url = URL.createObjectURL(file);
     this.sha256 = null; // told by the server
     this.askedAt = new Set(); // budgets for which the server has its tokens, unless they were dropped since

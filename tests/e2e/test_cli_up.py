@@ -5,6 +5,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 from safetensors import safe_open
@@ -23,9 +24,11 @@ ONE_THREAD = ("-s", "encoder.torch_threads=1", "-s", "decoder.torch_threads=1")
 def test_it_answers_and_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     (picture,) = draw_album(5, pictures=1, questions=1)
     (tmp_path / "picture.png").write_bytes(picture.png())
-    with vscan_up(*FREE, *ONE_THREAD, folder=tmp_path) as up:
+    with vscan_up(*FREE, *ONE_THREAD, "--page", "--page-bind", "127.0.0.1:0", folder=tmp_path) as up:
         up.wait_ready()
-        assert up.children.keys() == {"redis", "encoder", "decoder"}
+        assert up.children.keys() == {"redis", "encoder", "decoder", "page"}
+        state = httpx2.get(f"{up.addresses['page']}state").json()
+        assert [state[name]["state"] for name in ("decoder", "encoder", "redis")] == ["ready"] * 3
         ran = vscan("ask", tmp_path / "picture.png", picture.questions[0].text, "--server", up.addresses["decoder"])
         assert ran.code == 0
         assert ran.out.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,13 @@ def test_a_picture_is_asked_about_and_its_patches_light_up(watched: Watched, sta
     expect(chosen.locator("h2")).to_have_text(f"Budget {BUDGET}")
     watched.wait_done(0)
     assert watched.row("where the tokens were")[0] == "found in the decoder's memory"
+    # Another question is asked of both: what stands side by side is about the same.
+    page.get_by_label("Question").fill("is there a star")
+    page.get_by_label("Visual tokens to keep").fill("4")
+    expect(chosen.locator("h2")).to_have_text("Budget avg:16%")
+    watched.wait_done(0)
+    watched.wait_done(1)
+    expect(right.locator(".answer")).to_have_text(re.compile("yes|no"))
     assert watched.complaints == []
     assert {url for url in watched.asked if not url.startswith((watched.url, f"blob:{watched.url}"))} == set()
 

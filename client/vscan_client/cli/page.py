@@ -13,7 +13,10 @@ from vscan_client.cli.serve import assignment
 
 def page(
     bind: Annotated[str | None, typer.Option("--bind", help="Where to listen, host:port. Default: 127.0.0.1:7080.")] = None,
-    server: shared.ServerOption = shared.DEFAULT_SERVER,
+    server: Annotated[
+        str | None,
+        typer.Option("--server", envvar="VSCAN_SERVER", help=f"The decoder's address. Default: {shared.DEFAULT_SERVER}."),
+    ] = None,
     encoder: shared.EncoderOption = None,
     tls_ca: shared.TlsCaOption = None,
     token_file: shared.TokenFileOption = None,
