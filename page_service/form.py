@@ -69,8 +69,8 @@ async def _parse(request: Request, settings: PageSettings) -> list[tuple[str, st
     parser = InMemory(
         request.headers,
         _bounded(request, settings),
-        max_files=settings.max_files,
-        max_fields=settings.max_files + _OTHER_FIELDS,
+        max_files=settings.max_files + 1,  # one too many is refused in words of the page's own
+        max_fields=settings.max_files + 1 + _OTHER_FIELDS,
         max_part_size=_MAX_FIELD_BYTES,
     )
     form = await parser.parse()

@@ -71,7 +71,7 @@ function wrongWithFiles() {
 
 function tellBudget() {
   const own = other.value.trim();
-  const words = own ? `${own}, as written below` : `${SHARES[budget.value]} % of them, on average over the layers`;
+  const words = own ? `${own}, as written below` : `${SHARES[budget.value]}% of them, on average over the layers`;
   $("budget-words").textContent = words;
   budget.setAttribute("aria-valuetext", words);
 }

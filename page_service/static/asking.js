@@ -44,7 +44,8 @@ async function refusalIn(response) {
 }
 
 async function* eventsIn(body, signal) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = body.getReader();
+  const letters = new TextDecoder();
   let text = "";
   let isWhole = false;
   try {
@@ -54,7 +55,7 @@ async function* eventsIn(body, signal) {
         isWhole = true;
         return;
       }
-      text += value;
+      text += letters.decode(value, { stream: true });
       const blocks = text.split("\n\n");
       text = blocks.pop();
       for (const block of blocks) {

@@ -45,5 +45,5 @@ function row(bar, whole) {
 }
 
 function share({ average, before }) {
-  return `${((100 * average) / Math.max(1, before)).toFixed(1)} %`;
+  return `${((100 * average) / Math.max(1, before)).toFixed(1)}%`;
 }

@@ -89,6 +89,8 @@ def test_the_command_line_needs_no_extra(tmp_path: Path) -> None:
         (["serve", "decoder", "--model", "x"], "serve"),
         (["ask", "IMAGE", "what?", "--trace-console"], "otel"),
         (["show", "IMAGE", "what?"], "show"),
+        (["page"], "page"),
+        (["up", "--page"], "page"),
     ],
 )
 def test_a_command_that_needs_an_extra_says_how_to_install_it(tmp_path: Path, arguments: list[str], extra: str) -> None:
