@@ -5,7 +5,7 @@
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests demo bench studies gateway_service
+SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests demo bench studies gateway_service page_service
 SEED ?= 0
 export SEED
 WORKERS ?= auto

@@ -45,6 +45,7 @@ COPY encoder_service encoder_service
 COPY decoder_service decoder_service
 COPY gateway_service gateway_service
 COPY embedded_model embedded_model
+COPY page_service page_service
 COPY studies studies
 RUN PIP_CONSTRAINT=constraints.txt /pip/bin/pip --python /venv/bin/python install --no-cache-dir --no-compile --no-deps --target /app . \
     && /venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /app

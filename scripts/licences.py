@@ -2,7 +2,7 @@
 
     python -m scripts.licences
 
-Looks at the installed distributions that the extras `serve`, `otel` and `gateway` need, and what those need. Exit code 1 for
+Looks at the installed distributions that the extras `serve`, `otel`, `gateway` and `page` need, and what those need. Exit code 1 for
 one without a licence, or with one that is not on the list.
 """
 
@@ -15,7 +15,7 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-PROJECT, EXTRAS = "vscan-serve", frozenset({"serve", "otel", "gateway"})
+PROJECT, EXTRAS = "vscan-serve", frozenset({"serve", "otel", "gateway", "page"})
 # Each lets anyone use, change and ship, beside code under other licences.
 ALLOWED = frozenset(
     {

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
 from gateway_service.config import GatewaySettings
+from page_service.config import PageSettings
 from scripts.pages.markdown import code, generated_from, page, table
 from vscan.config import ServiceSettings, variable_name
 
@@ -22,6 +23,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
     "Encoder": EncoderSettings,
     "Decoder": DecoderSettings,
     "Gateway": GatewaySettings,
+    "Page": PageSettings,
 }
 # A setting's unit is the end of its name.
 UNITS = {

@@ -6,6 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 from safetensors import safe_open
@@ -28,6 +29,7 @@ prune_layers = [2, 5]
 prune_rater = "text_mean"
 prune_keep = 0.5
 """
+PAGE = ("--page", "--page-bind", "127.0.0.1:0")
 ONE_THREAD = ("-s", "encoder.torch_threads=1", "-s", "decoder.torch_threads=1")
 
 
@@ -35,13 +37,15 @@ def test_it_answers_and_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     (picture,) = draw_album(5, pictures=1, questions=1)
     (tmp_path / "picture.png").write_bytes(picture.png())
     (tmp_path / "settings.toml").write_text(SETTINGS)
-    with vscan_up(*FREE, *ONE_THREAD, "--settings", "settings.toml", "-s", "encoder.window=4", folder=tmp_path) as up:
+    with vscan_up(*FREE, *ONE_THREAD, "--settings", "settings.toml", "-s", "encoder.window=4", *PAGE, folder=tmp_path) as up:
         up.wait_ready()
-        assert up.children.keys() == {"redis", "encoder", "decoder"}
+        assert up.children.keys() == {"redis", "encoder", "decoder", "page"}
         told = json.loads(vscan("describe", "--server", up.addresses["decoder"], "--encoder", up.addresses["encoder"]).out)
         assert (told["decoder"]["prune_layers"], told["decoder"]["prune"]["rater"]) == ([2, 5], "text_mean")
         assert told["encoder"]["reduction"]["budget"] == {"target_average": 0.25}
         assert told["encoder"]["window"] == 4  # an option wins over the file
+        state = httpx2.get(f"{up.addresses['page']}state").json()
+        assert [state[name]["state"] for name in ("decoder", "encoder", "redis")] == ["ready"] * 3
         ran = vscan("ask", tmp_path / "picture.png", picture.questions[0].text, "--server", up.addresses["decoder"])
         assert ran.code == 0
         assert ran.out.strip()

@@ -8,7 +8,16 @@ from contextlib import contextmanager
 from vscan.errors import StartupError
 
 # What comes with the project itself; anything else that is missing belongs to an extra.
-_OWN_PACKAGES = {"vscan", "vscan_client", "encoder_service", "decoder_service", "gateway_service", "embedded_model", "studies"}
+_OWN_PACKAGES = {
+    "vscan",
+    "vscan_client",
+    "encoder_service",
+    "decoder_service",
+    "gateway_service",
+    "page_service",
+    "embedded_model",
+    "studies",
+}
 
 
 class MissingExtra(StartupError):

@@ -5,7 +5,8 @@
 
     LocalStack ─┬─ redis-server              a free loopback port
                 ├─ python -m encoder_service  ◀─ VSCAN_ENCODER_…   → ready file → health
-                └─ python -m decoder_service  ◀─ VSCAN_DECODER_…   → ready file → health (once it pairs with the encoder)
+                ├─ python -m decoder_service  ◀─ VSCAN_DECODER_…   → ready file → health (once it pairs with the encoder)
+                └─ python -m page_service     ◀─ VSCAN_PAGE_…      → ready file; only where it is wanted
 
 Each child is told its settings by its environment, so what the caller's environment sets (`VSCAN_DECODER_MAX_QUEUE`) holds too.
 """
@@ -34,7 +35,7 @@ from vscan_client.cli.health import HealthCheck
 from vscan_client.cli.held_port import HeldPort
 from vscan_client.cli.preflight import check_local
 
-REDIS, ENCODER, DECODER = "redis", "encoder", "decoder"
+REDIS, ENCODER, DECODER, PAGE = "redis", "encoder", "decoder", "page"
 DEFAULT_DECODER_BIND = "127.0.0.1:7070"
 DEFAULT_ENCODER_BIND = "127.0.0.1:7071"
 ANY_PORT = "127.0.0.1:0"
@@ -51,6 +52,7 @@ class Addresses:
     decoder: str
     encoder: str
     redis_url: str
+    page: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class LocalStack:
         settings: more settings, by service and name: `{"decoder": {"prune_layers": "4"}}`.
         environment: variables for the children on top of this process' own.
         on_line: gets every line that a child writes; called from threads.
+        page_bind: where a page for browsers listens; `None`: there is none.
         start_timeout_s: how long the services may take to become ready, each.
     """
 
@@ -93,10 +96,11 @@ class LocalStack:
         settings: Mapping[str, Mapping[str, str]] | None = None,
         environment: Mapping[str, str] | None = None,
         on_line: OnLine | None = None,
+        page_bind: str | None = None,
         start_timeout_s: float = 600.0,
     ) -> None:
         self._model = model
-        self._binds = {ENCODER: encoder_bind, DECODER: decoder_bind}
+        self._binds = {ENCODER: encoder_bind, DECODER: decoder_bind} | ({PAGE: page_bind} if page_bind else {})
         self._redis_url = redis_url
         self._redis_max_memory = redis_max_memory
         self._otlp_endpoint = otlp_endpoint
@@ -113,7 +117,7 @@ class LocalStack:
     @property
     def addresses(self) -> Addresses:
         """Where everything is; once started."""
-        return Addresses(self._bound[DECODER], self._bound[ENCODER], self._bound[REDIS])
+        return Addresses(self._bound[DECODER], self._bound[ENCODER], self._bound[REDIS], self._bound.get(PAGE))
 
     @property
     def pids(self) -> dict[str, int]:
@@ -138,6 +142,8 @@ class LocalStack:
                 self._wait_for_port(ENCODER)
             for name in (ENCODER, DECODER):
                 self._wait_until_ready(name)
+            if PAGE in self._binds:
+                self._start_page()
         except BaseException:
             self.stop()
             raise
@@ -149,7 +155,7 @@ class LocalStack:
             return
         try:
             self._spawner.submit(lambda: None).result()  # whatever is being started is among the children now
-            for name in (DECODER, ENCODER, REDIS):
+            for name in (PAGE, DECODER, ENCODER, REDIS):
                 self._end(name)
         finally:
             for child in self._children.values():
@@ -247,6 +253,22 @@ class LocalStack:
         settings = {prefix + key.upper(): value for key, value in self._settings_of(name).items()}
         defaults = {prefix + "DRAIN_SECONDS": str(_DRAIN_S), prefix + "TORCH_THREADS": str(_threads_each())}
         self._spawn(name, command, {**defaults, **self._environment, **settings})
+
+    def _start_page(self) -> None:
+        settings = {
+            "BIND": self._binds[PAGE],
+            "DECODER_ADDRESS": self._bound[DECODER],
+            "ENCODER_ADDRESS": self._bound[ENCODER],
+            "READY_FILE": str(self._ready_file(PAGE)),
+        }
+        redis = urlsplit(self._bound[REDIS])
+        if redis.scheme == "redis" and redis.hostname:
+            settings["REDIS_ADDRESS"] = str(Address(redis.hostname, redis.port or 6379))
+        if self._otlp_endpoint is not None:
+            settings["OTLP_ENDPOINT"] = self._otlp_endpoint
+        variables = {f"VSCAN_PAGE_{name}": value for name, value in settings.items()}
+        self._spawn(PAGE, [sys.executable, "-P", "-m", "page_service"], {**self._environment, **variables})
+        self._wait_for_port(PAGE)
 
     def _settings_of(self, name: str) -> dict[str, str]:
         settings = {"bind": self._binds[name], "redis_url": self._bound[REDIS], "ready_file": str(self._ready_file(name))}

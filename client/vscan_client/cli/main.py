@@ -17,7 +17,23 @@ from typer.core import TyperGroup
 
 import vscan
 from vscan.errors import DeadlineExceeded, InvalidArgument, MissingImages, ResourceExhausted, Unavailable, VScanError
-from vscan_client.cli import ask, ask_many, bench, describe, encode, evaluate, health, serve, show, study, token, tune, up, warm
+from vscan_client.cli import (
+    ask,
+    ask_many,
+    bench,
+    describe,
+    encode,
+    evaluate,
+    health,
+    page,
+    serve,
+    show,
+    study,
+    token,
+    tune,
+    up,
+    warm,
+)
 from vscan_client.cli.extras import MissingExtra
 
 _INTERRUPTED = 130
@@ -68,6 +84,7 @@ app.command("ask", short_help="Ask a question about images and videos.")(ask.ask
 app.command("ask-many", short_help="Ask every question of a file.")(ask_many.ask_many)
 app.command("eval", short_help="Ask and score a benchmark of the field.")(evaluate.evaluate)
 app.command("show", short_help="Draw what the model was shown for a question.")(show.show)
+app.command("page", short_help="Serve a page to ask on.")(page.page)
 app.command("describe", short_help="Print what a deployment serves.")(describe.describe)
 app.command("encode", short_help="Encode and cache images and videos.")(encode.encode)
 app.command("warm", short_help="Cache all images and videos of folders.")(warm.warm)

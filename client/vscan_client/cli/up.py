@@ -15,12 +15,15 @@ import typer
 
 from vscan.errors import InvalidArgument, StartupError
 from vscan_client.cli import connection as shared
+from vscan_client.cli.extras import needs_extra
 from vscan_client.cli.secret_arguments import refuse_password_in
 from vscan_client.cli.serve import Service, SettingsOption, assignment
 from vscan_client.cli.settings_file import SettingsFile, read_settings
 
 if TYPE_CHECKING:
     from vscan_client.cli.local_stack import Addresses, LocalStack
+
+DEFAULT_PAGE = "127.0.0.1:7080"
 
 
 def up(
@@ -45,11 +48,18 @@ def up(
     settings_file: SettingsOption = None,
     logs: Annotated[Path | None, typer.Option("--logs", help="A folder for a log file each, instead of this terminal.")] = None,
     otlp_endpoint: shared.OtlpOption = None,
+    page: Annotated[bool, typer.Option("--page", help="Serve a page for a browser too.")] = False,
+    page_bind: Annotated[
+        str, typer.Option("--page-bind", help="Where that page listens; port 0 takes a free one.")
+    ] = DEFAULT_PAGE,
     start_timeout: Annotated[
         float, typer.Option("--start-timeout", min=1, help="Seconds that a service may take to start.")
     ] = 600,
 ) -> None:
     """Start Redis, the encoder and the decoder on this machine, and end them together."""
+    if page:
+        with needs_extra("page", "vscan up --page"):
+            import page_service.server  # noqa: F401
     from vscan_client.cli.local_stack import LocalStack
 
     file = read_settings(settings_file)
@@ -66,6 +76,7 @@ def up(
             settings=told,
             otlp_endpoint=otlp_endpoint,
             on_line=output.line,
+            page_bind=page_bind if page else None,
             start_timeout_s=start_timeout,
         )
         print(f"starting {model or 'the embedded model'} …", flush=True)
@@ -186,6 +197,7 @@ def _how_to_reach(addresses: Addresses) -> str:
             f"  decoder  {addresses.decoder}",
             f"  encoder  {addresses.encoder}",
             f"  redis    {addresses.redis_url or 'none'}",
+            *([f"  page     http://{addresses.page}/"] if addresses.page else []),
             f"  ask      vscan ask{server} FILE... QUESTION",
             "  stop     Ctrl-C",
         ]

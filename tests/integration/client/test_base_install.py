@@ -89,6 +89,8 @@ def test_the_command_line_needs_no_extra(tmp_path: Path) -> None:
         (["serve", "decoder", "--model", "x"], "serve"),
         (["ask", "IMAGE", "what?", "--trace-console"], "otel"),
         (["show", "IMAGE", "what?"], "show"),
+        (["page"], "page"),
+        (["up", "--page"], "page"),
     ],
 )
 def test_a_command_that_needs_an_extra_says_how_to_install_it(tmp_path: Path, arguments: list[str], extra: str) -> None:
@@ -97,7 +99,7 @@ def test_a_command_that_needs_an_extra_says_how_to_install_it(tmp_path: Path, ar
     done = start(PRELUDE + WITH_PYDANTIC + CALL, *arguments)
     (line,) = done.stderr.splitlines()
     assert f"pip install 'vscan-serve[{extra}]'" in line
-    assert done.returncode == 1
+    assert done.returncode == 2
 
 
 def test_a_benchmark_needs_no_extra(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from scripts.protos import ROOT
 COMMANDS = {
     "kept.png": "vscan show",
     "show.png": "vscan show",
+    "page.png": "vscan up --page",
     "cls-attention.png": "vscan study cls-attention",
     "self-attention.png": "vscan study self-attention",
     "position-bias.png": "vscan study position-bias",

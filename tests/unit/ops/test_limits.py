@@ -10,6 +10,7 @@ from typing import Any
 from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
 from gateway_service.config import GatewaySettings
+from page_service.config import PageSettings
 from tests.hostile.corpus import corpus
 from vscan.v1 import decoder_pb2, encoder_pb2
 
@@ -50,7 +51,9 @@ def test_every_field_has_a_line() -> None:
 
 
 def test_settings_and_their_defaults_are_as_they_are() -> None:
-    fields = GatewaySettings.model_fields | EncoderSettings.model_fields | DecoderSettings.model_fields
+    fields = (
+        GatewaySettings.model_fields | PageSettings.model_fields | EncoderSettings.model_fields | DecoderSettings.model_fields
+    )
     told = {cells[2].strip("`"): cells[3] for cells in rows() if len(cells) > 4 and cells[2].startswith("`")}
     assert len(told) > 25
     assert {name: str(fields[name].default) for name in told if name not in _OF_MODELS} == {

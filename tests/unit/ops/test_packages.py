@@ -6,7 +6,16 @@ import tomllib
 from scripts.protos import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-SHIPPED = ["vscan", "client/vscan_client", "encoder_service", "decoder_service", "gateway_service", "embedded_model", "studies"]
+SHIPPED = [
+    "vscan",
+    "client/vscan_client",
+    "encoder_service",
+    "decoder_service",
+    "gateway_service",
+    "page_service",
+    "embedded_model",
+    "studies",
+]
 # Training and evaluating the embedded model is work on the project, done in a clone.
 NOT_SHIPPED = {"embedded_model.train", "embedded_model.evaluate"}
 PIN = re.compile(r"^[a-z0-9-]+==([0-9]+!)?[0-9][0-9A-Za-z.]*$")

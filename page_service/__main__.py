@@ -1,0 +1,35 @@
+"""`python -m page_service`: runs a page, set by `VSCAN_PAGE_…` variables. See docs/page.md."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from page_service.config import PageSettings
+from page_service.server import serve
+from vscan.config import load_settings, spell_out
+from vscan.errors import VScanError
+from vscan.telemetry.logs import configure_logging
+from vscan.telemetry.setup import setup_tracing
+
+
+def main(overrides: Mapping[str, Any] | None = None) -> int:
+    """Runs a page to its end; `overrides` are settings from a command line. Returns the exit code."""
+    try:
+        settings = load_settings(PageSettings, overrides)
+        configure_logging(stream=sys.stderr)
+        telemetry = setup_tracing("vscan-page", otlp_endpoint=settings.otlp_endpoint)
+        try:
+            asyncio.run(serve(settings, telemetry))
+        finally:
+            telemetry.shutdown()
+    except VScanError as error:
+        print(f"vscan-page: {' '.join(spell_out(error.message, PageSettings, overrides).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

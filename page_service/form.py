@@ -1,0 +1,145 @@
+"""A question as a browser sends it (`multipart/form-data`), read into memory within bounds.
+
+question   what is asked
+budget     as `vscan ask --budget` takes it; `none`: no reduction, and no pruning
+visual     an image or video: a file, or `image:` or `video:` and the SHA-256 (64 hexadecimal digits) of one sent before;
+           as often as there are images and videos, in order
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from page_service.config import PageSettings
+from page_service.words import BUDGET, FILES, QUESTION, Refusal
+from vscan.errors import InvalidArgument
+from vscan_client import AskOptions, Image, Video
+from vscan_client.cli.questions import QuestionOptions
+from vscan_client.content import Visual, as_visual
+
+NO_REDUCTION = "none"
+_NAMED = re.compile(r"(image|video):([0-9a-f]{64})")
+_MAX_FIELD_BYTES = 64 * 1024
+_OTHER_FIELDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to ask."""
+
+    question: str
+    visuals: tuple[Visual, ...]
+    options: AskOptions
+
+
+async def read_form(request: Request, settings: PageSettings) -> Asked:
+    """Reads and checks a request's body.
+
+    Raises:
+        Refusal: it is too large, too slow, or does not say what it has to.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+        raise Refusal(415, "not_a_form", "A form (multipart/form-data) is needed.")
+    said = request.headers.get("content-length", "")
+    if said.isascii() and said.isdigit() and int(said) > settings.max_upload_bytes:
+        raise _too_large(settings)
+    try:
+        async with asyncio.timeout(settings.upload_seconds):
+            items = await _parse(request, settings)
+    except TimeoutError:
+        raise Refusal(
+            408, "too_slow", f"The files did not come within {settings.upload_seconds:g} seconds.", field=FILES
+        ) from None
+    except MultiPartException as error:
+        raise Refusal(400, "bad_form", f"The form cannot be read: {error.message}") from error
+    return _checked(items, settings)
+
+
+async def _parse(request: Request, settings: PageSettings) -> list[tuple[str, str | bytes]]:
+    class InMemory(MultiPartParser):
+        spool_max_size = settings.max_upload_bytes + 1  # never reached, so nothing is ever written to a disk
+
+    parser = InMemory(
+        request.headers,
+        _bounded(request, settings),
+        max_files=settings.max_files + 1,  # one too many is refused in words of the page's own
+        max_fields=settings.max_files + 1 + _OTHER_FIELDS,
+        max_part_size=_MAX_FIELD_BYTES,
+    )
+    form = await parser.parse()
+    try:
+        return [(name, await value.read() if isinstance(value, UploadFile) else value) for name, value in form.multi_items()]
+    finally:
+        await form.close()
+
+
+async def _bounded(request: Request, settings: PageSettings) -> AsyncGenerator[bytes, None]:
+    taken = 0
+    try:
+        async for chunk in request.stream():
+            taken += len(chunk)
+            if taken > settings.max_upload_bytes:
+                raise _too_large(settings)
+            yield chunk
+    except ClientDisconnect:
+        raise Refusal(400, "left", "The browser left.") from None
+
+
+def _too_large(settings: PageSettings) -> Refusal:
+    return Refusal(
+        413,
+        "too_large",
+        f"The files are too large: at most {settings.max_upload_bytes / 2**20:.0f} MiB together.",
+        field=FILES,
+        advice="Choose smaller or fewer files.",
+    )
+
+
+def _checked(items: list[tuple[str, str | bytes]], settings: PageSettings) -> Asked:
+    texts = {name: value for name, value in items if isinstance(value, str) and name != "visual"}
+    if unknown := {name for name, _ in items} - {"question", "budget", "visual"}:
+        raise Refusal(400, "bad_form", f"The form has an unknown field: {sorted(unknown)[0][:40]!r}.")
+    question = texts.get("question", "").strip()
+    if not question:
+        raise Refusal(400, "no_question", "Write a question.", field=QUESTION)
+    if len(question) > settings.max_question_chars:
+        raise Refusal(400, "too_long", f"The question is longer than {settings.max_question_chars} characters.", field=QUESTION)
+    given = [value for name, value in items if name == "visual"]
+    if not given:
+        raise Refusal(400, "no_files", "Choose an image or a video.", field=FILES)
+    if len(given) > settings.max_files:
+        raise Refusal(400, "too_many", f"{len(given)} files; at most {settings.max_files} for one question.", field=FILES)
+    return Asked(question, tuple(map(_visual, given)), _options(texts.get("budget", "")))
+
+
+def _visual(given: str | bytes) -> Visual:
+    if isinstance(given, bytes):
+        if not given:
+            raise Refusal(400, "empty_file", "A file is empty.", field=FILES)
+        return as_visual(given)
+    match = _NAMED.fullmatch(given)
+    if match is None:
+        raise Refusal(400, "bad_form", "Neither a file nor the SHA-256 of one.", field=FILES)
+    return Image.from_digest(match[2]) if match[1] == "image" else Video.from_digest(match[2])
+
+
+def _options(budget: str) -> AskOptions:
+    if budget == NO_REDUCTION:
+        return QuestionOptions(reduction="none", rater="none", report_kept=True).ask_options()
+    try:
+        return QuestionOptions(budget=budget.strip() or None, report_kept=True).ask_options()
+    except InvalidArgument as error:
+        raise Refusal(
+            400,
+            "bad_budget",
+            f"This budget is refused: {error.message}.",
+            field=BUDGET,
+            advice="Write 96, total:256, 33% or avg:11.1%.",
+        ) from error

@@ -1,0 +1,72 @@
+// One question to the page's own server: a form there, server-sent events back.
+
+export class AskError extends Error {
+  constructor(told) {
+    super(told.message);
+    this.told = told;
+  }
+}
+
+const NO_SERVER = {
+  code: "no_page_server", field: "", message: "The page's own server does not answer.",
+  advice: "Start it again with `vscan page` or `vscan up --page`.",
+};
+
+// Yields [name, data]. Throws AskError where there is no answer, and AbortError where `signal` ends it.
+export async function* ask({ question, budget, visuals, signal }) {
+  const form = new FormData();
+  form.append("question", question);
+  form.append("budget", budget);
+  for (const visual of visuals) form.append("visual", visual);
+  let response;
+  try {
+    response = await fetch("ask", { method: "POST", body: form, signal });
+  } catch (error) {
+    if (signal.aborted) throw error;
+    throw new AskError(NO_SERVER);
+  }
+  if (!response.ok) throw new AskError(await refusalIn(response));
+  let ended = false;
+  for await (const [name, data] of eventsIn(response.body, signal)) {
+    if (name === "failed") throw new AskError(data);
+    ended ||= name === "finished";
+    yield [name, data];
+  }
+  if (!ended) throw new AskError({ ...NO_SERVER, message: "The answer broke off." });
+}
+
+async function refusalIn(response) {
+  try {
+    return (await response.json()).error;
+  } catch {
+    return { code: "failed", field: "", message: `The page's server failed (${response.status}).`, advice: "Its log says why." };
+  }
+}
+
+async function* eventsIn(body, signal) {
+  const reader = body.getReader();
+  const letters = new TextDecoder();
+  let text = "";
+  let isWhole = false;
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) {
+        isWhole = true;
+        return;
+      }
+      text += letters.decode(value, { stream: true });
+      const blocks = text.split("\n\n");
+      text = blocks.pop();
+      for (const block of blocks) {
+        const [name, data] = block.split("\n").map((line) => line.slice(line.indexOf(": ") + 2));
+        yield [name, JSON.parse(data)];
+      }
+    }
+  } catch (error) {
+    if (signal.aborted) throw error;
+    throw new AskError({ ...NO_SERVER, message: "The connection to the page's server broke off." });
+  } finally {
+    if (!isWhole) reader.cancel().catch(() => {});
+  }
+}

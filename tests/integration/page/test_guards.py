@@ -1,0 +1,161 @@
+"""Who may call the page's server, and what its answers allow a browser."""
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from page_service.config import PageSettings
+from page_service.server import running_page
+from tests.support.client_decoder import ScriptedDeployment
+from tests.support.pages import form, page_of
+from vscan.errors import StartupError
+
+IMAGE = b"the bytes of an image"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:7080", "127.0.0.1.evil.example", "", "[::1", "a@evil.example"])
+async def test_another_name_is_refused(host: str, page: httpx2.AsyncClient) -> None:
+    for path in ("/", "/state", "/app.js"):
+        response = await page.get(path, headers={"host": host})
+        assert response.status_code in (400, 403), path
+    assert (await page.post("/ask", files=form("q", IMAGE), headers={"host": host})).status_code in (400, 403)
+
+
+async def test_names_of_this_machine_are_taken(page: httpx2.AsyncClient) -> None:
+    for host in ("localhost", "LOCALHOST:7080", "127.0.0.1:1", "[::1]:7080"):
+        assert (await page.get("/", headers={"host": host})).status_code == 200, host
+
+
+async def test_a_name_may_be_allowed(address: str) -> None:
+    async with page_of(address, allowed_hosts=("pages.example",)) as page:
+        assert (await page.get("/", headers={"host": "pages.example:443"})).status_code == 200
+        assert (await page.get("/", headers={"host": "other.example"})).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:1"},
+        {"origin": "null"},
+        {"origin": "http://[::1"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+async def test_other_sites_may_not_ask(
+    headers: dict[str, str], page: httpx2.AsyncClient, deployment: ScriptedDeployment
+) -> None:
+    response = await page.post("/ask", files=form("q", IMAGE), headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "foreign_origin")
+    assert deployment.requests == []
+
+
+async def test_the_page_itself_may_ask(page: httpx2.AsyncClient) -> None:
+    own = {"origin": str(page.base_url).rstrip("/"), "sec-fetch-site": "same-origin"}
+    assert (await page.post("/ask", files=form("q", IMAGE), headers=own)).status_code == 200
+
+
+async def test_every_answer_is_bounded_to_this_origin(page: httpx2.AsyncClient) -> None:
+    answers = [await page.get(path) for path in ("/", "/app.js", "/state", "/nowhere")]
+    answers.append(await page.get("/", headers={"host": "evil.example"}))
+    answers.append(await page.post("/ask", files=form("q", IMAGE)))
+    for response in answers:
+        policy = response.headers["content-security-policy"]
+        assert policy.startswith("default-src 'self';")
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in response.headers
+        assert "server" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "path", ["/../config.py", "/..%2fconfig.py", "/%2e%2e/config.py", "/static/app.js", "//etc/passwd", "/a.py", "/docs"]
+)
+async def test_nothing_but_its_own_files_is_served(path: str, page: httpx2.AsyncClient) -> None:
+    response = await page.get(path)
+    assert response.status_code == 404
+
+
+async def test_its_files_name_no_other_origin_and_have_no_inline_script(page: httpx2.AsyncClient) -> None:
+    index = (await page.get("/")).text
+    assert "style=" not in index
+    assert "<script>" not in index
+    assert not re.search(r"<[^>]* on\w+=", index)
+    for name in (
+        "index.html",
+        "style.css",
+        "app.js",
+        "panel.js",
+        "column.js",
+        "asking.js",
+        "sources.js",
+        "tables.js",
+        "health.js",
+    ):
+        text = (await page.get(f"/{name}")).text.replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in text, name
+        assert "https://" not in text, name
+        assert "innerHTML" not in text, name
+
+
+async def test_bodies_are_bounded(page: httpx2.AsyncClient, deployment: ScriptedDeployment) -> None:
+    async def told(**given: object) -> tuple[int, str, str]:
+        response = await page.post("/ask", **given)  # type: ignore[arg-type]
+        error = response.json()["error"]
+        return response.status_code, error["code"], error["field"]
+
+    async def chunks() -> object:
+        yield b"x" * 5000
+
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    assert await told(files=form("q", b"x" * 5000)) == (413, "too_large", "files")
+    assert await told(content=chunks(), headers=kind) == (413, "too_large", "files")
+    assert await told(files=form("q", *[b"x"] * 4)) == (400, "too_many", "files")
+    assert await told(files=form("q", *[b"x"] * 5)) == (400, "bad_form", "")
+    assert await told(files=form("q", *["image:" + "0" * 64] * 4)) == (400, "too_many", "files")
+    assert await told(files=form("q" * 101, IMAGE)) == (400, "too_long", "question")
+    assert await told(files=form(" ", IMAGE)) == (400, "no_question", "question")
+    assert await told(files=form("q")) == (400, "no_files", "files")
+    assert await told(files=form("q", b"")) == (400, "empty_file", "files")
+    assert await told(files=form("q", "../../etc/passwd")) == (400, "bad_form", "files")
+    assert await told(files=form("q", IMAGE, budget="much")) == (400, "bad_budget", "budget")
+    assert await told(files=form("q", IMAGE, budget="avg:0%")) == (400, "bad_budget", "budget")
+    assert await told(files=[*form("q", IMAGE), ("x", (None, "y"))]) == (400, "bad_form", "")
+    assert await told(content=b"{}", headers={"content-type": "application/json"}) == (415, "not_a_form", "")
+    assert await told(content=b"no parts", headers=kind) == (400, "bad_form", "")
+    assert deployment.requests == []
+
+
+async def test_nothing_is_written_to_a_disk(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    async with page_of(address) as page:
+        assert "event: finished" in (await page.post("/ask", files=form("q", b"x" * (3 * 1024 * 1024)))).text
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(address: str) -> None:
+    async with page_of(address, upload_seconds=0.05) as page:
+        reader, writer = await asyncio.open_connection(page.base_url.host, page.base_url.port)
+        kind = "content-type: multipart/form-data; boundary=x\r\ncontent-length: 100"
+        writer.write(f"POST /ask HTTP/1.1\r\nhost: localhost\r\n{kind}\r\n\r\n--x\r\n".encode())
+        assert b" 408 " in await reader.readline()
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ({}, "`tls_cert_file` and `tls_key_file`, or `insecure`"),
+        ({"tls_cert_file": "c.pem", "tls_key_file": "k.pem"}, "`tls_client_ca_file`, or `allow_anonymous`"),
+    ],
+)
+async def test_beyond_loopback_it_is_not_open_by_itself(settings: dict[str, Any], missing: str) -> None:
+    with pytest.raises(StartupError) as refused:
+        async with running_page(PageSettings(bind="0.0.0.0:0", **settings)):
+            pass
+    assert missing in refused.value.message
