@@ -2,8 +2,8 @@
 
     python -m scripts.licences
 
-Looks at the installed distributions that the extras `serve`, `otel`, `gateway` and `page` need, and what those need. Exit code 1 for
-one without a licence, or with one that is not on the list.
+Looks at the installed distributions that the extras `serve`, `otel`, `gateway` and `page` need, and what those need. Exit code
+1 for one without a licence, or with one that is not on the list.
 """
 
 from __future__ import annotations
