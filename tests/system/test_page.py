@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
+from tests.support.client_decoder import ScriptedDeployment, serving
+from tests.support.videos import video
 from vscan_client import Client
 from vscan_client.cli.local_stack import ANY_PORT, DECODER, LocalStack
 from vscan_client.cli.questions import QuestionOptions
@@ -216,7 +220,41 @@ def test_what_is_wrong_is_said_beside_it(watched: Watched, stack: LocalStack, tm
         expect(page.locator(".column .error")).to_have_text("Stopped.")
     finally:
         os.kill(stack.pids[DECODER], signal.SIGCONT)
-    expect(page.locator("#health")).to_contain_text("decoder ready")
+
+
+@pytest.fixture
+def scripted_page() -> Iterator[str]:
+    """A page before a scripted decoder, which takes videos as the embedded model does not."""
+    with serving(ScriptedDeployment()) as decoder:
+        environment = os.environ | {"VSCAN_PAGE_BIND": ANY_PORT, "VSCAN_PAGE_DECODER_ADDRESS": decoder}
+        command = [sys.executable, "-m", "page_service"]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            try:
+                yield next(line.split()[1] for line in process.stdout if line.startswith("page "))
+            finally:
+                process.terminate()
+
+
+def test_frames_of_a_video_are_drawn_beside_an_image(browser: Browser, scripted_page: str, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(video(frames=12))
+    (tmp_path / "odd.tiff").write_bytes(b"II*\0 no browser shows it")
+    watched = Watched(browser.new_context(), scripted_page)
+    page = watched.page
+    page.set_input_files("#files", [tmp_path / "clip.mp4", SCENE, tmp_path / "odd.tiff"])
+    page.get_by_label("Question").fill("what happens")
+    page.get_by_role("button", name="Ask").click()
+    watched.wait_done(1)
+    chosen = page.locator(".column").nth(0)
+    expect(chosen.locator(".answer")).to_have_text("2 image(s), 1 video(s): what happens")
+    expect(chosen.locator("figcaption")).to_contain_text(["clip.mp4, 0.00 s", "clip.mp4, 0.50 s", "scene.png", "odd.tiff"])
+    expect(chosen.locator("canvas")).to_have_count(2)
+    expect(chosen.locator("img")).to_have_count(1)
+    expect(chosen.locator(".pictures .hint")).to_contain_text(["cannot show odd.tiff"])
+    numbers = chosen.locator("canvas").evaluate_all("all => all.map(one => one.toDataURL())")
+    assert numbers[0] != numbers[1]
+    assert watched.complaints == []
+    page.context.close()
 
 
 def test_a_decoder_that_ended_is_told_in_words(watched: Watched, stack: LocalStack) -> None:
