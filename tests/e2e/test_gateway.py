@@ -316,22 +316,16 @@ async def test_a_token_takes_half_of_the_places_and_not_those_of_others(deployed
         host, port = gateway.address.split(":")
         head = f"{POST}Authorization: Bearer {deployed.people.tokens['shop']}\r\nContent-Type: application/json\r\n"
         writers = []
-        for _ in range(2):  # which say that a body comes, and send none
-            _, writer = await asyncio.open_connection(host, int(port))
-            writer.write(f"{head}Content-Length: 99\r\n\r\n".encode())
+        for _ in range(2):  # which say that a body comes, are told to go on, and send none
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(f"{head}Content-Length: 99\r\nExpect: 100-continue\r\n\r\n".encode())
+            assert (await reader.readline()).startswith(b"HTTP/1.1 100")
             writers.append(writer)
         asked: dict[str, Any] = {"model": "small", "messages": question(WORDS), "max_tokens": 1}
         shop, lab = (openai_client(gateway.address, deployed.people.tokens[name]) for name in ("shop", "lab"))
         async with shop, lab:
-
-            async def is_refused() -> bool:
-                try:
-                    await shop.chat.completions.create(**asked)
-                except openai.RateLimitError as error:
-                    return "2 requests of this caller" in error.message
-                return False
-
-            await until(is_refused, what="both to hold their places")
+            with pytest.raises(openai.RateLimitError, match="2 requests of this caller"):
+                await shop.chat.completions.create(**asked)
             assert (await lab.chat.completions.create(**asked)).choices
             for writer in writers:
                 writer.close()
