@@ -12,6 +12,8 @@ import yaml
 
 from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
+from gateway_service.config import GatewaySettings
+from page_service.config import PageSettings
 from scripts.observability.promql import Selection, names_in
 from scripts.observability.sources import (
     LEVELS,
@@ -162,9 +164,11 @@ def test_no_section_is_left_of_an_alert_that_is_gone() -> None:
 
 def test_the_page_names_settings_that_there_are() -> None:
     named = re.findall(
-        r"`(?:VSCAN_(?:ENCODER|DECODER)_)?([A-Z][A-Z_]{3,})(?:=[^`]*)?`", (ROOT / "docs" / "operations.md").read_text()
+        r"`(?:VSCAN_(?:ENCODER|DECODER|GATEWAY|PAGE)_)?([A-Z][A-Z_]{3,})(?:=[^`]*)?`",
+        (ROOT / "docs" / "operations.md").read_text(),
     )
-    known = {name.upper() for settings in (EncoderSettings, DecoderSettings) for name in settings.model_fields}
+    classes = (EncoderSettings, DecoderSettings, GatewaySettings, PageSettings)
+    known = {name.upper() for settings in classes for name in settings.model_fields}
     assert {"MAX_STEP_ROWS", "IMAGE_WORKERS"} <= set(named)
     others = {"SLOWLOG"}  # a command of Redis
     assert {name for name in named if not name.startswith("OTEL_") and not name.endswith("_")} - known == others
