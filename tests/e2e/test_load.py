@@ -68,8 +68,11 @@ def test_a_run_counts_what_the_server_counts(served: Served, tmp_path: Path, loo
     asked = ("--budget", "24", "--budget", "12=2", "--images", 4, "--images-per-question", 2, "--requests", 18, "--warm-up", 2)
     written = ("--raw", "--json", tmp_path / "load.json")
     ran = vscan("bench", *served.options, *loop, *SMALL, *asked, *written)
-    assert (ran.code, ran.err) == (0, "2 of 4 images: round 1 of 1\n"), ran.err
     one = only_configuration(tmp_path / "load.json")
+    first, *warned = ran.err.splitlines()
+    assert (ran.code, first) == (0, "2 of 4 images: round 1 of 1"), ran.err
+    # A busy machine may send late; then it is said, and nothing else is.
+    assert ["fell behind" in line for line in warned] == [True] * one["generator_fell_behind"], ran.err
     assert (one["requests"], one["answered"], one["failures"]) == (18, 18, {})
     asyncio.run(until(lambda: counted(before, read_counters(served.metrics))["answers"] == 20, what="the server's count"))
     assert one["counters"]["decoder_steps"] > 0
