@@ -39,6 +39,16 @@ class Asked:
     options: AskOptions
 
 
+def size_of(request: Request, settings: PageSettings) -> int:
+    """Bytes to hold for a body: as many as it says, or as it may have at most. Raises Refusal where it says more."""
+    said = request.headers.get("content-length", "")
+    if not (said.isascii() and said.isdigit()):
+        return settings.max_upload_bytes
+    if int(said) > settings.max_upload_bytes:
+        raise _too_large(settings)
+    return int(said)
+
+
 async def read_form(request: Request, settings: PageSettings) -> Asked:
     """Reads and checks a request's body.
 
@@ -47,15 +57,12 @@ async def read_form(request: Request, settings: PageSettings) -> Asked:
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
         raise Refusal(415, "not_a_form", "A form (multipart/form-data) is needed.")
-    said = request.headers.get("content-length", "")
-    if said.isascii() and said.isdigit() and int(said) > settings.max_upload_bytes:
-        raise _too_large(settings)
     try:
-        async with asyncio.timeout(settings.upload_seconds):
+        async with asyncio.timeout(settings.client_patience_seconds):
             items = await _parse(request, settings)
     except TimeoutError:
         raise Refusal(
-            408, "too_slow", f"The files did not come within {settings.upload_seconds:g} seconds.", field=FILES
+            408, "too_slow", f"The files did not come within {settings.client_patience_seconds:g} seconds.", field=FILES
         ) from None
     except MultiPartException as error:
         raise Refusal(400, "bad_form", f"The form cannot be read: {error.message}") from error

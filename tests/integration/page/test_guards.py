@@ -139,7 +139,7 @@ async def test_nothing_is_written_to_a_disk(address: str, tmp_path: Path, monkey
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(address: str) -> None:
-    async with page_of(address, upload_seconds=0.05) as page:
+    async with page_of(address, client_patience_seconds=0.05) as page:
         reader, writer = await asyncio.open_connection(page.base_url.host, page.base_url.port)
         kind = "content-type: multipart/form-data; boundary=x\r\ncontent-length: 100"
         writer.write(f"POST /ask HTTP/1.1\r\nhost: localhost\r\n{kind}\r\n\r\n--x\r\n".encode())
