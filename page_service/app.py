@@ -17,8 +17,7 @@ from page_service.config import PageSettings
 from page_service.guards import GuardMiddleware
 from page_service.health import Health
 from page_service.words import Refusal, refusal_response
-from vscan.http.host_names import KnownHosts
-from vscan.rpc.address import parse_address
+from vscan.http.host_names import KnownHosts, host_of
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -42,7 +41,7 @@ def make_app(settings: PageSettings, health: Health, asking: Asking) -> Starlett
             raise HTTPException(404)
         return Response(pages[name], media_type=_TYPES[name[name.rindex(".") :]])
 
-    bound = parse_address(settings.bind).host.lower()
+    bound = host_of(settings.bind) or ""
     app = Starlette(
         routes=[
             Route("/", own, methods=["GET"]),

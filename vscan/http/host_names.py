@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Collection
 from typing import Annotated
@@ -11,7 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from vscan.config import Names
-from vscan.rpc.address import is_loopback_host
+from vscan.rpc.address import Address, is_loopback_host
 
 _NAME = r"\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+"
 _HOST = re.compile(rf"({_NAME})(?::[0-9]*)?", re.ASCII)
@@ -22,8 +23,8 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 def _host_name(text: str) -> str:
     if not text.isascii():
         raise ValueError(f"{text!r} is not as browsers send it, which write such names in ASCII (xn--…)")
-    name = host_of(text)
-    if name is None or (text.rpartition(":")[2].isdigit() and not text.startswith("[")):
+    name = host_of(str(Address(text, 0)) if _is_ipv6(text) else text)
+    if name is None or (":" in text.rpartition("]")[2] and not _is_ipv6(text)):
         raise ValueError(f"{text!r} is not a name alone, without scheme and port")
     return name
 
@@ -47,9 +48,22 @@ class KnownHosts:
 
 
 def host_of(header: str) -> str | None:
-    """The name in a `Host`: `Demo.Example.:80` → `demo.example`, `[::1]:80` → `::1`. None where there is none."""
+    """The name in a `Host`: `Demo.Example.:80` → `demo.example`, `[0::1]:80` → `::1`. None where there is none."""
     found = _HOST.fullmatch(header)
-    return found and found[1].strip("[]").lower().removesuffix(".")
+    if found is None:
+        return None
+    name = found[1].lower().removesuffix(".")
+    if not name.startswith("["):
+        return name
+    return str(ipaddress.IPv6Address(name[1:-1])) if _is_ipv6(name[1:-1]) else None
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def host_of_origin(header: str) -> str | None:

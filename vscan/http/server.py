@@ -175,6 +175,9 @@ def _following(tls: ServerTls) -> ssl.SSLContext:
     """A context that gives each handshake the files as they then are. Raises StartupError as `ServerTls.check` does."""
     contexts = Rotating("the server's certificate", tls.paths, tls.check)
     first = tls.check()
+    # Sessions are the first context's to resume, and would be without a look at the files of now.
+    first.num_tickets = 0
+    first.options |= ssl.OP_NO_TICKET
 
     def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
         connection.context = contexts.current()
