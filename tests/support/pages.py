@@ -20,7 +20,9 @@ async def page_of(decoder: str, **settings: Any) -> AsyncIterator[httpx2.AsyncCl
     """A page on a free port, and a client that calls it by its address."""
     usual: dict[str, Any] = {"bind": "127.0.0.1:0", "decoder_address": (decoder,), "drain_seconds": 0.0}
     told = PageSettings(**usual | settings)
-    async with running_page(told) as page, httpx2.AsyncClient(base_url=f"http://{page.address}", timeout=30) as client:
+    # Not to read the system's CAs for each test.
+    options: dict[str, Any] = {"timeout": 30, "verify": False}
+    async with running_page(told) as page, httpx2.AsyncClient(base_url=f"http://{page.address}", **options) as client:
         yield client
 
 

@@ -98,7 +98,7 @@ class HttpServer:
         settings, serving = self._settings, self._serving
         self._on_stopping(settings.drain_delay_seconds + settings.drain_seconds + 3 * _END_SECONDS)
         await self._unhurried(settings.drain_delay_seconds)
-        self._server.should_exit = True
+        self._server.exit()
         waiting = [asyncio.create_task(each) for each in (self._unhurried(settings.drain_seconds), self._idle())]
         await asyncio.wait((*waiting, serving), return_when=_FIRST)
         for task in waiting:
@@ -126,7 +126,12 @@ class _Uvicorn(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, handshake_timeout_s: float) -> None:
         super().__init__(config)
         self._handshake_timeout_s = handshake_timeout_s
-        self.is_open = asyncio.Event()
+        self.is_open, self._exit_asked = asyncio.Event(), asyncio.Event()
+
+    def exit(self) -> None:
+        """Takes no more connections, and returns from `serve` once those there are have ended."""
+        self.should_exit = True
+        self._exit_asked.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's own, whose handshakes may take a minute; and tells that it has happened."""
@@ -140,6 +145,24 @@ class _Uvicorn(uvicorn.Server):
         ]
         self.started = True
         self.is_open.set()
+
+    async def main_loop(self) -> None:
+        """As uvicorn's own, but it hears of the end at once."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._exit_asked.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's own, which sleeps and looks now and then; where nothing is left to wait for, it is over."""
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await asyncio.sleep(0)  # closed connections are told so then
+        await asyncio.sleep(0)
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
