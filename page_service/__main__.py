@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ def main(overrides: Mapping[str, Any] | None = None) -> int:
     try:
         settings = load_settings(PageSettings, overrides)
         configure_logging(stream=sys.stderr)
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # any browser could fill the log with its warnings
         warn_of_open_files(settings)
         telemetry = setup_tracing("vscan-page", otlp_endpoint=settings.otlp_endpoint)
         try:

@@ -9,6 +9,7 @@ import socket
 import ssl
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -45,7 +46,7 @@ async def asks(page: RunningPage, context: ssl.SSLContext) -> str:
 
 def over_tls(address: str, files: Mounted) -> AbstractAsyncContextManager[RunningPage]:
     """A page that wants certificates of browsers."""
-    tls = {"tls_cert_file": files.cert, "tls_key_file": files.key, "tls_client_ca_file": files.ca}
+    tls: dict[str, Any] = {"tls_cert_file": files.cert, "tls_key_file": files.key, "tls_client_ca_file": files.ca}
     return running_page(PageSettings(bind="127.0.0.1:0", decoder_address=(address,), drain_seconds=0, **tls))
 
 
