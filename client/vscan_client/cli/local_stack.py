@@ -267,7 +267,8 @@ class LocalStack:
         if self._otlp_endpoint is not None:
             settings["OTLP_ENDPOINT"] = self._otlp_endpoint
         variables = {f"VSCAN_PAGE_{name}": value for name, value in settings.items()}
-        self._spawn(PAGE, [sys.executable, "-P", "-m", "page_service"], {**self._environment, **variables})
+        defaults = {"VSCAN_PAGE_DRAIN_SECONDS": str(_DRAIN_S)}
+        self._spawn(PAGE, [sys.executable, "-P", "-m", "page_service"], {**defaults, **self._environment, **variables})
         self._wait_for_port(PAGE)
 
     def _settings_of(self, name: str) -> dict[str, str]:
