@@ -26,6 +26,7 @@ from vscan_client.cli.ask import (
     files_and_question,
 )
 from vscan_client.cli.extras import needs_extra
+from vscan_client.cli.outputs import check_folder, named_in_errors
 
 if TYPE_CHECKING:
     from vscan_client import Client
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from vscan_client.show.facts import Column
 
 # A third, two ninths and a ninth of the tokens: the last as an average over the layers, the paper’s own.
+FILES = ("show.png", "show.html")
 DEFAULT_BUDGETS = ("33%", "22%", "avg:11.1%")
 
 
@@ -64,6 +66,8 @@ def show(
     seed: SeedOption = None,
     server: shared.ServerOption = shared.DEFAULT_SERVER,
     tls_ca: shared.TlsCaOption = None,
+    tls_cert: shared.TlsCertOption = None,
+    tls_key: shared.TlsKeyOption = None,
     insecure: shared.InsecureOption = False,
     token_file: shared.TokenFileOption = None,
     timeout: shared.TimeoutOption = shared.DEFAULT_TIMEOUT_S,
@@ -80,6 +84,8 @@ def show(
     connection = shared.Connection(
         server=server,
         tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         insecure=insecure,
         token_file=token_file,
         timeout_s=timeout,
@@ -107,6 +113,7 @@ def show(
     files, question = files_and_question(arguments, video or [])
     visuals = parse_files(files, video or [], next(iter(asked.values())).frame_sampling())
     _check_files(visuals, [*files, *(video or [])])
+    check_folder("--out", out, FILES)
     names = [Path(file).name for file in (*files, *(video or []))]
     with connection.telemetry() as telemetry, Client(**connection.client_arguments(telemetry)) as client:
         columns = _ask(client, visuals, question, options)
@@ -137,13 +144,11 @@ def _write(columns: Sequence[Column], visuals: Sequence[Visual], names: Sequence
     from vscan_client.show.stages import shown
 
     drawn = shown(columns, visuals, names, question)
-    picture, text = out / "show.png", out / "show.html"
-    try:
+    picture, text = (out / name for name in FILES)
+    with named_in_errors("--out", out):
         out.mkdir(parents=True, exist_ok=True)
         sheet(drawn).save(picture, optimize=True)
         text.write_text(page(drawn), encoding="utf-8")
-    except OSError as error:
-        raise InvalidArgument("out", f"{out}: {error.strerror}") from error
     return [picture, text]
 
 

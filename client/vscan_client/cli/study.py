@@ -10,6 +10,7 @@ import typer
 
 from vscan.errors import CheckpointError, InvalidArgument
 from vscan_client.cli.extras import missing_extra, needs_extra
+from vscan_client.cli.outputs import check_folder
 from vscan_client.cli.progress import progress
 from vscan_client.cli.serve import options_in
 
@@ -53,8 +54,8 @@ def study(
         from studies.inputs import read_inputs
         from studies.loading import open_model
         from studies.study import Task
-        from studies.writing import check_folder, write_result
-    check_folder(out)
+        from studies.writing import write_result
+    check_folder("--out", out, [f"{name}.png", f"{name}.csv"])
     inputs = read_inputs(data, count=count or chosen.count, seed=seed, with_questions=chosen.needs_questions)
     try:
         opened = open_model(model, device=device, dtype=dtype)
