@@ -16,7 +16,7 @@ from string import ascii_uppercase
 
 from studies.evaluation.multiple_choice import chosen_letter, lettered
 from studies.evaluation.pictures import Picture
-from studies.evaluation.reading import Row, read_rows
+from studies.evaluation.reading import Row, read_rows, rows_by_id
 from studies.evaluation.scoring import accuracy, by_category
 from studies.evaluation.task import Item, Scores, Sources, Task
 from studies.evaluation.writing import write_tsv
@@ -71,6 +71,7 @@ class Mmbench(Task[MmbenchLabel]):
     def read(self, sources: Sources) -> Sequence[Item[MmbenchLabel]]:
         """The release's table; where it has no turned rows they are made. See `Task.read`."""
         rows = [row for row in read_rows(sources.questions) if sources.split in (None, row.values.get("split"))]
+        rows_by_id(rows, "index")
         images = {row.integer("index"): row.text("image") for row in rows}
         pairs = [(_label(row), Picture(base64_text=_image(row, images))) for row in rows]
         if all(label.index < _TURN for label, _ in pairs):
