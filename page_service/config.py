@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from vscan.config import ServiceSettings
 from vscan.errors import StartupError
 from vscan.rpc.address import parse_address
+from vscan_client import Tls
 
 
 def _host_and_port(text: str) -> str:
@@ -49,6 +50,10 @@ class PageSettings(ServiceSettings):
     decoder_tls_ca_file: Path | None = Field(
         default=None, description="PEM file with the CA of the services' certificates. Set, TLS is spoken with them."
     )
+    decoder_tls_cert_file: Path | None = Field(
+        default=None, description="PEM file with the page's own certificate for the services (mTLS); turns TLS on as well."
+    )
+    decoder_tls_key_file: Path | None = Field(default=None, description="PEM file with the key of that certificate.")
     decoder_token_file: Path | None = Field(
         default=None,
         description="File with the bearer token that the page shows the services: whoever can open the page asks by it. Read "
@@ -95,9 +100,18 @@ class PageSettings(ServiceSettings):
     def _tls_is_whole(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("`tls_cert_file` and `tls_key_file` go together")
+        if (self.decoder_tls_cert_file is None) != (self.decoder_tls_key_file is None):
+            raise ValueError("`decoder_tls_cert_file` and `decoder_tls_key_file` go together")
         if self.tls_client_ca_file is not None and self.tls_cert_file is None:
             raise ValueError("`tls_client_ca_file` needs `tls_cert_file` and `tls_key_file`")
         return self
+
+    @property
+    def decoder_tls(self) -> Tls | None:
+        """How TLS is spoken with the services; `None`: it is not."""
+        if self.decoder_tls_ca_file is None and self.decoder_tls_cert_file is None:
+            return None
+        return Tls(ca_file=self.decoder_tls_ca_file, cert_file=self.decoder_tls_cert_file, key_file=self.decoder_tls_key_file)
 
     @property
     def is_loopback(self) -> bool:

@@ -19,7 +19,7 @@ from vscan.errors import StartupError
 from vscan.rpc.address import Address, parse_address
 from vscan.rpc.listening import check_free, write_ready_file
 from vscan.telemetry.providers import Telemetry
-from vscan_client import AsyncClient, Retry, Timeout, Tls
+from vscan_client import AsyncClient, Retry, Timeout
 
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_CONNECTIONS = 256
@@ -88,7 +88,7 @@ def _client(settings: PageSettings, telemetry: Telemetry | None, retry: Retry) -
     return AsyncClient(
         server=settings.decoder_address,
         encoder=settings.encoder_address or None,
-        tls=None if settings.decoder_tls_ca_file is None else Tls(ca_file=settings.decoder_tls_ca_file),
+        tls=settings.decoder_tls,
         insecure=settings.decoder_insecure,
         token_file=settings.decoder_token_file,
         timeout=Timeout(total=settings.answer_seconds),

@@ -127,6 +127,8 @@ def ask(
     priority: PriorityOption = 0,
     server: shared.ServerOption = shared.DEFAULT_SERVER,
     tls_ca: shared.TlsCaOption = None,
+    tls_cert: shared.TlsCertOption = None,
+    tls_key: shared.TlsKeyOption = None,
     insecure: shared.InsecureOption = False,
     token_file: shared.TokenFileOption = None,
     timeout: shared.TimeoutOption = shared.DEFAULT_TIMEOUT_S,
@@ -140,6 +142,8 @@ def ask(
     connection = shared.Connection(
         server=server,
         tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         insecure=insecure,
         token_file=token_file,
         timeout_s=timeout,
