@@ -194,10 +194,17 @@ def files_and_question(arguments: list[str], videos: list[str]) -> tuple[list[st
     """The files that are not in `videos`, and the question. Raises InvalidArgument where there is no file or no question."""
     *files, question = arguments
     if not files and not videos:
-        raise InvalidArgument("arguments", "an image or a video and a question are needed: vscan ask FILE... QUESTION")
-    if Path(question).is_file():
+        raise InvalidArgument("arguments", "an image or a video and a question are needed: FILE... QUESTION")
+    if _is_file(question):
         raise InvalidArgument("question", f"the last argument is the question, but {question} is a file")
     return files, question
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # no name that a file can have: it is too long
+        return False
 
 
 def text_or_file(text: str, field: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vscan.errors import InvalidArgument
+from vscan.specs import ReductionMethod
 from vscan_client.cli import connection as shared
 from vscan_client.cli.ask import (
     FpsOption,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from vscan_client.show.facts import Column
 
 # A third, two ninths and a ninth of the tokens: the last as an average over the layers, the paper’s own.
+_MOST_LETTERS = 20
 FILES = ("show.png", "show.html")
 DEFAULT_BUDGETS = ("33%", "22%", "avg:11.1%")
 
@@ -95,7 +99,7 @@ def show(
     asked = {
         each: QuestionOptions(
             reduction=reduction,
-            budget=each,
+            budget=budget_text,
             local_share=local_share,
             merge=merge,
             rater=rater,
@@ -107,16 +111,17 @@ def show(
             frames=frames,
             fps=fps,
         )
-        for each in budget or DEFAULT_BUDGETS
+        for each, budget_text in _budgets(budget, reduction).items()
     }
     options = {each: question.ask_options() for each, question in asked.items()}
     files, question = files_and_question(arguments, video or [])
     visuals = parse_files(files, video or [], next(iter(asked.values())).frame_sampling())
     _check_files(visuals, [*files, *(video or [])])
     check_folder("--out", out, FILES)
-    names = [Path(file).name for file in (*files, *(video or []))]
+    names = _names([*files, *(video or [])])
     with connection.telemetry() as telemetry, Client(**connection.client_arguments(telemetry)) as client:
         columns = _ask(client, visuals, question, options)
+    _tell_letters([question, *names, *(column.answer.text for column in columns)])
     written = _write(columns, visuals, names, question, out)
     if as_json:
         print(json.dumps(_as_json(columns, names, question, written), ensure_ascii=False))
@@ -124,11 +129,39 @@ def show(
     print("\n".join([*facts(columns, names, question), f"written: {', '.join(map(str, written))}"]))
 
 
+def _names(files: Sequence[str]) -> list[str]:
+    """What the files are called, for people: paths where names are alike, numbers where paths are."""
+    own = [_in_one_line(Path(file).name) for file in files]
+    paths = [name if own.count(name) == 1 else _in_one_line(file) for name, file in zip(own, files, strict=True)]
+    return [
+        name if paths.count(name) == 1 else f"{name} ({1 + paths[:number].count(name)})" for number, name in enumerate(paths)
+    ]
+
+
+def _in_one_line(name: str) -> str:
+    """What is not UTF-8 in it is marked."""
+    return " ".join(os.fsencode(name).decode(errors="replace").split())
+
+
+def _budgets(given: Sequence[str] | None, reduction: str | None) -> dict[str, str | None]:
+    """Budgets by what their columns are called. Raises InvalidArgument for one that keeps nothing back."""
+    if reduction != ReductionMethod.NONE:
+        return {each: each for each in given or DEFAULT_BUDGETS}
+    if given:
+        raise InvalidArgument("--budget", f"{given[0]}, and --reduction none keeps all", limit="one of the two")
+    return {"none": None}
+
+
 def _check_files(visuals: Sequence[Visual], files: Sequence[str]) -> None:
-    """Before anything is asked. Raises InvalidArgument."""
+    """Before anything is asked. Raises InvalidArgument, and MissingExtra for a video that nothing here can read."""
+    from vscan_client.content import Video
+
     for visual, file in zip(visuals, files, strict=True):
         if not visual.is_whole:
             raise InvalidArgument("arguments", f"{file[:20]}…: only its digest", limit="the file itself, to draw on")
+        if isinstance(visual, Video) and not visual.frames:
+            with needs_extra("show", "drawing on a video"):
+                import av  # noqa: F401
 
 
 def _ask(client: Client, visuals: Sequence[Visual], question: str, options: dict[str, AskOptions]) -> list[Column]:
@@ -150,6 +183,14 @@ def _write(columns: Sequence[Column], visuals: Sequence[Visual], names: Sequence
         sheet(drawn).save(picture, optimize=True)
         text.write_text(page(drawn), encoding="utf-8")
     return [picture, text]
+
+
+def _tell_letters(texts: Sequence[str]) -> None:
+    from vscan_client.show.fonts import without_letters
+
+    if lacking := without_letters(texts):
+        shown = lacking if len(lacking) <= _MOST_LETTERS else f"{lacking[:_MOST_LETTERS]}…"
+        print(f"vscan: {FILES[0]} has boxes for {shown}, which no font here has; {FILES[1]} shows them", file=sys.stderr)
 
 
 def _as_json(columns: Sequence[Column], names: Sequence[str], question: str, written: Sequence[Path]) -> dict[str, Any]:

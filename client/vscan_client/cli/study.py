@@ -50,12 +50,12 @@ def study(
         raise InvalidArgument("--dtype", repr(dtype), limit="auto, float32, bfloat16 or float16")
     command = f"vscan study {name}"
     _check_installed(command)
+    check_folder("--out", out, [f"{name}.png", f"{name}.csv"])
     with needs_extra("serve", command):
         from studies.inputs import read_inputs
         from studies.loading import open_model
         from studies.study import Task
         from studies.writing import write_result
-    check_folder("--out", out, [f"{name}.png", f"{name}.csv"])
     inputs = read_inputs(data, count=count or chosen.count, seed=seed, with_questions=chosen.needs_questions)
     try:
         opened = open_model(model, device=device, dtype=dtype)
