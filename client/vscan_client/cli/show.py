@@ -130,12 +130,17 @@ def show(
 
 
 def _names(files: Sequence[str]) -> list[str]:
-    """What the files are called, for people: paths where names are alike, numbers where paths are."""
-    own = [_in_one_line(Path(file).name) for file in files]
-    paths = [name if own.count(name) == 1 else _in_one_line(file) for name, file in zip(own, files, strict=True)]
-    return [
-        name if paths.count(name) == 1 else f"{name} ({1 + paths[:number].count(name)})" for number, name in enumerate(paths)
-    ]
+    """What the files are called, for people: with as many folders as tell them apart; numbers where one is given again."""
+    return [_in_one_line(_apart(files, number)) for number in range(len(files))]
+
+
+def _apart(files: Sequence[str], number: int) -> str:
+    paths = [Path(file).parts for file in files]
+    for count in range(1, len(paths[number]) + 1):
+        ends = [path[-count:] for path in paths]
+        if ends.count(ends[number]) == 1:
+            return "/".join(ends[number])
+    return f"{paths[number][-1]} ({1 + paths[:number].count(paths[number])})"
 
 
 def _in_one_line(name: str) -> str:

@@ -19,7 +19,7 @@ from studies.evaluation.pictures import Picture
 from studies.evaluation.reading import Row, read_rows, rows_by_id
 from studies.evaluation.scoring import accuracy, by_category
 from studies.evaluation.task import Item, Scores, Sources, Task
-from studies.evaluation.writing import write_tsv
+from studies.evaluation.writing import write_sheet, write_tsv
 from vscan_client.cli.question_file import Id
 
 _TURN = 1_000_000
@@ -57,8 +57,8 @@ class Mmbench(Task[MmbenchLabel]):
 
     takes = frozenset({"split", "export"})
     export_form = (
-        "TSV with index, question, options and prediction, the columns of the sheet that the benchmark's server takes; "
-        "save it as .xlsx"
+        "a table with index, question, options and prediction: FILE.xlsx (extra `eval`), the spreadsheet that the benchmark's "
+        "server takes, or else TSV"
     )
     max_new_tokens = 1024
 
@@ -120,7 +120,8 @@ class Mmbench(Task[MmbenchLabel]):
             label = item.label
             options = [label.by_letter.get(letter, "") for letter in letters]
             rows.append([label.index, label.question, *options, answers[item.id]])
-        write_tsv(path, ["index", "question", *letters, "prediction"], rows)
+        write = write_sheet if path.suffix.lower() == ".xlsx" else write_tsv
+        write(path, ["index", "question", *letters, "prediction"], rows)
 
     def _item(self, label: MmbenchLabel, picture: Picture, sources: Sources) -> Item[MmbenchLabel]:
         """LLaVA's `llava/eval/model_vqa_mmbench.py`: hint, question, options, suffix, a line each."""

@@ -10,7 +10,7 @@ from vscan_client.cli.show import _budgets, _names
 
 
 def test_names_are_told_apart_and_stay_in_their_line() -> None:
-    assert _names(["a/x.png", "b/x.png", "y.png"]) == ["a/x.png", "b/x.png", "y.png"]
+    assert _names(["/far/a/x.png", "b/x.png", "/far/y.png"]) == ["a/x.png", "b/x.png", "y.png"]
     assert _names(["x.png", "x.png", "c/x.png"]) == ["x.png (1)", "x.png (2)", "c/x.png"]
     assert _names(["new\nline.png", os.fsdecode(b"caf\xe9.png")]) == ["new line.png", "caf\N{REPLACEMENT CHARACTER}.png"]
 
