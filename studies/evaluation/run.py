@@ -38,7 +38,7 @@ class Run:
         self, task: Task[Any], sources: Sources, options: QuestionOptions, out: Path, *, limit: int | None = None
     ) -> None:
         self._task, self._sources, self._options, self._out, self._limit = task, sources, options, out, limit
-        self._answers = out.with_suffix(".answers.jsonl")
+        self._answers = out.with_name(f"{out.name.removesuffix('.json')}.answers.jsonl")
         self._items = read_items(task, sources, limit)
         _refuse_vain(task, self._items, options)
         self._questions = questions_of(task, self._items, options)

@@ -37,25 +37,37 @@ def bench(
         Path | None, typer.Option("--trace", help="Recorded requests, JSON lines or CSV; see docs/load.md.")
     ] = None,
     requests: Annotated[int, typer.Option("--requests", help="How many; of a comparison, in each round.")] = 100,
-    warm_up: Annotated[int, typer.Option("--warm-up", min=0, help="Requests before them that do not count.")] = 8,
+    warm_up: Annotated[
+        int, typer.Option("--warm-up", min=0, help="Requests before them that do not count; a comparison has a round.")
+    ] = 8,
     images: Annotated[str, typer.Option("--images", help="A folder, or how many pictures to make.")] = "8",
     image_side: Annotated[int, typer.Option("--image-side", min=16, max=4096, help="Pixels of made pictures.")] = 336,
     zipf: Annotated[float, typer.Option("--zipf", help="Popularity of the image at rank r is 1 / r^S; 0 for all alike.")] = 1.0,
-    images_per_question: Annotated[int, typer.Option("--images-per-question", min=0, max=64, help="Different ones.")] = 1,
+    images_per_question: Annotated[
+        int, typer.Option("--images-per-question", min=0, max=64, help="How many different ones each has.")
+    ] = 1,
     new_images: Annotated[bool, typer.Option("--new-images", help="No image is asked about twice.")] = False,
     questions: Annotated[Path | None, typer.Option("--questions", help="A file with a question a line. Default: made.")] = None,
     question_words: Annotated[int, typer.Option("--question-words", min=1, max=4096, help="Length of made questions.")] = 8,
     answer_tokens: Annotated[str, typer.Option("--answer-tokens", help="Length of every answer; `model`: its own.")] = "16",
     reduction: Annotated[
-        list[str] | None, typer.Option("--reduction", help="As of `ask`; VALUE=WEIGHT and again for a mix.")
+        list[str] | None,
+        typer.Option("--reduction", metavar="VALUE[=WEIGHT]", help="As of `ask`; VALUE=WEIGHT and again for a mix."),
     ] = None,
-    budget: Annotated[list[str] | None, typer.Option("--budget", help="As of `ask`; VALUE=WEIGHT and again for a mix.")] = None,
-    rater: Annotated[list[str] | None, typer.Option("--rater", help="As of `ask`; VALUE=WEIGHT and again for a mix.")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option("--budget", metavar="VALUE[=WEIGHT]", help="As of `ask`; VALUE=WEIGHT and again for a mix."),
+    ] = None,
+    rater: Annotated[
+        list[str] | None,
+        typer.Option("--rater", metavar="VALUE[=WEIGHT]", help="As of `ask`; VALUE=WEIGHT and again for a mix."),
+    ] = None,
     keep: Annotated[str | None, typer.Option("--keep", help="As of `ask`.")] = None,
     ttft_ms: Annotated[float, typer.Option("--ttft-ms", help="A good request's longest time to its first token.")] = 500.0,
     tpot_ms: Annotated[float, typer.Option("--tpot-ms", help="And its longest mean time for each token after it.")] = 50.0,
     max_late_ms: Annotated[
-        float, typer.Option("--max-late-ms", help="Mark the run if 1 of 100 requests was sent so late or later.")
+        float,
+        typer.Option("--max-late-ms", help="Of an open loop: mark the run if 1 of 100 requests was sent so late or later."),
     ] = 50.0,
     rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="Of a comparison, after one that warms up.")] = 5,
     cases: Annotated[str, typer.Option("--cases", help=f"Of a comparison: {_CASES}, or one of them.")] = _CASES,

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def evaluate(
     task: Annotated[str | None, typer.Argument(metavar="TASK", help="Which benchmark; see --list.")] = None,
     list_tasks: Annotated[bool, typer.Option("--list", help="Print the benchmarks and the files that each takes.")] = False,
-    questions: Annotated[Path | None, typer.Option("--questions", help="The benchmark's file of questions.")] = None,
+    questions: Annotated[
+        Path | None, typer.Option("--questions", help="The benchmark's file of questions, or the folder that it comes as.")
+    ] = None,
     images: Annotated[Path | None, typer.Option("--images", help="The folder with its images or videos.")] = None,
     annotations: Annotated[
         Path | None, typer.Option("--annotations", help="Its labels, where they are in a file of their own.")
@@ -39,7 +41,10 @@ def evaluate(
         ),
     ] = None,
     export: Annotated[
-        Path | None, typer.Option("--export", help="Also write the answers in the form that the benchmark's server takes.")
+        Path | None,
+        typer.Option(
+            "--export", help="Also write the answers in the form that the benchmark's server or judge takes; see --list."
+        ),
     ] = None,
     judged: Annotated[
         Path | None, typer.Option("--judged", help="Score by a judge model's verdicts on an export, where that is the rule.")

@@ -56,7 +56,9 @@ def show(
             f"each is a column. Unset: {', '.join(DEFAULT_BUDGETS)}.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where show.png and show.html go.")] = Path("vscan_show"),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where show.png and show.html go; those there are replaced.")
+    ] = Path("vscan_show"),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object: question, files, and an answer for each budget.")
     ] = False,

@@ -23,9 +23,13 @@ _NEEDED = {"serve": ("torch", "transformers", "numpy", "PIL"), "plot": ("matplot
 
 def study(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="Which study; --list names all.")] = None,
-    show_all: Annotated[bool, typer.Option("--list", help="List the studies with their own options.")] = False,
-    out: Annotated[Path, typer.Option("--out", help="A folder for NAME.png and NAME.csv.")] = Path("studies-out"),
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which study; --list names all.")] = None,
+    show_all: Annotated[
+        bool, typer.Option("--list", help="List the studies, or the one of that NAME, with their own options.")
+    ] = False,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="A folder for NAME.png and NAME.csv; those there are replaced.")
+    ] = Path("studies-out"),
     model: Annotated[Path | None, typer.Option("--model", help="Checkpoint directory. Default: the embedded model.")] = None,
     data: Annotated[
         Path | None,
@@ -40,7 +44,7 @@ def study(
     from studies.catalogue import STUDIES, study_named
 
     if show_all:
-        print("\n".join(_described(each) for each in STUDIES.values()))
+        print("\n".join(_described(each) for each in ([study_named(name)] if name else STUDIES.values())))
         return
     if name is None:
         raise InvalidArgument("study", "which one?", limit=", ".join(STUDIES))

@@ -166,8 +166,14 @@ def test_a_run_that_was_killed_goes_on_where_it_was(out: Path) -> None:
 def test_two_runs_do_not_write_one_file(deployment: ScriptedDeployment, address: str, out: Path) -> None:
     with AnswerFile(out.with_suffix(".answers.jsonl"), {"task": "pope"}):
         ran = run(address, out)
-    assert (ran.code, ran.one_line) == (2, f"vscan: out: {out.with_suffix('.answers.jsonl')}: another run is writing it")
+    assert (ran.code, ran.one_line) == (2, f"vscan: --out: {out.with_suffix('.answers.jsonl')}: another run is writing it")
     assert not deployment.requests
+
+
+def test_runs_whose_names_have_dots_have_answers_of_their_own(address: str, tmp_path: Path) -> None:
+    for budget in ("11.1", "22.2"):
+        assert run(address, tmp_path / f"avg-{budget}", "--budget", f"avg:{budget}%", "--limit", 1).code == 0
+    assert {path.name for path in tmp_path.glob("*.jsonl")} == {"avg-11.1.answers.jsonl", "avg-22.2.answers.jsonl"}
 
 
 def test_a_run_with_failures_is_not_scored(deployment: ScriptedDeployment, address: str, out: Path) -> None:
