@@ -18,6 +18,7 @@ from vscan.errors import InvalidArgument
 from vscan_client import AsyncClient, Description
 from vscan_client.cli.answer_file import AnswerFile, read_answers
 from vscan_client.cli.batch import Batch
+from vscan_client.cli.idle_options import refuse_idle
 from vscan_client.cli.outputs import check_apart, check_file, named_in_errors
 from vscan_client.cli.question_file import Id
 from vscan_client.cli.questions import QuestionOptions
@@ -153,6 +154,4 @@ def _refuse_vain(task: Task[Any], items: Sequence[Item[Any]], options: QuestionO
         for option, value in (("--frames", options.frames), ("--fps", options.fps)):
             if value is not None:
                 raise InvalidArgument(option, f"{task.name} asks about images", limit="only with videos")
-    for option, value in (("--top-p", options.top_p), ("--top-k", options.top_k)):
-        if value is not None and not options.temperature:
-            raise InvalidArgument(option, "given, and answers are greedy", limit="only with a --temperature over 0")
+    refuse_idle(options)

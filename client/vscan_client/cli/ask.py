@@ -137,6 +137,7 @@ def ask(
 ) -> None:
     """Ask a question about images and videos; the answer is printed as it comes."""
     from vscan_client import Client
+    from vscan_client.cli.idle_options import refuse_idle
     from vscan_client.cli.questions import QuestionOptions, parse_files
 
     connection = shared.Connection(
@@ -180,6 +181,11 @@ def ask(
         fps=fps,
     )
     options = asked.ask_options()
+    refuse_idle(asked)
+    if not as_json and (report_kept or logprobs is not None):
+        raise InvalidArgument(
+            "--report-kept" if report_kept else "--logprobs", "given, and not printed", limit="only with --json"
+        )
     files, question = files_and_question(arguments, video or [])
     visuals = parse_files(files, video or [], asked.frame_sampling())
     with connection.telemetry() as telemetry, Client(**connection.client_arguments(telemetry)) as client:

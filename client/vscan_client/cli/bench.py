@@ -113,6 +113,7 @@ def bench(
     from studies.load.figures import Targets
     from studies.load.options import BenchOptions, answer_length, mix, read_questions
     from studies.load.workload import Workload
+    from vscan_client.cli.idle_options import refuse_idle
 
     if kept is not None:
         check_from(ctx)
@@ -131,6 +132,8 @@ def bench(
         if not 0 < value < float("inf"):
             raise InvalidArgument(option, f"{value:g}", limit="over 0")
     styles, weights = mix(reduction or [], budget or [], rater or [], keep)
+    if len(styles) == 1:
+        refuse_idle(styles[0])
     made = int(images) if images.isascii() and images.isdigit() else None
     workload = Workload(
         requests=requests,

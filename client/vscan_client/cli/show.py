@@ -84,6 +84,7 @@ def show(
     with needs_extra("show", "vscan show"):
         import PIL  # noqa: F401
     from vscan_client import Client
+    from vscan_client.cli.idle_options import refuse_idle
     from vscan_client.cli.questions import QuestionOptions, parse_files
     from vscan_client.show.facts import facts
 
@@ -116,6 +117,7 @@ def show(
         for each, budget_text in _budgets(budget, reduction).items()
     }
     options = {each: question.ask_options() for each, question in asked.items()}
+    refuse_idle(next(iter(asked.values())))
     files, question = files_and_question(arguments, video or [])
     visuals = parse_files(files, video or [], next(iter(asked.values())).frame_sampling())
     _check_files(visuals, [*files, *(video or [])])
