@@ -12,6 +12,7 @@ from vscan.config import Names, ServiceSettings
 from vscan.http.host_names import HostNames
 from vscan.http.settings import HttpSettings
 from vscan.rpc.settings import HostAndPort
+from vscan_client import Tls
 
 
 class PageSettings(HttpSettings, ServiceSettings):
@@ -38,6 +39,10 @@ class PageSettings(HttpSettings, ServiceSettings):
     decoder_tls_ca_file: Path | None = Field(
         default=None, description="PEM file with the CA of the services' certificates. Set, TLS is spoken with them."
     )
+    decoder_tls_cert_file: Path | None = Field(
+        default=None, description="PEM file with the page's own certificate for the services (mTLS); turns TLS on as well."
+    )
+    decoder_tls_key_file: Path | None = Field(default=None, description="PEM file with the key of that certificate.")
     decoder_token_file: Path | None = Field(
         default=None,
         description="File with the bearer token that the page shows the services: whoever can open the page asks by it. Read "
@@ -77,3 +82,16 @@ class PageSettings(HttpSettings, ServiceSettings):
         if self.max_uploads_bytes < self.max_upload_bytes:
             raise ValueError("`max_uploads_bytes` must be at least `max_upload_bytes`")
         return self
+
+    @model_validator(mode="after")
+    def _the_decoder_certificate_is_whole(self) -> Self:
+        if (self.decoder_tls_cert_file is None) != (self.decoder_tls_key_file is None):
+            raise ValueError("`decoder_tls_cert_file` and `decoder_tls_key_file` go together")
+        return self
+
+    @property
+    def decoder_tls(self) -> Tls | None:
+        """How TLS is spoken with the services; `None`: it is not."""
+        if self.decoder_tls_ca_file is None and self.decoder_tls_cert_file is None:
+            return None
+        return Tls(ca_file=self.decoder_tls_ca_file, cert_file=self.decoder_tls_cert_file, key_file=self.decoder_tls_key_file)

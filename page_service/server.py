@@ -13,7 +13,7 @@ from page_service.health import Health
 from vscan.errors import InvalidArgument, StartupError
 from vscan.http.server import HttpServer
 from vscan.telemetry.providers import Telemetry
-from vscan_client import AsyncClient, Retry, Timeout, Tls
+from vscan_client import AsyncClient, Retry, Timeout
 
 OnStopping = Callable[[float], None]
 
@@ -65,7 +65,7 @@ def _client(settings: PageSettings, telemetry: Telemetry | None, retry: Retry) -
         return AsyncClient(
             server=settings.decoder_address,
             encoder=settings.encoder_address or None,
-            tls=None if settings.decoder_tls_ca_file is None else Tls(ca_file=settings.decoder_tls_ca_file),
+            tls=settings.decoder_tls,
             insecure=settings.decoder_insecure,
             token_file=settings.decoder_token_file,
             timeout=Timeout(total=settings.answer_seconds),
