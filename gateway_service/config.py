@@ -82,8 +82,8 @@ class GatewaySettings(ListenSettings, TelemetrySettings, ServiceSettings):
     )
     allowed_hosts: Names = Field(
         default=(),
-        description="On loopback: names besides `localhost` and its addresses that `Host` and `Origin` may have, for a proxy "
-        "on the same machine; commas between.",
+        description="Names besides `localhost` and its addresses that `Host` and `Origin` may have, for a proxy on the same "
+        "machine; commas between. Beyond loopback any name will do, unless some stand here.",
     )
 
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
@@ -140,6 +140,11 @@ class GatewaySettings(ListenSettings, TelemetrySettings, ServiceSettings):
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
         return parse_address(self.bind).is_loopback
+
+    @property
+    def hosts(self) -> tuple[str, ...] | None:
+        """The names besides loopback's by which it may be called; None for any."""
+        return self.allowed_hosts if self.is_loopback or self.allowed_hosts else None
 
     @property
     def share(self) -> Share:

@@ -48,7 +48,7 @@ async def running_gateway(
     check_open(settings)
     async with make_client(settings, telemetry) as client:
         gateway = Gateway(settings, client, TokenTexts(settings.tokenizer_file))
-        app = make_app(gateway, telemetry, hosts=settings.allowed_hosts if settings.is_loopback else None)
+        app = make_app(gateway, telemetry, hosts=settings.hosts)
 
         def stopping(seconds: float) -> None:
             gateway.stopping = True
