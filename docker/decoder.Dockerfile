@@ -34,8 +34,8 @@ RUN case $VARIANT in cpu | cuda) ;; *) echo "VARIANT is cpu or cuda, not $VARIAN
     && PIP_CONSTRAINT=constraints.txt /pip/bin/pip --python /venv/bin/python install --no-cache-dir --no-compile \
         ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} --requirement requirements.txt
 # The root file system may be read-only, so the bytecode is there from the start, whatever the files' times are: also (-f) of what
-# this Python has compiled for itself when it started. One of torch's own tests is for a later Python.
-RUN /venv/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -x '/py312_intrinsics' /venv/lib
+# this Python has compiled for itself when it started. Not the tests that packages bring; one of torch's is for a later Python.
+RUN /venv/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -x '/tests/|/py312_intrinsics' /venv/lib
 RUN /venv/bin/python -c "import runpy, sysconfig; torch = runpy.run_path(sysconfig.get_path('purelib') + '/torch/version.py'); \
     assert (torch['cuda'] is not None) == ('$VARIANT' == 'cuda'), torch['__version__']"
 

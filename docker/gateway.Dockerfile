@@ -26,7 +26,7 @@ FROM tools AS dependencies
 RUN python3 requirements.py gateway page >requirements.txt \
     && PIP_CONSTRAINT=constraints.txt /pip/bin/pip --python /venv/bin/python install --no-cache-dir --no-compile \
         --requirement requirements.txt
-RUN /venv/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash /venv/lib
+RUN /venv/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -x /tests/ /venv/lib
 
 FROM tools AS application
 COPY README.md LICENSE ./
