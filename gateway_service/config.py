@@ -142,14 +142,14 @@ class GatewaySettings(ListenSettings, TelemetrySettings, ServiceSettings):
         return parse_address(self.bind).is_loopback
 
     @property
-    def hosts(self) -> tuple[str, ...] | None:
-        """The names besides loopback's by which it may be called; None for any."""
-        return self.allowed_hosts if self.is_loopback or self.allowed_hosts else None
-
-    @property
     def share(self) -> Share:
         """What one caller may take: half of everything where tokens tell callers apart, so that none keeps all others out."""
         requests, body_bytes = self.max_concurrent_requests, self.max_bodies_bytes
         if self.require_token:
             requests, body_bytes = max(1, requests // 2), max(self.max_body_bytes, body_bytes // 2)
         return Share(self.max_caller_requests or requests, body_bytes)
+
+    @property
+    def hosts(self) -> tuple[str, ...] | None:
+        """The names besides loopback's by which it may be called; None for any."""
+        return self.allowed_hosts if self.is_loopback or self.allowed_hosts else None
