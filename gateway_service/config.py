@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from vscan.config import Names, ServiceSettings
-from vscan.http.host_names import HostNames
+from vscan.http.host_names import HostNames, KnownHosts
 from vscan.http.settings import HttpSettings
 from vscan.rpc.settings import HostAndPort
 from vscan.telemetry.settings import TelemetrySettings
@@ -73,8 +73,8 @@ class GatewaySettings(HttpSettings, TelemetrySettings, ServiceSettings):
     )
     allowed_hosts: HostNames = Field(
         default=(),
-        description="On loopback: names besides `localhost` and its addresses that `Host` and `Origin` may have, for a proxy "
-        "on the same machine; commas between.",
+        description="Names besides `localhost` and its addresses that `Host` and `Origin` may have, for a proxy on the same "
+        "machine; commas between. Beyond loopback any name will do, unless some stand here.",
     )
 
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
@@ -112,3 +112,8 @@ class GatewaySettings(HttpSettings, TelemetrySettings, ServiceSettings):
         if self.require_token:
             requests, body_bytes = max(1, requests // 2), max(self.max_body_bytes, body_bytes // 2)
         return Share(self.max_caller_requests or requests, body_bytes)
+
+    @property
+    def hosts(self) -> KnownHosts | None:
+        """The names by which it may be called; None for any."""
+        return KnownHosts(self.allowed_hosts) if self.is_loopback or self.allowed_hosts else None
