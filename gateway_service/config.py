@@ -130,11 +130,6 @@ class GatewaySettings(ListenSettings, TelemetrySettings, ServiceSettings):
         description="Longest wait for a caller, in seconds: until its whole body has come, and until it takes more of an "
         "answer.",
     )
-    tokenizer_file: Path | None = Field(
-        default=None,
-        description="The checkpoint's `tokenizer.json`, which gives tokens of log-probabilities their texts; needs the package "
-        "`tokenizers`. Unset: a token is told as `token_id:17`.",
-    )
 
     @property
     def is_loopback(self) -> bool:

@@ -10,7 +10,6 @@ from gateway_service.app import make_app
 from gateway_service.config import GatewaySettings
 from gateway_service.endpoints import Gateway
 from gateway_service.http_server import HttpServer
-from gateway_service.token_texts import TokenTexts
 from vscan.errors import InvalidArgument, StartupError
 from vscan.telemetry.providers import Telemetry
 from vscan_client import AsyncClient, Retry, Timeout, Tls
@@ -47,7 +46,7 @@ async def running_gateway(
     """
     check_open(settings)
     async with make_client(settings, telemetry) as client:
-        gateway = Gateway(settings, client, TokenTexts(settings.tokenizer_file))
+        gateway = Gateway(settings, client)
         app = make_app(gateway, telemetry, hosts=settings.allowed_hosts if settings.is_loopback else None)
 
         def stopping(seconds: float) -> None:
