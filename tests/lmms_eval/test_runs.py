@@ -145,7 +145,7 @@ def test_its_scores_are_those_of_our_own_count(folder: Path, server: str, interf
 
 def test_its_own_client_of_openais_api_has_the_same_score_at_the_gateway(folder: Path, server: str, gateway: str) -> None:
     known = {"OPENAI_API_BASE": f"http://{gateway}/v1", "OPENAI_API_KEY": "unused"}
-    model = ["--model", "openai", "--model_args", "model_version=embedded,timeout=1,batch_size=4"]
+    model = ["--model", "openai", "--model_args", "model_version=embedded,timeout=1"]
     done = evaluate(folder, [*model, "--tasks", "vscan_scenes"], **known)
     assert done.returncode == 0, done.stdout + done.stderr
     answers, labels = own_answers(folder, server, "scenes")
