@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway_service.conversation import CallerLeftError
 from gateway_service.endpoints import Gateway
 from gateway_service.http_errors import CALLER_LEFT, HttpRefusal, error_response, status_of
+from gateway_service.http_protocol import MAX_HEAD_BYTES
 from vscan.errors import InternalError, VScanError
 from vscan.http.host_names import KnownHosts, host_of, host_of_origin
 from vscan.telemetry.context import current_trace_id
@@ -28,7 +29,7 @@ from vscan.telemetry.providers import Telemetry
 _log = logging.getLogger(__name__)
 _CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
 _METHODS = {"GET", "HEAD", "POST"}
-_HEALTH = ("/healthz", "/readyz")
+_HEALTH = ("/healthz", "/readyz", "/health")  # the last is what vLLM's is called, which load generators ask
 
 
 def make_app(gateway: Gateway, telemetry: Telemetry, *, hosts: KnownHosts | None) -> ASGIApp:
@@ -38,14 +39,14 @@ def make_app(gateway: Gateway, telemetry: Telemetry, *, hosts: KnownHosts | None
         Route(_MODELS, _Endpoint(gateway.models), methods=["GET"]),
         Route(f"{_MODELS}/{{id:path}}", _Endpoint(gateway.models), methods=["GET"]),
         Route(_HEALTH[0], _Endpoint(gateway.alive), methods=["GET"]),
-        Route(_HEALTH[1], _Endpoint(gateway.ready), methods=["GET"]),
+        *(Route(path, _Endpoint(gateway.ready), methods=["GET"]) for path in _HEALTH[1:]),
     ]
     around = [Middleware(ErrorsToldMiddleware), Middleware(KnownHostsMiddleware, hosts=hosts)]
     app = Starlette(routes=routes, middleware=around, exception_handlers={HTTPException: _no_such_path})
     app.router.redirect_slashes = False  # a redirect would be built from the caller's own Host
     instrumented: ASGIApp = OpenTelemetryMiddleware(
         app,
-        excluded_urls=parse_excluded_urls("healthz,readyz"),
+        excluded_urls=parse_excluded_urls("healthz,readyz,/health$"),
         tracer_provider=telemetry.tracer_provider,
         meter_provider=telemetry.meter_provider,
         default_span_details=lambda scope: (_span_name(scope), {}),
@@ -97,6 +98,7 @@ class ErrorsToldMiddleware:
 
         try:
             _refuse_two_lengths(Headers(scope=scope))
+            _refuse_large_head(scope)
             await self._app(scope, receive, watched)
         except CallerLeftError:
             status = CALLER_LEFT
@@ -141,6 +143,15 @@ def _refuse_two_lengths(headers: Headers) -> None:
     """A proxy that believed the other of them would take the rest of this body for somebody's next request."""
     if "transfer-encoding" in headers and "content-length" in headers:
         refusal = HttpRefusal(400, "invalid_request", "content-length: beside transfer-encoding")
+        refusal.ends_connection = True
+        raise refusal
+
+
+def _refuse_large_head(scope: Scope) -> None:
+    """The parser bounds heads that are not there whole; one that comes all at once gets this far."""
+    fields = sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
+    if fields + len(scope["raw_path"]) + len(scope["query_string"]) > MAX_HEAD_BYTES:
+        refusal = HttpRefusal(431, "headers_too_large", f"head: larger than {MAX_HEAD_BYTES:,} bytes")
         refusal.ends_connection = True
         raise refusal
 

@@ -99,11 +99,6 @@ class GatewaySettings(HttpSettings, TelemetrySettings, ServiceSettings):
     max_callers: int = Field(
         default=1024, ge=1, description="Callers, each with a token, of whom is remembered which images they have sent."
     )
-    tokenizer_file: Path | None = Field(
-        default=None,
-        description="The checkpoint's `tokenizer.json`, which gives tokens of log-probabilities their texts; needs the package "
-        "`tokenizers`. Unset: a token is told as `token_id:17`.",
-    )
 
     @property
     def share(self) -> Share:

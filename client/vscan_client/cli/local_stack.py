@@ -28,7 +28,6 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from embedded_model import checkpoint_dir
 from vscan.errors import StartupError
 from vscan.rpc.address import Address, parse_address
 from vscan_client.cli import redis_program
@@ -264,9 +263,7 @@ class LocalStack:
         self._spawn(name, command, {**defaults, **self._environment, **settings})
 
     def _start_gateway(self) -> None:
-        tokenizer = (self._model or Path(checkpoint_dir())).resolve() / "tokenizer.json"
-        texts = {"tokenizer_file": str(tokenizer)} if tokenizer.is_file() else {}  # for log-probabilities
-        self._start_client(GATEWAY, self._settings.get(GATEWAY, {}), {"drain_seconds": str(_DRAIN_S), **texts})
+        self._start_client(GATEWAY, self._settings.get(GATEWAY, {}), {"drain_seconds": str(_DRAIN_S)})
 
     def _start_page(self) -> None:
         settings = {"encoder_address": self._bound[ENCODER]}

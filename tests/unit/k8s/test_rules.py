@@ -224,7 +224,7 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
         setting("encoder", "VSCAN_ENCODER_IDENTITIES_FILE", "/run/secrets/vscan-identities/who.toml"),
     ),
     (wiring_rules.files_of_settings, setting("encoder", "VSCAN_ENCODER_MODEL", "/model/llava")),
-    (wiring_rules.files_of_settings, setting("gateway", "VSCAN_GATEWAY_TOKENIZER_FILE", "/models/tokenizer.json")),
+    (wiring_rules.files_of_settings, setting("gateway", "VSCAN_GATEWAY_TLS_CLIENT_CA_FILE", "/models/ca.pem")),
     (wiring_rules.volume_claims, drop("PersistentVolumeClaim", "vscan-model")),
     (wiring_rules.volume_claims, put("PersistentVolumeClaim", "vscan-model", "spec.accessModes", ["ReadWriteOnce"])),
     (wiring_rules.selectors, put("Deployment", "encoder", "spec.selector.matchLabels", {"app.kubernetes.io/part-of": "vscan"})),
