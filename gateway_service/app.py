@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway_service.conversation import CallerLeftError
 from gateway_service.endpoints import Gateway
 from gateway_service.http_errors import CALLER_LEFT, HttpRefusal, error_response, status_of
-from gateway_service.http_protocol import MAX_HEAD_BYTES
 from vscan.errors import InternalError, VScanError
 from vscan.http.host_names import KnownHosts, host_of, host_of_origin
+from vscan.http.protocol import MAX_HEAD_BYTES
 from vscan.telemetry.context import current_trace_id
 from vscan.telemetry.logs import log_fields
 from vscan.telemetry.providers import Telemetry
