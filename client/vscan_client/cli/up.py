@@ -183,8 +183,8 @@ def _absolute(path: Path | None) -> str | None:
 
 
 def by_service(settings: list[str], *, gateway: bool | None = None, **of_both: str | None) -> dict[str, dict[str, str]]:
-    """`encoder.NAME=VALUE` and `decoder.NAME=VALUE` by service, beside what holds for both; with a `gateway` its own too, and None
-    where there cannot be one.
+    """`encoder.NAME=VALUE` and `decoder.NAME=VALUE` by service, beside what holds for both; with a `gateway` its own too, and
+    None where there cannot be one.
 
     Raises:
         InvalidArgument: one is of no such form.
