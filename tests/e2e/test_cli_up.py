@@ -52,10 +52,9 @@ def test_it_answers_and_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
         ran = vscan("ask", tmp_path / "picture.png", picture.questions[0].text, "--server", up.addresses["decoder"])
         assert ran.code == 0
         assert ran.out.strip()
-        asked = {"messages": question(picture.questions[0].text, picture.png()), "model": "embedded", "logprobs": True}
+        asked = {"messages": question(picture.questions[0].text, picture.png()), "model": "embedded"}
         (choice,) = httpx2.post(f"{up.addresses['gateway']}/chat/completions", json=asked, timeout=WAIT_S).json()["choices"]
         assert choice["message"]["content"] == ran.out.strip()
-        assert "token_id:" not in str(choice["logprobs"])  # it has the checkpoint's tokenizer
         deep = httpx2.post(f"{up.addresses['gateway']}/chat/completions", json={"metadata": [[[[[[[[[[]]]]]]]]]]})
         assert (deep.status_code, "9" in deep.json()["error"]["message"]) == (400, True)
         code, err = up.end(signal.SIGINT)
