@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.util.http import parse_excluded_urls
@@ -31,8 +32,8 @@ _METHODS = {"GET", "HEAD", "POST"}
 _HEALTH = ("/healthz", "/readyz")
 
 
-def make_app(gateway: Gateway, telemetry: Telemetry, *, hosts: KnownHosts | None) -> ASGIApp:
-    """The application. `hosts`: names that `Host` and `Origin` may have; None for any."""
+def make_app(gateway: Gateway, telemetry: Telemetry, *, hosts: Collection[str] | None) -> ASGIApp:
+    """The application. `hosts`: names besides loopback's that `Host` may have; None for any."""
     routes = [
         Route(_CHAT, _Endpoint(gateway.chat), methods=["POST"]),
         Route(_MODELS, _Endpoint(gateway.models), methods=["GET"]),
@@ -120,8 +121,8 @@ class KnownHostsMiddleware:
     name point to 127.0.0.1 (DNS rebinding), and its scripts would then read answers.
     """
 
-    def __init__(self, app: ASGIApp, hosts: KnownHosts | None) -> None:
-        self._app, self._hosts = app, hosts
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+        self._app, self._hosts = app, None if hosts is None else KnownHosts(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises HttpRefusal."""

@@ -73,8 +73,8 @@ class GatewaySettings(HttpSettings, TelemetrySettings, ServiceSettings):
     )
     allowed_hosts: HostNames = Field(
         default=(),
-        description="On loopback: names besides `localhost` and its addresses that `Host` and `Origin` may have, for a proxy "
-        "on the same machine; commas between.",
+        description="Names besides `localhost` and its addresses that `Host` and `Origin` may have, for a proxy on the same "
+        "machine; commas between. Beyond loopback any name will do, unless some stand here.",
     )
 
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
@@ -104,6 +104,11 @@ class GatewaySettings(HttpSettings, TelemetrySettings, ServiceSettings):
         description="The checkpoint's `tokenizer.json`, which gives tokens of log-probabilities their texts; needs the package "
         "`tokenizers`. Unset: a token is told as `token_id:17`.",
     )
+
+    @property
+    def hosts(self) -> tuple[str, ...] | None:
+        """The names besides loopback's by which it may be called; None for any."""
+        return self.allowed_hosts if self.is_loopback or self.allowed_hosts else None
 
     @property
     def share(self) -> Share:

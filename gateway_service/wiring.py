@@ -11,7 +11,6 @@ from gateway_service.config import GatewaySettings
 from gateway_service.endpoints import Gateway
 from gateway_service.token_texts import TokenTexts
 from vscan.errors import InvalidArgument, StartupError
-from vscan.http.host_names import KnownHosts
 from vscan.http.server import HttpServer
 from vscan.telemetry.providers import Telemetry
 from vscan_client import AsyncClient, Retry, Timeout, Tls
@@ -49,7 +48,7 @@ async def running_gateway(
     check_open(settings)
     async with make_client(settings, telemetry) as client:
         gateway = Gateway(settings, client, TokenTexts(settings.tokenizer_file))
-        app = make_app(gateway, telemetry, hosts=KnownHosts(settings.allowed_hosts) if settings.is_loopback else None)
+        app = make_app(gateway, telemetry, hosts=settings.hosts)
 
         def stopping(seconds: float) -> None:
             gateway.stopping = True

@@ -35,9 +35,14 @@ class PageSettings(HttpSettings, ServiceSettings):
         default=None,
         description="The Redis of the services, `host:port` in plaintext, so that its state can be shown. Unset: not shown.",
     )
-    decoder_tls_ca_file: Path | None = Field(
-        default=None, description="PEM file with the CA of the services' certificates. Set, TLS is spoken with them."
+    decoder_tls: bool = Field(
+        default=False, description="Speak TLS with the services; so it does where one of these files is set."
     )
+    decoder_tls_ca_file: Path | None = Field(
+        default=None, description="PEM file with the CAs of the services' certificates. Unset: those that gRPC brings."
+    )
+    decoder_tls_cert_file: Path | None = Field(default=None, description="PEM file with this page's own certificate (mTLS).")
+    decoder_tls_key_file: Path | None = Field(default=None, description="PEM file with the key of that certificate.")
     decoder_token_file: Path | None = Field(
         default=None,
         description="File with the bearer token that the page shows the services: whoever can open the page asks by it. Read "
@@ -76,4 +81,10 @@ class PageSettings(HttpSettings, ServiceSettings):
     def _a_question_has_room(self) -> Self:
         if self.max_uploads_bytes < self.max_upload_bytes:
             raise ValueError("`max_uploads_bytes` must be at least `max_upload_bytes`")
+        return self
+
+    @model_validator(mode="after")
+    def _own_certificate_is_whole(self) -> Self:
+        if (self.decoder_tls_cert_file is None) != (self.decoder_tls_key_file is None):
+            raise ValueError("`decoder_tls_cert_file` and `decoder_tls_key_file` go together")
         return self
