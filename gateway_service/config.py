@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from vscan.config import Names, ServiceSettings
-from vscan.http.host_names import HostNames
+from vscan.http.host_names import HostNames, KnownHosts
 from vscan.http.settings import HttpSettings
 from vscan.rpc.settings import HostAndPort
 from vscan.telemetry.settings import TelemetrySettings
@@ -99,16 +99,6 @@ class GatewaySettings(HttpSettings, TelemetrySettings, ServiceSettings):
     max_callers: int = Field(
         default=1024, ge=1, description="Callers, each with a token, of whom is remembered which images they have sent."
     )
-    tokenizer_file: Path | None = Field(
-        default=None,
-        description="The checkpoint's `tokenizer.json`, which gives tokens of log-probabilities their texts; needs the package "
-        "`tokenizers`. Unset: a token is told as `token_id:17`.",
-    )
-
-    @property
-    def hosts(self) -> tuple[str, ...] | None:
-        """The names besides loopback's by which it may be called; None for any."""
-        return self.allowed_hosts if self.is_loopback or self.allowed_hosts else None
 
     @property
     def share(self) -> Share:
@@ -117,3 +107,8 @@ class GatewaySettings(HttpSettings, TelemetrySettings, ServiceSettings):
         if self.require_token:
             requests, body_bytes = max(1, requests // 2), max(self.max_body_bytes, body_bytes // 2)
         return Share(self.max_caller_requests or requests, body_bytes)
+
+    @property
+    def hosts(self) -> KnownHosts | None:
+        """The names by which it may be called; None for any."""
+        return KnownHosts(self.allowed_hosts) if self.is_loopback or self.allowed_hosts else None

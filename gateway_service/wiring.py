@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from gateway_service.app import make_app
 from gateway_service.config import GatewaySettings
 from gateway_service.endpoints import Gateway
-from gateway_service.token_texts import TokenTexts
 from vscan.errors import InvalidArgument, StartupError
 from vscan.http.server import HttpServer
 from vscan.telemetry.providers import Telemetry
@@ -47,7 +46,7 @@ async def running_gateway(
     """
     check_open(settings)
     async with make_client(settings, telemetry) as client:
-        gateway = Gateway(settings, client, TokenTexts(settings.tokenizer_file))
+        gateway = Gateway(settings, client)
         app = make_app(gateway, telemetry, hosts=settings.hosts)
 
         def stopping(seconds: float) -> None:

@@ -12,6 +12,7 @@ from vscan.config import Names, ServiceSettings
 from vscan.http.host_names import HostNames
 from vscan.http.settings import HttpSettings
 from vscan.rpc.settings import HostAndPort
+from vscan_client import Tls
 
 
 class PageSettings(HttpSettings, ServiceSettings):
@@ -35,13 +36,12 @@ class PageSettings(HttpSettings, ServiceSettings):
         default=None,
         description="The Redis of the services, `host:port` in plaintext, so that its state can be shown. Unset: not shown.",
     )
-    decoder_tls: bool = Field(
-        default=False, description="Speak TLS with the services; so it does where one of these files is set."
-    )
     decoder_tls_ca_file: Path | None = Field(
-        default=None, description="PEM file with the CAs of the services' certificates. Unset: those that gRPC brings."
+        default=None, description="PEM file with the CA of the services' certificates. Set, TLS is spoken with them."
     )
-    decoder_tls_cert_file: Path | None = Field(default=None, description="PEM file with this page's own certificate (mTLS).")
+    decoder_tls_cert_file: Path | None = Field(
+        default=None, description="PEM file with the page's own certificate for the services (mTLS); turns TLS on as well."
+    )
     decoder_tls_key_file: Path | None = Field(default=None, description="PEM file with the key of that certificate.")
     decoder_token_file: Path | None = Field(
         default=None,
@@ -84,7 +84,14 @@ class PageSettings(HttpSettings, ServiceSettings):
         return self
 
     @model_validator(mode="after")
-    def _own_certificate_is_whole(self) -> Self:
+    def _the_decoder_certificate_is_whole(self) -> Self:
         if (self.decoder_tls_cert_file is None) != (self.decoder_tls_key_file is None):
             raise ValueError("`decoder_tls_cert_file` and `decoder_tls_key_file` go together")
         return self
+
+    @property
+    def decoder_tls(self) -> Tls | None:
+        """How TLS is spoken with the services; `None`: it is not."""
+        if self.decoder_tls_ca_file is None and self.decoder_tls_cert_file is None:
+            return None
+        return Tls(ca_file=self.decoder_tls_ca_file, cert_file=self.decoder_tls_cert_file, key_file=self.decoder_tls_key_file)

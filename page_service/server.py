@@ -13,7 +13,7 @@ from page_service.health import Health
 from vscan.errors import InvalidArgument, StartupError
 from vscan.http.server import HttpServer
 from vscan.telemetry.providers import Telemetry
-from vscan_client import AsyncClient, Retry, Timeout, Tls
+from vscan_client import AsyncClient, Retry, Timeout
 
 OnStopping = Callable[[float], None]
 
@@ -65,16 +65,11 @@ async def running_page(
 def _client(
     settings: PageSettings, telemetry: Telemetry | None, retry: Retry, *, encoder: tuple[str, ...] | None = None
 ) -> AsyncClient:
-    tls = Tls(
-        ca_file=settings.decoder_tls_ca_file,
-        cert_file=settings.decoder_tls_cert_file,
-        key_file=settings.decoder_tls_key_file,
-    )
     try:
         return AsyncClient(
             server=settings.decoder_address,
             encoder=encoder,
-            tls=tls if settings.decoder_tls or tls != Tls() else None,
+            tls=settings.decoder_tls,
             insecure=settings.decoder_insecure,
             token_file=settings.decoder_token_file,
             timeout=Timeout(total=settings.answer_seconds),
