@@ -21,7 +21,7 @@ from gateway_service.endpoints import Gateway
 from gateway_service.http_errors import CALLER_LEFT, HttpRefusal, error_response, status_of
 from vscan.errors import InternalError, VScanError
 from vscan.http.host_names import KnownHosts, host_of, host_of_origin
-from vscan.http.protocol import MAX_HEAD_BYTES
+from vscan.http.protocol import MAX_HEAD_BYTES, head_bytes
 from vscan.telemetry.context import current_trace_id
 from vscan.telemetry.logs import log_fields
 from vscan.telemetry.providers import Telemetry
@@ -148,9 +148,7 @@ def _refuse_two_lengths(headers: Headers) -> None:
 
 
 def _refuse_large_head(scope: Scope) -> None:
-    """The parser bounds heads that are not there whole; one that comes all at once gets this far."""
-    fields = sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
-    if fields + len(scope["raw_path"]) + len(scope["query_string"]) > MAX_HEAD_BYTES:
+    if head_bytes(scope) > MAX_HEAD_BYTES:
         refusal = HttpRefusal(431, "headers_too_large", f"head: larger than {MAX_HEAD_BYTES:,} bytes")
         refusal.ends_connection = True
         raise refusal

@@ -36,9 +36,7 @@ def make_app(settings: PageSettings, health: Health, asking: Asking) -> Starlett
         return JSONResponse({"limits": _limits(settings), **await health.state()})
 
     async def own(request: Request) -> Response:
-        name = request.path_params.get("name", _INDEX)
-        if name not in pages:
-            raise HTTPException(404)
+        name = request.url.path.removeprefix("/") or _INDEX
         return Response(pages[name], media_type=_TYPES[name[name.rindex(".") :]])
 
     bound = host_of(settings.bind) or ""
@@ -47,7 +45,7 @@ def make_app(settings: PageSettings, health: Health, asking: Asking) -> Starlett
             Route("/", own, methods=["GET"]),
             Route("/state", state, methods=["GET"]),
             Route("/ask", asking, methods=["POST"]),
-            Route("/{name}", own, methods=["GET"]),
+            *(Route(f"/{name}", own, methods=["GET"]) for name in pages),
         ],
         middleware=[Middleware(GuardMiddleware, hosts=KnownHosts((bound, *settings.allowed_hosts)))],
         exception_handlers={HTTPException: _no_such_path},

@@ -131,10 +131,11 @@ async def _bounded(request: Request, settings: PageSettings) -> AsyncGenerator[b
 
 
 def _too_large(settings: PageSettings) -> Refusal:
+    most = settings.max_upload_bytes
     return Refusal(
         413,
         "too_large",
-        f"The files are too large: at most {settings.max_upload_bytes / 2**20:.0f} MiB together.",
+        f"The files are too large: at most {f'{most / 2**20:.1f} MiB' if most >= 2**20 else f'{most:,} bytes'} together.",
         field=FILES,
         advice="Choose smaller or fewer files.",
     )

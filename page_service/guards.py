@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from page_service.words import Refusal, refusal_response, told_response, told_unknown
 from vscan.http.host_names import KnownHosts, host_of, is_same_place
+from vscan.http.protocol import MAX_HEAD_BYTES, head_bytes
 
 # Pictures are shown from the file that was chosen, which the browser calls blob:. Nothing else comes from elsewhere.
 POLICY = (
@@ -55,6 +56,7 @@ class GuardMiddleware:
             await send(message)
 
         try:
+            _check_head(scope)
             self._check(scope["method"], Headers(scope=scope))
             await self._app(scope, receive, with_headers)
         except Refusal as refusal:
@@ -66,9 +68,6 @@ class GuardMiddleware:
             await told_response(500, told_unknown())(scope, receive, with_headers)
 
     def _check(self, method: str, headers: Headers) -> None:
-        if "transfer-encoding" in headers and "content-length" in headers:
-            # A proxy that believed the other of them would take the rest of this body for somebody's next request.
-            raise Refusal(400, "bad_request", "A length beside transfer-encoding.", ends_connection=True)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._hosts.has(host_of(hosts[0])):
             raise Refusal(
@@ -79,3 +78,12 @@ class GuardMiddleware:
         site, origin = headers.get("sec-fetch-site", "same-origin"), headers.get("origin")
         if site not in ("same-origin", "none") or (origin is not None and not is_same_place(origin, hosts[0])):
             raise Refusal(403, "foreign_origin", "Another site may not ask through this page.")
+
+
+def _check_head(scope: Scope) -> None:
+    headers = Headers(scope=scope)
+    if "transfer-encoding" in headers and "content-length" in headers:
+        # A proxy that believed the other of them would take the rest of this body for somebody's next request.
+        raise Refusal(400, "bad_request", "A length beside transfer-encoding.", ends_connection=True)
+    if head_bytes(scope) > MAX_HEAD_BYTES:
+        raise Refusal(431, "bad_request", f"A head of more than {MAX_HEAD_BYTES:,} bytes.", ends_connection=True)

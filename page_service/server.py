@@ -48,11 +48,13 @@ async def running_page(
         guards="`tls_client_ca_file`, or `allow_anonymous`",
     )
     async with (
-        _client(settings, telemetry, Retry(attempts=1)) as hasty,
         _client(settings, telemetry, Retry(attempts=3)) as patient,
+        _client(settings, telemetry, Retry(attempts=1)) as decoder,
+        # A client of both describes both or none.
+        _client(settings, telemetry, Retry(attempts=1), encoder=settings.encoder_address or None) as both,
     ):
         asking = Asking(settings, patient)
-        app = make_app(settings, Health(settings, hasty), asking)
+        app = make_app(settings, Health(settings, decoder, both), asking)
         server = HttpServer(settings, app, path="/", on_stopping=on_stopping, idle=asking.idle, end_answers=asking.end)
         try:
             yield RunningPage(server, await server.start())
@@ -60,11 +62,13 @@ async def running_page(
             await server.stop()
 
 
-def _client(settings: PageSettings, telemetry: Telemetry | None, retry: Retry) -> AsyncClient:
+def _client(
+    settings: PageSettings, telemetry: Telemetry | None, retry: Retry, *, encoder: tuple[str, ...] | None = None
+) -> AsyncClient:
     try:
         return AsyncClient(
             server=settings.decoder_address,
-            encoder=settings.encoder_address or None,
+            encoder=encoder,
             tls=settings.decoder_tls,
             insecure=settings.decoder_insecure,
             token_file=settings.decoder_token_file,

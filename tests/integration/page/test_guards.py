@@ -11,7 +11,7 @@ import pytest
 from page_service.config import PageSettings
 from page_service.server import running_page
 from tests.support.client_decoder import ScriptedDeployment
-from tests.support.pages import form, page_of
+from tests.support.pages import events, form, page_of
 from vscan.errors import StartupError
 
 IMAGE = b"the bytes of an image"
@@ -72,6 +72,57 @@ async def test_every_answer_is_bounded_to_this_origin(page: httpx2.AsyncClient) 
         assert response.headers["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in response.headers
         assert "server" not in response.headers
+
+
+async def test_other_methods_are_told_which_there_are(page: httpx2.AsyncClient) -> None:
+    for method, path, allowed in (("POST", "/", "GET, HEAD"), ("OPTIONS", "/ask", "POST"), ("GET", "/ask", "POST")):
+        response = await page.request(method, path)
+        assert (response.status_code, response.json()["error"]["code"]) == (405, "no_such_method")
+        assert ", ".join(sorted(response.headers["allow"].split(", "))) == allowed
+        assert "access-control-allow-methods" not in response.headers
+    head = await page.head("/app.js")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len((await page.get("/app.js")).content))
+
+
+async def test_a_fault_that_nobody_foresaw_says_nothing_of_itself(
+    page: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fault(*_: object) -> None:
+        raise RuntimeError("/etc/secrets")
+
+    monkeypatch.setattr("page_service.telling.started", fault)
+    ((name, told),) = events((await page.post("/ask", files=form("q", IMAGE))).text)
+    assert (name, told["message"]) == ("failed", "The page's server failed.")
+    monkeypatch.setattr("page_service.health.Health.state", fault)
+    response = await page.get("/state")
+    assert (response.status_code, response.json()["error"]["message"]) == (500, "The page's server failed.")
+    assert response.headers["content-security-policy"]
+    assert caplog.text.count("RuntimeError: /etc/secrets") == 2
+
+
+async def test_what_a_proxy_may_have_read_otherwise_is_refused(page: httpx2.AsyncClient) -> None:
+    reader, writer = await asyncio.open_connection(page.base_url.host, page.base_url.port)
+    writer.write(b"POST /ask HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n")
+    assert b" 400 " in (await reader.read())  # and the connection ends
+    writer.close()
+
+
+async def test_a_head_that_comes_at_once_is_bounded_too(page: httpx2.AsyncClient) -> None:
+    assert (await page.get("/?" + "x" * 40_000, headers={"x": "y" * 40_000})).status_code in (400, 431)
+    assert (await page.get("/?" + "x" * 40_000, headers={"x": "y" * 20_000})).status_code == 200
+
+
+async def test_who_names_no_host_is_refused(page: httpx2.AsyncClient) -> None:
+    for head in (
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n",
+        b"GET / HTTP/1.0\r\nhost: a\r\nhost: localhost\r\n\r\n",
+    ):
+        reader, writer = await asyncio.open_connection(page.base_url.host, page.base_url.port)
+        writer.write(head)
+        assert (await reader.read()).split(b" ")[1] in (b"400", b"403"), head
+        writer.close()
 
 
 @pytest.mark.parametrize(

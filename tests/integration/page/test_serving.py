@@ -11,13 +11,14 @@ from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx2
 import pytest
 
 from page_service.config import PageSettings
 from page_service.server import RunningPage, running_page
 from tests.support.certificates import Authority, Mounted
-from tests.support.client_decoder import ScriptedDeployment
+from tests.support.client_decoder import ScriptedDeployment, serving
 from tests.support.pages import events, form, page_of
 from tests.support.service_process import ServiceProcess
 from tests.support.until import until
@@ -99,6 +100,26 @@ def talk(context: ssl.SSLContext, address: str, session: ssl.SSLSession | None) 
         if not tls.recv(12):
             raise ConnectionResetError
         return tls.session
+
+
+async def test_it_asks_services_that_want_its_certificate(
+    deployment: ScriptedDeployment, mounted: tuple[Authority, Authority, Mounted]
+) -> None:
+    server, people, files = mounted
+    own = people.issue("page@example.org")
+    wants = grpc.ssl_server_credentials(
+        [(files.key.read_bytes(), files.cert.read_bytes())], people.ca_file.read_bytes(), require_client_auth=True
+    )
+    with serving(deployment, credentials=wants) as decoder:
+        to_it: dict[str, Any] = {"encoder_address": (decoder,), "decoder_tls_ca_file": server.ca_file}
+        for shown, state, last in (
+            ({"decoder_tls_cert_file": own.cert_file, "decoder_tls_key_file": own.key_file}, "ready", "finished"),
+            ({}, "away", "failed"),
+        ):
+            async with page_of(decoder, **to_it, **shown) as page:
+                told = (await page.get("/state")).json()
+                assert (told["decoder"]["state"], told["encoder"]["state"]) == (state, state)
+                assert events((await page.post("/ask", files=form("q", IMAGE))).text)[-1][0] == last
 
 
 async def test_who_says_nothing_is_let_go_and_one_too_many_is_not_let_in(
