@@ -129,7 +129,46 @@ async def test_bodies_are_bounded(page: httpx2.AsyncClient, deployment: Scripted
     assert await told(files=[*form("q", IMAGE), ("x", (None, "y"))]) == (400, "bad_form", "")
     assert await told(content=b"{}", headers={"content-type": "application/json"}) == (415, "not_a_form", "")
     assert await told(content=b"no parts", headers=kind) == (400, "bad_form", "")
+    assert await told(files=[*form("q", IMAGE), ("budget", (None, "96"))]) == (400, "bad_form", "")
+    assert await told(files=[*form("q", IMAGE), ("question", (None, "p"))]) == (400, "bad_form", "")
     assert deployment.requests == []
+
+
+def part(name: bytes, value: bytes) -> bytes:
+    return b'--x\r\ncontent-disposition: form-data; name="%b"\r\n\r\n%b\r\n' % (name, value)
+
+
+WHOLE = part(b"question", b"q") + part(b'visual"; filename="a', b"1") + part(b'visual"; filename="b', b"2") + b"--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        ("boundary=x", WHOLE[:-4], "cut off"),
+        ("boundary=x", WHOLE.replace(b"\nq\r", b"\n\xff\r"), "no UTF-8"),
+        ("boundary=x; charset=utf-16", WHOLE.replace(b"\nq\r", b"\n\xff\r"), "no UTF-8"),
+        ("boundary=x; charset=undefined", WHOLE.replace(b"question", b"quest\0ion"), "unknown field 'quest\\x00ion'"),
+        ("boundary=", WHOLE, "no boundary"),
+        ("boundary=" + "x" * 71, WHOLE, "no boundary"),
+        ('boundary="x; charset=x', WHOLE, "cannot be read"),
+        ("boundary=x", WHOLE.replace(b"content-", b"x: " + b"y" * 5000 + b"\r\ncontent-", 1), "cannot be read"),
+        ("boundary=x", WHOLE.replace(b"\nq\r", b"\n" + b"q" * 30_000 + b"\r"), "longer than 4000 characters"),
+        ("boundary=x", part(b"f", b"v") * 100 + WHOLE, "Too many fields"),
+        ("boundary=x", part(b"f", b"v") * 5000 + WHOLE, "too large"),
+    ],
+)
+async def test_a_form_that_is_none_is_refused_in_words(kind: str, body: bytes, words: str, address: str) -> None:
+    async with page_of(address, max_upload_bytes=65_536) as page:
+        response = await page.post("/ask", content=body, headers={"content-type": f"multipart/form-data; {kind}"})
+        assert response.status_code in (400, 413)
+        assert words in response.json()["error"]["message"]
+
+
+async def test_what_says_nothing_wrong_is_taken(page: httpx2.AsyncClient, deployment: ScriptedDeployment) -> None:
+    body = WHOLE.replace(b"\nq\r", "\nwie groß\r".encode()) + b"what follows a form is no part of it"
+    kind = "Multipart/Form-Data; charset=punycode; Boundary=x"
+    assert (await page.post("/ask", content=body, headers={"content-type": kind})).status_code == 200
+    assert deployment.requests[0].chat.messages[0].parts[2].text == "wie groß"
 
 
 async def test_nothing_is_written_to_a_disk(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +178,7 @@ async def test_nothing_is_written_to_a_disk(address: str, tmp_path: Path, monkey
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(address: str) -> None:
-    async with page_of(address, upload_seconds=0.05) as page:
+    async with page_of(address, client_patience_seconds=0.05) as page:
         reader, writer = await asyncio.open_connection(page.base_url.host, page.base_url.port)
         kind = "content-type: multipart/form-data; boundary=x\r\ncontent-length: 100"
         writer.write(f"POST /ask HTTP/1.1\r\nhost: localhost\r\n{kind}\r\n\r\n--x\r\n".encode())
