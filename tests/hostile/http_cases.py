@@ -40,7 +40,7 @@ def _bodies() -> Iterable[Case]:
         "an overlong slash": b'{"model": "\xc0\xaf"}',
         "100,000 brackets": b"[" * 100_000,
         "objects within objects, 100,000": b'{"a":' * 100_000,
-        "60 MB that never end a text": b'{"model": "' + b"a" * 60_000_000,
+        "30 MB that never end a text": b'{"model": "' + b"a" * 30_000_000,
         "300,000 numbers": b'{"stop_token_ids": [' + many + b"1]}",
         "a number of a million digits": b'{"seed": ' + b"9" * 1_000_000 + b"}",
         "1e400": b'{"temperature": 1e400}',
@@ -132,7 +132,7 @@ def _urls() -> Iterable[Case]:
         "one within another": "data:image/png;base64,data:image/png;base64,AAAA",
     }.items():
         yield _case(family, name, exchange(post(_about(url))), param=place if "MB" not in name else _ANY)
-    yield _case(family, "60 MB of A", exchange(post(_about("data:image/png;base64," + "A" * 60_000_000))), param=_ANY)
+    yield _case(family, "30 MB of A", exchange(post(_about("data:image/png;base64," + "A" * 30_000_000))), param=_ANY)
     yield _case(family, "of 1,000 pictures", exchange(post(_about(*["data:image/png;base64,AAAA"] * 1000))), param="messages")
 
 

@@ -3,7 +3,7 @@
 vLLM: vllm/benchmarks/lib/endpoint_request_func.py and serve.py. SGLang: sglang/benchmark/serving.py and bench_serving.py.
 GuideLLM: guidellm/backends/openai/request_handlers.py. LLMPerf: llmperf/ray_clients/openai_chat_completions_client.py.
 GenAI-Perf: genai_perf/inputs/converters/openai_chat_completions_converter.py. AIPerf: aiperf/endpoints/openai_chat.py.
-lmms-eval: lmms_eval/models/chat/openai_compatible.py.
+LangChain: langchain_openai/chat_models/base.py. lmms-eval: lmms_eval/models/chat/openai_compatible.py.
 """
 
 from __future__ import annotations
@@ -89,6 +89,15 @@ def requests(question: str, image: bytes) -> dict[str, Sent]:
         ),
         "aiperf": Sent(
             {"messages": text_first, **usage, "max_completion_tokens": TOKENS, "ignore_eos": True, "min_tokens": TOKENS}
+        ),
+        "langchain-openai": Sent(
+            {
+                "messages": text_first,
+                "max_completion_tokens": TOKENS,
+                "stream": True,
+                "stream_options": {"include_usage": True},
+            },
+            tokens=None,
         ),
         "lmms-eval": Sent({"messages": picture_first, "max_tokens": TOKENS, "temperature": 0}, tokens=None),
     }

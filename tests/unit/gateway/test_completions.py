@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gateway_service.chat_request import ChatRequest, read_chat
-from gateway_service.completions import Completion
+from gateway_service.completions import Completion, usage
 from gateway_service.json_fields import Fields
 from gateway_service.token_texts import entries
+from tests.unit.show.answers import answer
 from vscan_client import FinishReason, Started, TextDelta, Token
 
 END = FinishReason.END_OF_SEQUENCE
@@ -53,6 +55,13 @@ def test_the_usage_so_far_is_in_every_chunk_where_it_is_asked_for() -> None:
         (_, chunk) = begun(stream_options=without).more(TextDelta("a", (Token(1),)))
         assert chunk["usage"] is None
     assert "usage" not in next(begun(stream_options={"continuous_usage_stats": True}).more(TextDelta("a")))
+
+
+def test_reused_tokens_are_told_where_the_decoder_tells_them() -> None:
+    told = answer([])
+    assert "prompt_tokens_details" not in usage(told), "a decoder of an earlier release does not say"
+    known = replace(told.usage, reused_prompt_tokens=0, reused_prompt_tokens_average=0.0)
+    assert usage(replace(told, usage=known))["prompt_tokens_details"] == {"cached_tokens": 0}
 
 
 def test_tokens_are_called_by_their_text_or_their_number() -> None:
