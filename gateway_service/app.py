@@ -118,8 +118,8 @@ class ErrorsToldMiddleware:
 
 
 class KnownHostsMiddleware:
-    """On loopback: refuses a request whose `Host` or `Origin` is not this machine's. A page of another site can have its own
-    name point to 127.0.0.1 (DNS rebinding), and its scripts would then read answers.
+    """Refuses a request whose `Host` or `Origin` is none of the names: a page of another site can have its own name point to
+    127.0.0.1 (DNS rebinding), and its scripts would then read answers. Probes are let through, which call by an address.
     """
 
     def __init__(self, app: ASGIApp, hosts: KnownHosts | None) -> None:
@@ -127,7 +127,7 @@ class KnownHostsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises HttpRefusal."""
-        if self._hosts is not None and scope["type"] == "http":
+        if self._hosts is not None and scope["type"] == "http" and scope["path"] not in _HEALTH:
             headers = Headers(scope=scope)
             self._check("host", self._hosts.has(host_of(headers.get("host", ""))))
             if "origin" in headers:

@@ -23,10 +23,12 @@ ANYBODY = "elsewhere.example"
 async def test_a_name_that_is_not_its_own_is_refused(bind: str, allowed: tuple[str, ...], refused: set[str]) -> None:
     nobody = f"127.0.0.1:{free_port()}"
     async with in_process_gateway(nobody, bind=bind, insecure=True, allowed_hosts=allowed) as gateway:
-        url = f"http://127.0.0.1:{gateway.address.rpartition(':')[2]}/healthz"
+        url = f"http://127.0.0.1:{gateway.address.rpartition(':')[2]}"
         async with httpx2.AsyncClient() as client:
-            told = {
-                host: (await client.get(url, headers={"host": host})).status_code
-                for host in (ANYBODY, "proxy.example", "localhost", "127.0.0.1")
-            }
-    assert told == {host: 403 if host in refused else 200 for host in told}
+
+            async def told(path: str) -> dict[str, int]:
+                hosts = (ANYBODY, "proxy.example", "localhost", "127.0.0.1")
+                return {host: (await client.get(url + path, headers={"host": host})).status_code for host in hosts}
+
+            assert await told("/v1/models") == {host: 403 if host in refused else 503 for host in await told("/healthz")}
+            assert set((await told("/healthz")).values()) == {200}  # a kubelet calls by the pod's address
