@@ -106,6 +106,8 @@ class Run:
             self._out.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             if export is not None and complete:
                 self._task.export(self._items, texts, export)
+                if self._limit is not None:
+                    print(f"{export} has no more than --limit says: {len(texts)} answers", file=sys.stderr)
         except OSError as error:
             raise InvalidArgument("--out", f"{error.filename}: {error.strerror}") from error
         print("\n".join((table_of(self._task.title, scores) if scores else []) + traffic_line(summary)))

@@ -77,7 +77,7 @@ def interrupt(*arguments: object, out: Path) -> Interrupted:
             )
             services = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGINT)
-            out_, err = process.communicate(timeout=60)
+            out_, err = process.communicate(timeout=120)
         finally:
             process.kill()
     return Interrupted(process.returncode, out_, err, points_in(journal), psutil.wait_procs(services, timeout=60)[1])

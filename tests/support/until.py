@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-GIVE_UP_SECONDS = 60.0
+GIVE_UP_SECONDS = 150.0
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], *, what: str = "the condition") -> None:
-    """Returns once `condition` is true; asks every few milliseconds and fails after a minute."""
+    """Returns once `condition` is true; asks every few milliseconds and fails after two and a half minutes."""
     try:
         async with asyncio.timeout(GIVE_UP_SECONDS):
             while not await _holds(condition):  # noqa: ASYNC110  # a condition of another process sets no event here

@@ -182,8 +182,9 @@ def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
 
 
-def by_service(settings: list[str], *, gateway: bool = False, **of_both: str | None) -> dict[str, dict[str, str]]:
-    """`encoder.NAME=VALUE` and `decoder.NAME=VALUE` by service, beside what holds for both; with a `gateway` its own too.
+def by_service(settings: list[str], *, gateway: bool | None = None, **of_both: str | None) -> dict[str, dict[str, str]]:
+    """`encoder.NAME=VALUE` and `decoder.NAME=VALUE` by service, beside what holds for both; with a `gateway` its own too, and None
+    where there cannot be one.
 
     Raises:
         InvalidArgument: one is of no such form.
@@ -194,7 +195,7 @@ def by_service(settings: list[str], *, gateway: bool = False, **of_both: str | N
         found[Service.GATEWAY.value] = {}
     for text in settings:
         service, dot, rest = text.partition(".")
-        if service == Service.GATEWAY and not gateway:
+        if service == Service.GATEWAY and gateway is False:
             raise InvalidArgument("-s", f"{text!r} is for a gateway: add --gateway")
         if not dot or service not in found:
             raise InvalidArgument("-s", f"{text!r} is not of the form encoder.NAME=VALUE or decoder.NAME=VALUE")

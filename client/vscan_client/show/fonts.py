@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from unicodedata import category
 
 from PIL import ImageFont
 
@@ -22,6 +23,7 @@ _NAMES = (
     "Arial Unicode.ttf",
     "arial.ttf",
 )
+_FORMAT = "Cf"  # marks of direction and the like, of which nothing is seen
 _NO_LETTER = "\uffff"
 
 
@@ -55,7 +57,7 @@ def _others(size: int) -> Iterator[ImageFont.FreeTypeFont]:
 
 
 def _lacking(font: Font, text: str) -> set[str]:
-    letters = {letter for letter in text if not (letter.isascii() or letter.isspace())}
+    letters = {letter for letter in text if not (letter.isascii() or letter.isspace() or category(letter) == _FORMAT)}
     if not letters:
         return letters
     box = bytes(font.getmask(_NO_LETTER))  # type: ignore[call-overload]

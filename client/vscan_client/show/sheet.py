@@ -19,6 +19,7 @@ _TEXT, _SMALL, _LARGE = 17, 15, 21
 _LINES_OF_ANSWER = 3
 _SIGN = 15  # pixels of a sign in the legend
 _PLAIN = str.maketrans({"→": ">", "×": "x"})  # of what is said here Pillow's own font lacks these
+_LEFT_TO_RIGHT = "\u200e"
 _MERGED = "Each line leads from a patch that was dropped to the kept one that it was merged into."
 _PRUNED = (
     "Stage 2, before layer {layer} of the language model: framed patches went on for this question, crossed ones ended here."
@@ -114,12 +115,12 @@ def _sign(scan: PickedBy, words: str, width: int) -> Image.Image:
 
 def _title(shown: Shown, band: Band, width: int) -> Iterator[_Block]:
     if len(shown.bands) > 1 or band.note or band.is_video:
-        yield _line(f"{band.title}. {band.note}" if band.note else band.title, width, _LARGE)
+        yield _line(_english(f"{band.title}. {band.note}" if band.note else band.title), width, _LARGE)
 
 
 def _original(shown: Shown, band: Band, side: int) -> Image.Image:
     before = shown.columns[0].answer.images[band.visual].tokens_before
-    return _captioned(panel_of(band, 0, drawing.plain, side), f"{shown.names[band.visual]}, {before} tokens", side)
+    return _captioned(panel_of(band, 0, drawing.plain, side), _english(f"{shown.names[band.visual]}, {before} tokens"), side)
 
 
 def _strip(shown: Shown, band: Band, lefts: Sequence[int], side: int) -> Iterator[_Block]:
@@ -180,6 +181,11 @@ def _stacked(parts: Sequence[Image.Image], width: int) -> Image.Image:
         image.paste(part, (0, top))
         top += part.height + 4
     return image
+
+
+def _english(text: str) -> str:
+    """From left to right as a whole, also where it begins with a name that is not."""
+    return text if text.isascii() else f"{_LEFT_TO_RIGHT}{text}"
 
 
 def _line(text: str, width: int, size: int) -> _Block:

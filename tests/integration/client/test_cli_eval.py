@@ -258,9 +258,12 @@ async def test_a_server_that_comes_back_is_asked_on(out: Path) -> None:
 
 def test_answers_without_labels_are_handed_in(address: str, tmp_path: Path) -> None:
     export = tmp_path / "upload.json"
-    ran = vscan(*VQAV2, "--server", address, "--out", tmp_path / "vqav2.json", "--export", export)
+    ran = vscan(*VQAV2, "--server", address, "--out", tmp_path / "vqav2.json", "--export", export, "--limit", 1)
     assert ran.code == 0
-    assert ran.err.splitlines()[-1] == "1 of 1 questions have no label; not scored"
+    assert ran.err.splitlines()[-2:] == [
+        "1 of 1 questions have no label; not scored",
+        f"{export} has no more than --limit says: 1 answers",
+    ]
     assert json.loads(export.read_text()) == [
         {"question_id": 22000, "answer": "1 image s : what colour is it answer question using single word or phrase"}
     ]
