@@ -83,8 +83,8 @@ class Conversations:
             CallerLeftError: its caller left first, and it was cancelled.
             Unavailable: `end` was called, and it was cancelled.
         """
-        for_the_caller = unless(work, leaving(receive), CallerLeftError())
-        return await unless(for_the_caller, self._stopping.wait(), Unavailable("the gateway is stopping"))
+        stopping = Unavailable("the gateway is stopping")
+        return await unless(work, (leaving(receive), CallerLeftError()), (self._stopping.wait(), stopping))
 
     def end(self) -> None:
         """Cancels all of them, and those to come."""

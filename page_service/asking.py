@@ -67,7 +67,7 @@ class Asking:
         request = Request(scope, receive)
         try:
             with self._place(size_of(request, self._settings)):
-                asked = await unless(read_form(request, self._settings), self._stopping.wait(), _stopping())
+                asked = await unless(read_form(request, self._settings), (self._stopping.wait(), _stopping()))
                 await self._answer(asked, receive, send)
         except Refusal as refusal:
             await refusal_response(refusal)(scope, receive, send)
@@ -76,8 +76,8 @@ class Asking:
         """Ends the call of the decoder when the browser leaves, too."""
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         try:
-            telling_it = unless(self._tell(asked, send), leaving(receive), _LeftError())
-            await unless(telling_it, self._stopping.wait(), _stopping())
+            ends = (leaving(receive), _LeftError()), (self._stopping.wait(), _stopping())
+            await unless(self._tell(asked, send), *ends)
         except _LeftError:
             return
         except Refusal as refusal:

@@ -9,6 +9,7 @@ from typing import Any
 from page_service.config import PageSettings
 from vscan.errors import VScanError
 from vscan.rpc.address import parse_address
+from vscan.rpc.error_details import was_told
 from vscan_client import AsyncClient
 from vscan_client.jsonable import jsonable
 
@@ -45,7 +46,7 @@ class Health:
         try:
             known = (await self._of_decoder.describe(timeout=_PATIENCE_S)).decoder
         except VScanError as error:
-            return _part(AWAY, f"{address} does not answer: {error.message}")
+            return _away(address, error)
         layers = ", ".join(map(str, known.prune_layers)) or "none"
         words = f"{known.model} ({known.family}), {known.layers} layers, prunes before layer {layers}"
         return _part(READY, words) | {"max_images": known.limits.get("max_images"), "default": jsonable(known.reduction)}
@@ -56,7 +57,7 @@ class Health:
         try:
             known = await self._of_encoder.describe_encoder(timeout=_PATIENCE_S)
         except VScanError as error:
-            return _part(AWAY, f"{', '.join(self._settings.encoder_address)} does not answer: {error.message}")
+            return _away(", ".join(self._settings.encoder_address), error)
         return _part(READY, f"{known.tokens_per_tile} tokens a tile, {known.dtype}")
 
     async def _redis(self) -> dict[str, Any]:
@@ -70,6 +71,10 @@ class Health:
 
 def _part(state: str, words: str) -> dict[str, Any]:
     return {"state": state, "words": words}
+
+
+def _away(address: str, error: VScanError) -> dict[str, Any]:
+    return _part(AWAY, f"{address}: {error.message}" if was_told(error) else f"{address} does not answer")
 
 
 async def _answers(host: str, port: int) -> bool:

@@ -18,6 +18,7 @@ from vscan.errors import (
     Unavailable,
     VScanError,
 )
+from vscan.rpc.error_details import was_told
 
 # Parts of the form beside which an error may stand; "" is the whole of it.
 FILES, QUESTION, BUDGET, WHOLE = "files", "question", "budget", ""
@@ -74,7 +75,12 @@ def told_of(error: VScanError, decoder: str) -> Told:
     if isinstance(error, MissingImages):
         return Told("missing_files", "The tokens of a file are gone from the cache; it has to be sent again.", FILES)
     if isinstance(error, Unavailable):
-        return Told("away", f"The decoder at {decoder} does not answer: {error.message}.", advice=_START_IT)
+        told = (
+            f"The decoder cannot answer now: {error.message}."
+            if was_told(error)
+            else f"The decoder at {decoder} does not answer."
+        )
+        return Told("away", told, advice=_START_IT)
     if isinstance(error, ResourceExhausted):
         return Told("busy", f"The decoder has too much to do: {error.message}.", advice="Ask again in a moment.")
     if isinstance(error, DeadlineExceeded):

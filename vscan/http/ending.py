@@ -11,18 +11,25 @@ from starlette.types import Receive
 T = TypeVar("T")
 
 
-async def unless(work: Coroutine[Any, Any, T], end: Coroutine[Any, Any, object], error: Exception) -> T:
-    """What `work` comes to; if `end` returns before, `work` is cancelled, and once it has ended `error` is raised."""
-    task, ending = asyncio.ensure_future(work), asyncio.ensure_future(end)
+async def unless(work: Coroutine[Any, Any, T], *ends: tuple[Coroutine[Any, Any, object], Exception]) -> T:
+    """What `work` comes to, at once when it is done: who was answered may ask again before another turn of the event loop.
+
+    Args:
+        work: what is wanted.
+        ends: if one of them returns before, `work` is cancelled, and once it has ended the error beside it is raised.
+    """
+    task = asyncio.ensure_future(work)
+    endings = {asyncio.ensure_future(end): error for end, error in ends}
     try:
-        await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise error
-        return task.result()
+        await asyncio.wait((task, *endings), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise next(error for ending, error in endings.items() if ending.done())
     finally:
-        for each in (task, ending):
+        for each in (task, *endings):
             each.cancel()
-        await asyncio.gather(task, ending, return_exceptions=True)
+        if not task.done():
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def leaving(receive: Receive) -> None:

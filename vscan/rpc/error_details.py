@@ -97,6 +97,14 @@ def error_from_rpc(error: grpc.RpcError) -> VScanError:
     return _from_code(code, message, detail or errors_pb2.ErrorDetail())
 
 
+def was_told(error: VScanError) -> bool:
+    """Whether a service of ours said what a client caught; else its words are gRPC's, of a call that got nowhere."""
+    call: Any = error.__cause__
+    if not isinstance(error.__cause__, grpc.RpcError):
+        return False
+    return _detail_in(call.trailing_metadata() or ()) is not None
+
+
 Builder = Callable[[str, errors_pb2.ErrorDetail], VScanError]
 
 

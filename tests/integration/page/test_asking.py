@@ -139,7 +139,9 @@ async def test_a_decoder_that_ends_in_the_middle_is_told(page: httpx2.AsyncClien
     deployment.fail_after_first_text = Unavailable("the engine has ended")
     told = events((await page.post("/ask", files=form("q", IMAGE))).text)
     assert [name for name, _ in told] == ["started", "delta", "failed"]
-    assert (told[-1][1]["code"], "the engine has ended" in told[-1][1]["message"]) == ("away", True)
+    assert (told[-1][1]["code"], told[-1][1]["message"]) == ("away", "The decoder cannot answer now: the engine has ended.")
+    deployment.describe_fails_with.append(Unavailable("the encoder is away"))
+    assert (await page.get("/state")).json()["decoder"]["words"].endswith(": the encoder is away")
 
 
 async def test_a_video_is_asked_about_as_one(page: httpx2.AsyncClient, deployment: ScriptedDeployment) -> None:
@@ -196,9 +198,10 @@ async def test_a_decoder_that_is_away_is_told_in_words() -> None:
     async with page_of("127.0.0.1:1") as page:
         ((name, told),) = events((await page.post("/ask", files=form("q", IMAGE))).text)
         assert (name, told["code"]) == ("failed", "away")
-        assert "127.0.0.1:1 does not answer" in told["message"]
+        assert told["message"] == "The decoder at 127.0.0.1:1 does not answer."
         assert "vscan up" in told["advice"]
         state = (await page.get("/state")).json()
+        assert state["decoder"]["words"] == "127.0.0.1:1 does not answer"
         assert (state["decoder"]["state"], state["encoder"]["state"], state["redis"]["state"]) == (
             "away",
             "not told",

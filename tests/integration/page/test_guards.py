@@ -222,6 +222,14 @@ async def test_what_says_nothing_wrong_is_taken(page: httpx2.AsyncClient, deploy
     assert deployment.requests[0].chat.messages[0].parts[2].text == "wie groß"
 
 
+async def test_a_length_that_is_too_much_is_refused_before_a_byte_has_come(page: httpx2.AsyncClient) -> None:
+    reader, writer = await asyncio.open_connection(page.base_url.host, page.base_url.port)
+    kind = "content-type: multipart/form-data; boundary=x\r\ncontent-length: 99999999999999999999"
+    writer.write(f"POST /ask HTTP/1.1\r\nhost: localhost\r\n{kind}\r\n\r\n".encode())
+    assert b" 413 " in await reader.readline()
+    writer.close()
+
+
 async def test_nothing_is_written_to_a_disk(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     async with page_of(address) as page:
