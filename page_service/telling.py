@@ -52,6 +52,11 @@ def finished(answer: Answer) -> dict[str, Any]:
         ],
         "ttft_ms": round(timings.time_to_first_token_ms, 1),
         "total_ms": round(timings.total_ms, 1),
+        "times": {
+            "find_ms": round(timings.resolve_images_ms, 1),
+            "wait_ms": round(timings.queue_ms, 1),
+            "prefill_ms": round(timings.prefill_ms, 1),
+        },
         "sent_bytes": client.sent_bytes,
         "trace_id": client.trace_id,
         "server": client.server,
