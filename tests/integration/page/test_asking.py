@@ -90,9 +90,14 @@ async def test_places_are_given_back(page: httpx2.AsyncClient, deployment: Scrip
 @pytest.mark.parametrize(
     ("error", "code", "field", "words"),
     [
-        (InvalidArgument("messages[0].parts[0].image", "1,600 MP", limit="50 MP"), "refused", "files", "1,600 MP, limit 50 MP"),
+        (
+            InvalidArgument("messages[0].parts[0].image", "1,600 MP", limit="50 MP"),
+            "refused",
+            "files",
+            "Refused: file 1: 1,600 MP (limit: 50 MP).",
+        ),
         (InvalidArgument("reduction.budget.tokens_per_tile", "900"), "refused", "budget", "900"),
-        (InvalidArgument("messages[0].parts[1].text", "too long"), "refused", "question", "too long"),
+        (InvalidArgument("messages[0].parts[1].text", "too long"), "refused", "question", "Refused: too long."),
         (InvalidArgument("messages", "too many tokens"), "refused", "", "too many tokens"),
         (InternalError("internal error", trace_id="ab" * 16), "failed", "", "ab" * 16),
     ],
@@ -140,3 +145,9 @@ async def test_the_strip_says_what_is_there(page: httpx2.AsyncClient) -> None:
     assert "scripted" in state["decoder"]["words"]
     assert state["decoder"]["max_images"] == 16
     assert state["limits"] == {"max_files": 3, "max_upload_bytes": 4096, "max_question_chars": 100}
+
+
+async def test_the_strip_says_which_of_the_services_is_away(address: str) -> None:
+    async with page_of(address, encoder_address=("127.0.0.1:1",)) as page:
+        state = (await page.get("/state")).json()
+        assert (state["decoder"]["state"], state["encoder"]["state"]) == ("ready", "away")
