@@ -50,7 +50,6 @@ function askAll() {
 // The slider asks again what was asked; what is written or chosen meanwhile waits for Ask.
 function askAgainSoon() {
   clearTimeout(pending);
-  if (!last || !isAbout()) return;
   pending = setTimeout(() => {
     if (isAbout() && form.isComplete()) inTurn(plainToo(columns.plain?.finished));
   }, SLIDER_RESTS_MS);

@@ -62,6 +62,11 @@ def _move_slider(watched: Watched, place: int) -> None:
     watched.page.get_by_label("Visual tokens to keep").fill(str(place))
 
 
+def _let_it_rest(watched: Watched) -> None:
+    """Lets all timers of the page pass that a slider starts, as later ones come after them."""
+    watched.page.evaluate("new Promise((later) => setTimeout(later, 400))")
+
+
 def test_files_are_dropped_anywhere(watched: Watched, tmp_path: Path) -> None:
     page, chosen, error = watched.page, watched.page.locator("#chosen"), watched.page.locator("#files-error")
     watched.drop(str(SCENE))
@@ -132,7 +137,7 @@ def test_what_is_wrong_is_said_beside_it(watched: Watched, deployment: ScriptedD
     watched.complaints = [each for each in watched.complaints if "Failed to load resource: net::" not in each]  # of that file
 
 
-def test_services_that_are_away_are_told(watched: Watched, deployment: ScriptedDeployment, browser: Browser) -> None:
+def test_services_that_are_away_are_told(browser: Browser) -> None:
     with serving(ScriptedDeployment()) as decoder, browser.new_context() as context:
         with served_page(decoder, encoder_address=("127.0.0.1:1",)) as url:
             other = Watched(context, url)
@@ -166,6 +171,8 @@ def test_stopping_ends_the_work_and_asking_begins_anew(watched: Watched, deploym
     expect(page.locator("#ask")).to_be_focused()
     expect(page.locator("#stop")).to_be_disabled()
     assert _acquired(deployment.cancelled)
+    _let_it_rest(watched)
+    assert len(watched.asks) == 1
     deployment.hold_after_first_text.set()
     page.get_by_role("button", name="Ask").dblclick()
     watched.wait_done(0, 1)
@@ -181,9 +188,13 @@ def test_a_later_question_leaves_nothing_of_an_earlier_one(watched: Watched, dep
     expect(watched.column(0).locator(".answer")).to_have_text("1")
     page.get_by_label("Question").fill("new")
     expect(page.locator("#about")).to_contain_text("The form says something else by now: press Ask.")
-    _move_slider(watched, 6)  # does not ask what nobody asked
+    _move_slider(watched, 6)
+    _let_it_rest(watched)
+    assert len(watched.asks) == 1  # nobody asked the other question
     watched.press("Ask")
     assert _acquired(deployment.cancelled)
+    expect(watched.column(0).locator(".answer")).to_have_text("1")
+    expect(page.locator("#status")).to_have_text("Budget avg:33%: asked.")  # not that the one before was stopped
     deployment.hold_after_first_text.set()
     watched.wait_done(0, 1)
     expect(page.locator(".answer")).to_have_text(["1 image(s): new"] * 2)
