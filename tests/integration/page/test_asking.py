@@ -145,9 +145,3 @@ async def test_the_strip_says_what_is_there(page: httpx2.AsyncClient) -> None:
     assert "scripted" in state["decoder"]["words"]
     assert state["decoder"]["max_images"] == 16
     assert state["limits"] == {"max_files": 3, "max_upload_bytes": 4096, "max_question_chars": 100}
-
-
-async def test_the_strip_says_which_of_the_services_is_away(address: str) -> None:
-    async with page_of(address, encoder_address=("127.0.0.1:1",)) as page:
-        state = (await page.get("/state")).json()
-        assert (state["decoder"]["state"], state["encoder"]["state"]) == ("ready", "away")
