@@ -31,6 +31,7 @@ from bench.encoder_fleet import Asked, EncoderFleet, running
 from bench.harness import Check, Report, run
 from bench.random_clip import ClipShape, write_checkpoint
 from bench.tenant_probe import Probe, farthest, probe, standard_error
+from studies.kept.cache import KIND, latencies_by_place, plot
 from tests.support.encoder import png
 from tests.support.redis_server import RedisServer
 from tests.support.visual_values import body_of, key, make_tokens
@@ -94,7 +95,7 @@ def _measure(arguments: argparse.Namespace) -> Report:
         uncached = _stream(folder / "off", images, stream[: arguments.off_queries], off)
     report = _report(stream, cached, uncached, hits_ms, probes, arguments.probe_pairs)
     if arguments.plot:
-        _plot(cached.asked, arguments.plot)
+        plot(latencies_by_place(report.raw), arguments.plot)
     return report
 
 
@@ -155,7 +156,7 @@ def _report(
             "probe_standard_error": standard_error(pairs),
         },
         raw=[{"kind": "tenant_probe", **asdict(one)} for one in probes]
-        + [_raw("cached", each) for each in cached.asked]
+        + [_raw(KIND, each) for each in cached.asked]
         + [_raw("cache_off", each) for each in uncached.asked],
     )
 
@@ -171,23 +172,6 @@ def _quantiles(values: Sequence[float]) -> dict[str, float]:
 
 def _raw(stream: str, each: Asked) -> dict[str, object]:
     return {"kind": stream, "image": each.image, "place": each.place.name.lower(), "ms": round(each.latency_ms, 3)}
-
-
-def _plot(asked: Sequence[Asked], path: Path) -> None:
-    """How many queries were answered within how long, by place; PNG or whatever the suffix says. Needs matplotlib."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for place, latencies in _by_place(asked).items():
-        shares = np.arange(1, len(latencies) + 1) / len(latencies)
-        axes.plot(np.sort(latencies), 100 * shares, label=f"{place.name.lower()} ({len(latencies)})")
-    axes.set_xscale("log")
-    axes.set_xlabel("latency at the client, ms")
-    axes.set_ylabel("answered within, % of this place")
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from decoder_service.config import DecoderSettings
-from decoder_service.wiring import serve
-from vscan.rpc.service_main import run_service
+from vscan.large_imports import large_imports
+
+with large_imports():
+    from decoder_service.config import DecoderSettings
+    from decoder_service.wiring import serve
+    from vscan.rpc.service_main import run_service
 
 SERVICE_NAME = "vscan-decoder"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from decoder_service.answering import Asked
 from decoder_service.images import ResolvedImage
 from decoder_service.pruning import visual_tokens_average
-from decoder_service.request import Delta, FinishReason, LayerPruning, Result, SampledToken
+from decoder_service.request import Delta, FinishReason, LayerPruning, Result
+from decoder_service.token_bytes import AnswerTokens
 from vscan.v1 import decoder_pb2, visual_tokens_pb2
 
 _REASONS: dict[FinishReason, decoder_pb2.FinishReason] = {
@@ -28,9 +29,9 @@ def started(asked: Asked, *, report_kept: bool) -> decoder_pb2.GenerateEvent:
     )
 
 
-def delta(event: Delta) -> decoder_pb2.GenerateEvent:
+def delta(event: Delta, answers: AnswerTokens) -> decoder_pb2.GenerateEvent:
     """More of the answer."""
-    tokens = [_token(token) for token in event.tokens]
+    tokens = [answers.message(event.sample, token) for token in event.tokens]
     reason = decoder_pb2.FINISH_REASON_UNSPECIFIED if event.reason is None else _REASONS[event.reason]
     delta = decoder_pb2.TextDelta(text=event.text, tokens=tokens, sample=event.sample, reason=reason)
     return decoder_pb2.GenerateEvent(delta=delta)
@@ -77,14 +78,6 @@ def _image_report(image: ResolvedImage, report_kept: bool) -> visual_tokens_pb2.
     )
 
 
-def _token(token: SampledToken) -> decoder_pb2.GeneratedToken:
-    return decoder_pb2.GeneratedToken(
-        token_id=token.token_id,
-        logprob=token.logprob,
-        top=[decoder_pb2.TokenLogprob(token_id=token_id, logprob=logprob) for token_id, logprob in token.top],
-    )
-
-
 def _usage(asked: Asked, result: Result, layers: int) -> decoder_pb2.Usage:
     visual_tokens = asked.request.prompt.visual_rows
     return decoder_pb2.Usage(
@@ -93,6 +86,8 @@ def _usage(asked: Asked, result: Result, layers: int) -> decoder_pb2.Usage:
         visual_tokens_unreduced=asked.visual_unreduced,
         visual_tokens_average=visual_tokens_average(visual_tokens, result.pruning, layers=layers),
         completion_tokens=result.completion_tokens,
+        reused_prompt_tokens=result.reused_rows,
+        reused_prompt_tokens_average=result.reused_rows_average,
     )
 
 

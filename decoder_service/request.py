@@ -195,6 +195,8 @@ class Result:
     prefill_ms: float
     prune_ms: float
     decode_ms: float
+    reused_rows: int = 0  # of the prompt, at the first layer: found in the cache
+    reused_rows_average: float = 0.0  # over all layers
 
     @property
     def reason(self) -> FinishReason:

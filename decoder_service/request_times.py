@@ -41,6 +41,7 @@ class RequestTimes:
         self._first: StepTime | None = None  # the first step that ran rows of the prompt
         self._prefilled: StepTime | None = None  # the step that gave the first token
         self._reused_rows: tuple[int, ...] = ()
+        self._reused_average = 0.0
         self._pruned: list[tuple[StepTime, PruneReport]] = []
 
     @property
@@ -59,6 +60,7 @@ class RequestTimes:
         if self._first is None:
             self._first = step
             self._reused_rows = tuple(start for start, _ in piece.ranges)
+            self._reused_average = piece.sequence.average(self._reused_rows)
         self._pruned += [(step, report) for report in output.pruned]
         if output.tokens and self._prefilled is None:
             self._prefilled = step
@@ -80,6 +82,8 @@ class RequestTimes:
             prefill_ms=(last.end_s - first.start_s) * 1e3,
             prune_ms=sum(report.duration_ms for _, report in self._pruned),
             decode_ms=decode_ms,
+            reused_rows=self._reused_rows[0],
+            reused_rows_average=self._reused_average,
         )
 
     @contextmanager

@@ -96,6 +96,10 @@ class Sequence:
             self.reached = [max(pair) for pair in zip(self.reached, ends, strict=True)]
         return work
 
+    def average(self, rows: Items[int]) -> float:
+        """Of rows in each segment: how many on average over the layers."""
+        return sum(layers * each for layers, each in zip(self._layers, rows, strict=True)) / sum(self._layers)
+
     def append(self, token_id: int) -> None:
         """A token was chosen."""
         self.rows.ids.append(token_id)

@@ -11,9 +11,11 @@ import vscan
 from decoder_service import replies
 from decoder_service.answering import Answering, Asked
 from decoder_service.chat import RawPrompt
+from decoder_service.constraint.vocabulary import Vocabulary
 from decoder_service.observation import Observation, Observer
 from decoder_service.question import Question, read_question
 from decoder_service.request import Delta
+from decoder_service.token_bytes import AnswerTokens
 from vscan.errors import PermissionDenied, Unavailable
 from vscan.rpc.deadlines import Deadline
 from vscan.rpc.tenant import current_tenant
@@ -41,9 +43,9 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer):
     def __init__(self) -> None:
         self._opened: _Opened | None = None
 
-    def open(self, answering: Answering, observer: Observer, identity: Identity) -> None:
+    def open(self, answering: Answering, observer: Observer, identity: Identity, vocabulary: Vocabulary) -> None:
         """From now on questions are answered."""
-        self._opened = _Opened(answering, observer, identity)
+        self._opened = _Opened(answering, observer, identity, vocabulary)
 
     async def Generate(self, request: decoder_pb2.GenerateRequest, context: Any) -> AsyncIterator[decoder_pb2.GenerateEvent]:
         """See decoder.proto."""
@@ -76,6 +78,7 @@ class _Opened:
     answering: Answering
     observer: Observer
     identity: Identity
+    vocabulary: Vocabulary
 
     def read(self, request: decoder_pb2.GenerateRequest) -> Question:
         videoless = None if self.identity.takes_videos else self.identity.family
@@ -88,13 +91,14 @@ class _Opened:
         self, asked: Asked, question: Question, observation: Observation
     ) -> AsyncGenerator[decoder_pb2.GenerateEvent, None]:
         """The stream of one accepted question. Closing it early cancels the request in the engine."""
+        tokens = AnswerTokens(self.vocabulary)
         async with await self.answering.submit(asked) as events:
             observation.accepted(asked)
             yield replies.started(asked, report_kept=question.report_kept)
             async for event in events:
                 if isinstance(event, Delta):
                     observation.token_came(event, events.came_s)
-                    yield replies.delta(event)
+                    yield replies.delta(event, tokens)
                     continue
                 observation.finished(asked, event)
                 yield replies.finished(

@@ -134,6 +134,7 @@ async def running_decoder(
             _answering(settings, half, resolver, engine, grammars),
             Observer(telemetry, model=half.name),
             _identity(settings, half),
+            half.vocabulary,
         )
         metrics = EngineMetrics(telemetry.meter)
         metrics.capacity(running=settings.max_running, waiting=settings.max_queue)

@@ -18,12 +18,14 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 RUN groupadd --gid 10001 vscan && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin vscan
 
-# What the service needs, without its code: this layer changes with pyproject.toml and constraints.txt alone.
-FROM base AS dependencies
+FROM base AS tools
 RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv
 RUN python3 -m venv /pip && python3 -m venv --without-pip /venv
 WORKDIR /src
 COPY pyproject.toml constraints.txt docker/requirements.py ./
+
+# What the service needs, without its code: this layer changes with pyproject.toml and constraints.txt alone.
+FROM tools AS dependencies
 ARG VARIANT=cpu
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN case $VARIANT in cpu | cuda) ;; *) echo "VARIANT is cpu or cuda, not $VARIANT" >&2; exit 2 ;; esac \
@@ -32,12 +34,12 @@ RUN case $VARIANT in cpu | cuda) ;; *) echo "VARIANT is cpu or cuda, not $VARIAN
     && PIP_CONSTRAINT=constraints.txt /pip/bin/pip --python /venv/bin/python install --no-cache-dir --no-compile \
         ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} --requirement requirements.txt
 # The root file system may be read-only, so the bytecode is there from the start, whatever the files' times are: also (-f) of what
-# this Python has compiled for itself when it started. One of torch's own tests is for a later Python.
-RUN /venv/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -x '/py312_intrinsics' /venv/lib
+# this Python has compiled for itself when it started. Not the tests that packages bring; one of torch's is for a later Python.
+RUN /venv/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -x '/tests/|/py312_intrinsics' /venv/lib
 RUN /venv/bin/python -c "import runpy, sysconfig; torch = runpy.run_path(sysconfig.get_path('purelib') + '/torch/version.py'); \
     assert (torch['cuda'] is not None) == ('$VARIANT' == 'cuda'), torch['__version__']"
 
-FROM dependencies AS application
+FROM tools AS application
 COPY README.md LICENSE ./
 COPY vscan vscan
 COPY client client

@@ -1,4 +1,4 @@
-"""Prints what an extra of the project needs, one requirement a line: an image has a layer of that without the project's code.
+"""Prints what extras of the project need, one requirement a line: an image has a layer of that without the project's code.
 
 python3 requirements.py serve >requirements.txt
 """
@@ -12,10 +12,11 @@ from pathlib import Path
 _OWN_EXTRA = re.compile(r"vscan-serve\[(.+)\]")
 
 
-def requirements(project: dict[str, object], extra: str) -> Iterator[str]:
-    """The base install's, and the extra's; extras of the project that it names are followed."""
+def requirements(project: dict[str, object], *extras: str) -> Iterator[str]:
+    """The base install's, and the extras'; extras of the project that they name are followed."""
     yield from list(project["dependencies"])  # type: ignore[call-overload]
-    yield from _of_extra(project["optional-dependencies"], extra)  # type: ignore[arg-type]
+    for extra in extras:
+        yield from _of_extra(project["optional-dependencies"], extra)  # type: ignore[arg-type]
 
 
 def _of_extra(extras: dict[str, list[str]], extra: str) -> Iterator[str]:
@@ -30,4 +31,4 @@ def _of_extra(extras: dict[str, list[str]], extra: str) -> Iterator[str]:
 
 if __name__ == "__main__":
     described = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    print("\n".join(sorted(set(requirements(described, sys.argv[1])))))
+    print("\n".join(sorted(set(requirements(described, *sys.argv[1:])))))

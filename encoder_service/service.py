@@ -15,7 +15,7 @@ SERVICE = encoder_pb2.DESCRIPTOR.services_by_name["VisionEncoder"].full_name
 
 
 class EncoderService:
-    """Everything that runs, wired by `encoder_service.__main__.build`."""
+    """Everything that runs, made by `encoder_service.wiring.build`."""
 
     def __init__(self, rpc: RpcServer, encoder: ImageEncoder, pipeline: Pipeline, cache: TieredCache) -> None:
         self.encoder = encoder

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.util.http import parse_excluded_urls
@@ -22,7 +20,8 @@ from gateway_service.conversation import CallerLeftError
 from gateway_service.endpoints import Gateway
 from gateway_service.http_errors import CALLER_LEFT, HttpRefusal, error_response, status_of
 from vscan.errors import InternalError, VScanError
-from vscan.rpc.address import is_loopback_host
+from vscan.http.host_names import KnownHosts, host_of, host_of_origin
+from vscan.http.protocol import MAX_HEAD_BYTES, head_bytes
 from vscan.telemetry.context import current_trace_id
 from vscan.telemetry.logs import log_fields
 from vscan.telemetry.providers import Telemetry
@@ -30,24 +29,24 @@ from vscan.telemetry.providers import Telemetry
 _log = logging.getLogger(__name__)
 _CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
 _METHODS = {"GET", "HEAD", "POST"}
-_HEALTH = ("/healthz", "/readyz")
+_HEALTH = ("/healthz", "/readyz", "/health")  # the last is what vLLM's is called, which load generators ask
 
 
-def make_app(gateway: Gateway, telemetry: Telemetry, *, hosts: Collection[str] | None) -> ASGIApp:
-    """The application. `hosts`: names besides loopback's that `Host` may have; None for any."""
+def make_app(gateway: Gateway, telemetry: Telemetry, *, hosts: KnownHosts | None) -> ASGIApp:
+    """The application. `hosts`: names that `Host` and `Origin` may have; None for any."""
     routes = [
         Route(_CHAT, _Endpoint(gateway.chat), methods=["POST"]),
         Route(_MODELS, _Endpoint(gateway.models), methods=["GET"]),
         Route(f"{_MODELS}/{{id:path}}", _Endpoint(gateway.models), methods=["GET"]),
         Route(_HEALTH[0], _Endpoint(gateway.alive), methods=["GET"]),
-        Route(_HEALTH[1], _Endpoint(gateway.ready), methods=["GET"]),
+        *(Route(path, _Endpoint(gateway.ready), methods=["GET"]) for path in _HEALTH[1:]),
     ]
     around = [Middleware(ErrorsToldMiddleware), Middleware(KnownHostsMiddleware, hosts=hosts)]
     app = Starlette(routes=routes, middleware=around, exception_handlers={HTTPException: _no_such_path})
     app.router.redirect_slashes = False  # a redirect would be built from the caller's own Host
     instrumented: ASGIApp = OpenTelemetryMiddleware(
         app,
-        excluded_urls=parse_excluded_urls("healthz,readyz"),
+        excluded_urls=parse_excluded_urls("healthz,readyz,/health$"),
         tracer_provider=telemetry.tracer_provider,
         meter_provider=telemetry.meter_provider,
         default_span_details=lambda scope: (_span_name(scope), {}),
@@ -99,6 +98,7 @@ class ErrorsToldMiddleware:
 
         try:
             _refuse_two_lengths(Headers(scope=scope))
+            _refuse_large_head(scope)
             await self._app(scope, receive, watched)
         except CallerLeftError:
             status = CALLER_LEFT
@@ -122,24 +122,20 @@ class KnownHostsMiddleware:
     name point to 127.0.0.1 (DNS rebinding), and its scripts would then read answers.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+    def __init__(self, app: ASGIApp, hosts: KnownHosts | None) -> None:
         self._app, self._hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises HttpRefusal."""
         if self._hosts is not None and scope["type"] == "http":
             headers = Headers(scope=scope)
-            self._check("host", f"//{headers.get('host', '')}")
+            self._check("host", self._hosts.has(host_of(headers.get("host", ""))))
             if "origin" in headers:
-                self._check("origin", headers["origin"])
+                self._check("origin", self._hosts.has(host_of_origin(headers["origin"])))
         await self._app(scope, receive, send)
 
-    def _check(self, name: str, url: str) -> None:
-        try:
-            host = urlsplit(url).hostname or ""
-        except ValueError:
-            host = ""
-        if not is_loopback_host(host) and host not in (self._hosts or ()):
+    def _check(self, name: str, is_known: bool) -> None:
+        if not is_known:
             raise HttpRefusal(403, "unknown_host", f"{name}: not a name of this machine's, see VSCAN_GATEWAY_ALLOWED_HOSTS")
 
 
@@ -147,6 +143,13 @@ def _refuse_two_lengths(headers: Headers) -> None:
     """A proxy that believed the other of them would take the rest of this body for somebody's next request."""
     if "transfer-encoding" in headers and "content-length" in headers:
         refusal = HttpRefusal(400, "invalid_request", "content-length: beside transfer-encoding")
+        refusal.ends_connection = True
+        raise refusal
+
+
+def _refuse_large_head(scope: Scope) -> None:
+    if head_bytes(scope) > MAX_HEAD_BYTES:
+        refusal = HttpRefusal(431, "headers_too_large", f"head: larger than {MAX_HEAD_BYTES:,} bytes")
         refusal.ends_connection = True
         raise refusal
 
@@ -161,4 +164,6 @@ def _unknown(error: Exception) -> InternalError:
 async def _no_such_path(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
-    return error_response(HttpRefusal(error.status_code, code, error.detail))
+    response = error_response(HttpRefusal(error.status_code, code, error.detail))
+    response.headers.update(error.headers or {})  # `Allow`
+    return response

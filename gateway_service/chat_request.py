@@ -27,7 +27,7 @@ _OWN = _ALSO_ON_TOP | {
     *("reduction", "budget", "local_share", "merge", "rater", "keep", "positions"),
     *("regex", "report_kept", "frames", "fps"),
 }
-_HANDLED = {"model", "messages", "stream", "stream_options", "logprobs", "top_logprobs", "response_format", OWN}
+_HANDLED = {"model", "messages", "stream", "stream_options", "logprobs", "top_logprobs", "response_format", "min_tokens", OWN}
 IGNORED = {
     *("user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
     *("parallel_tool_calls", "prediction"),
@@ -47,7 +47,7 @@ NEEDLESS: dict[str, tuple[Any, ...]] = {
 }
 _KNOWN = _HANDLED | set(_SAMPLING) | set(_LENGTHS) | _ALSO_ON_TOP | IGNORED | set(NEEDLESS)
 _ANY_OBJECT = '{"type": "object"}'
-_MOST_LOGPROBS = 2**32 - 1
+_MOST_LOGPROBS = _MOST_TOKENS = 2**32 - 1
 _SHOWN_CHARS = 200  # of what is wrong, which may repeat what was sent
 
 
@@ -60,6 +60,7 @@ class ChatRequest:
     options: AskOptions
     stream: bool = False
     include_usage: bool = False
+    continuous_usage: bool = False  # in every chunk, so far
     logprobs: bool = False
     top_logprobs: int = 0
     on_top: frozenset[str] = frozenset()  # the fields of the body
@@ -82,7 +83,7 @@ def read_chat(body: Fields) -> ChatRequest:
     logprobs, top = body.switch("logprobs"), body.whole("top_logprobs", 0, _MOST_LOGPROBS)
     if top and not logprobs:
         body.refuse("top_logprobs", "without `logprobs`")
-    stream, include_usage = _streaming(body)
+    stream, include_usage, continuous = _streaming(body)
     try:
         asked = _question_options(body, logprobs=max(top or 0, 1) if logprobs else None)
         return ChatRequest(
@@ -91,6 +92,7 @@ def read_chat(body: Fields) -> ChatRequest:
             options=asked.ask_options(),
             stream=stream,
             include_usage=include_usage,
+            continuous_usage=continuous,
             logprobs=logprobs,
             top_logprobs=top or 0,
             on_top=on_top,
@@ -110,13 +112,15 @@ def field_of(field: str, on_top: frozenset[str]) -> str:
         return "n" if name == "samples" else next((each for each in _LENGTHS if each in on_top), _LENGTHS[0])
     if name == "logprobs":
         return "top_logprobs" if "top_logprobs" in on_top else "logprobs"
-    if name == "json_schema":
-        return "response_format"
+    if name in {"json_schema", "request"}:
+        return "response_format" if name == "json_schema" else "body"
+    if sampled := re.search(r"\bvideo\.sampling(\.frames_per_second)?", field):
+        return f"{OWN}.{'fps' if sampled[1] else 'frames'}"
     if field.startswith("messages["):
         return re.sub(r"\.(image|video)\b(?!_)", r".\1_url", field.replace("].parts[", "].content["), count=1)
-    if field.startswith(("reduction.", "prune.", "video.sampling")):
+    if field.startswith(("reduction.", "prune.")):
         inner = field.split(".")[1].split("[")[0]
-        name = {"budgets": "keep", "sampling": "frames"}.get(inner, inner)
+        name = "keep" if inner == "budgets" else inner
     return f"{OWN}.{name}" if name in _OWN and name not in on_top else name if name in _KNOWN else field
 
 
@@ -125,17 +129,31 @@ def _refuse_others(body: Fields) -> None:
     for name, values in NEEDLESS.items():
         if name in body and body.raw(name) not in values:
             body.refuse(name, "is not supported")
+    _check_least(body)
 
 
-def _streaming(body: Fields) -> tuple[bool, bool]:
+def _check_least(body: Fields) -> None:
+    """An answer that goes on to its greatest length has its least one too, and no other has one here."""
+    least = body.whole("min_tokens", 0, _MOST_TOKENS)
+    if not least:
+        return
+    if not body.switch("ignore_eos"):
+        body.refuse("min_tokens", "is supported only beside `ignore_eos`")
+    if any(isinstance(most := body.raw(name), int) and most < least for name in _LENGTHS):
+        body.refuse("min_tokens", "more than the answer may have")
+
+
+def _streaming(body: Fields) -> tuple[bool, bool, bool]:
+    """Whether the answer is streamed, whether with its usage, and whether every chunk has the usage so far."""
     stream = body.switch("stream")
     if "stream_options" not in body:
-        return stream, False
+        return stream, False, False
     if not stream:
         body.refuse("stream_options", "without `stream`")
     options = body.object("stream_options")
-    options.only({"include_usage", "include_obfuscation"})
-    return stream, options.switch("include_usage")
+    options.only({"include_usage", "include_obfuscation", "continuous_usage_stats"})
+    usage, continuous = options.switch("include_usage"), options.switch("continuous_usage_stats")
+    return stream, usage, usage and continuous
 
 
 def _question_options(body: Fields, *, logprobs: int | None) -> QuestionOptions:

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
-from vscan.config import ServiceSettings
-from vscan.rpc.address import parse_address
-from vscan.rpc.settings import ListenSettings
+from vscan.config import Names, ServiceSettings
+from vscan.http.host_names import HostNames, KnownHosts
+from vscan.http.settings import HttpSettings
+from vscan.rpc.settings import HostAndPort
 from vscan.telemetry.settings import TelemetrySettings
 
-
-def _host_and_port(text: str) -> str:
-    return str(parse_address(text))
-
-
-def _split(value: Any) -> Any:
-    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Servers = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+Servers = Annotated[Names, Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +26,12 @@ class Share:
     body_bytes: int
 
 
-class GatewaySettings(ListenSettings, TelemetrySettings, ServiceSettings):
+class GatewaySettings(HttpSettings, TelemetrySettings, ServiceSettings):
     """Everything that a gateway can be told; the environment names are these with `VSCAN_GATEWAY_` before them."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="VSCAN_GATEWAY_", validate_default=True)
 
-    bind: Annotated[str, AfterValidator(_host_and_port)] = Field(
+    bind: HostAndPort = Field(
         default="127.0.0.1:8000",
         description="Where to listen, `host:port`; port 0 takes any free one. Beyond loopback TLS is needed, and a word on who "
         "may call (`require_token`, `tls_client_ca_file` or `allow_anonymous`); or `insecure`.",
@@ -80,10 +71,10 @@ class GatewaySettings(ListenSettings, TelemetrySettings, ServiceSettings):
         default=False,
         description="Beyond loopback: pass on the questions of callers that show nothing; the decoder judges them.",
     )
-    allowed_hosts: Names = Field(
+    allowed_hosts: HostNames = Field(
         default=(),
-        description="On loopback: names besides `localhost` and its addresses that `Host` and `Origin` may have, for a proxy "
-        "on the same machine; commas between.",
+        description="Names besides `localhost` and its addresses that `Host` and `Origin` may have, for a proxy on the same "
+        "machine; commas between. Beyond loopback any name will do, unless some stand here.",
     )
 
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
@@ -105,41 +96,9 @@ class GatewaySettings(ListenSettings, TelemetrySettings, ServiceSettings):
         description="Requests of one token served at once; those without a token count as one caller. Unset: with "
         "`require_token` half of `max_concurrent_requests`, else as many as there.",
     )
-    max_connections: int = Field(
-        default=512,
-        ge=1,
-        description="Most connections to the port, those at their TLS handshake too; one more is closed.",
-    )
     max_callers: int = Field(
         default=1024, ge=1, description="Callers, each with a token, of whom is remembered which images they have sent."
     )
-    header_timeout_seconds: float = Field(
-        default=10.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="Longest wait for a TLS handshake, the whole head of a request, and the rest of a body that is "
-        "refused, in seconds.",
-    )
-    idle_timeout_seconds: int = Field(
-        default=75, ge=1, description="A connection without a request for so long is closed, in seconds."
-    )
-    client_patience_seconds: float = Field(
-        default=120.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="Longest wait for a caller, in seconds: until its whole body has come, and until it takes more of an "
-        "answer.",
-    )
-    tokenizer_file: Path | None = Field(
-        default=None,
-        description="The checkpoint's `tokenizer.json`, which gives tokens of log-probabilities their texts; needs the package "
-        "`tokenizers`. Unset: a token is told as `token_id:17`.",
-    )
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        return parse_address(self.bind).is_loopback
 
     @property
     def share(self) -> Share:
@@ -148,3 +107,8 @@ class GatewaySettings(ListenSettings, TelemetrySettings, ServiceSettings):
         if self.require_token:
             requests, body_bytes = max(1, requests // 2), max(self.max_body_bytes, body_bytes // 2)
         return Share(self.max_caller_requests or requests, body_bytes)
+
+    @property
+    def hosts(self) -> KnownHosts | None:
+        """The names by which it may be called; None for any."""
+        return KnownHosts(self.allowed_hosts) if self.is_loopback or self.allowed_hosts else None

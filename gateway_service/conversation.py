@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway_service.http_errors import HttpRefusal
 from vscan.errors import Unavailable
+from vscan.http.ending import leaving, unless
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ class Conversations:
     """Those that are being served; a gateway that stops ends them all."""
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Task[Any]] = set()
+        self._stopping = asyncio.Event()
 
     async def unless_the_caller_leaves(self, receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         """What `work` comes to, whose request was read.
@@ -82,31 +83,9 @@ class Conversations:
             CallerLeftError: its caller left first, and it was cancelled.
             Unavailable: `end` was called, and it was cancelled.
         """
-        task, left = asyncio.ensure_future(work), asyncio.ensure_future(_leaving(receive))
-        self._running.add(task)
-        try:
-            await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise CallerLeftError
-            if task.cancelled():
-                raise Unavailable("the gateway is stopping")
-            return task.result()
-        finally:
-            self._running.discard(task)
-            await _end((task, left))
+        for_the_caller = unless(work, leaving(receive), CallerLeftError())
+        return await unless(for_the_caller, self._stopping.wait(), Unavailable("the gateway is stopping"))
 
     def end(self) -> None:
-        """Cancels all of them."""
-        for task in self._running:
-            task.cancel()
-
-
-async def _leaving(receive: Callable[[], Awaitable[Message]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _end(tasks: tuple[asyncio.Task[Any], ...]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancels all of them, and those to come."""
+        self._stopping.set()

@@ -21,7 +21,6 @@ from gateway_service.conversation import Conversations, PatientSend, read_body, 
 from gateway_service.http_errors import HttpRefusal, error_body
 from gateway_service.json_fields import parse_object
 from gateway_service.served_model import ServedModel, refuse_model
-from gateway_service.token_texts import TokenTexts
 from vscan.errors import InvalidArgument, ResourceExhausted, Unauthenticated, Unavailable, VScanError
 from vscan.rpc.request_room import RequestRoom
 from vscan_client import AsyncAnswerStream, AsyncClient, Started, TextDelta
@@ -40,11 +39,10 @@ class Gateway:
     Args:
         settings: the limits.
         client: of callers that show no token, and for looking after the decoder.
-        texts: names tokens.
     """
 
-    def __init__(self, settings: GatewaySettings, client: AsyncClient, texts: TokenTexts) -> None:
-        self._settings, self._client, self._texts = settings, client, texts
+    def __init__(self, settings: GatewaySettings, client: AsyncClient) -> None:
+        self._settings, self._client = settings, client
         self._callers = Callers(
             client,
             settings.share,
@@ -119,7 +117,7 @@ class Gateway:
 
     async def _answer(self, client: AsyncClient, asked: ChatRequest, scope: Scope, receive: Receive, send: PatientSend) -> None:
         known = await self._model.check(client, asked.model)
-        completion = Completion(asked, known.pair_fingerprint, self._texts)
+        completion = Completion(asked, known.pair_fingerprint)
         async with client.stream_chat(asked.messages, **asked.options) as stream:
             if asked.stream:
                 await _send_stream(send, stream, completion)
@@ -160,13 +158,10 @@ async def _send_stream(send: PatientSend, stream: AsyncAnswerStream, completion:
         if isinstance(event, Started):
             named = [(name.encode(), value.encode()) for name, value in _request_id(event.request_id).items()]
             await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS + named})
-            chunks = completion.first(event)
+            completion.begin(event)
         elif isinstance(event, TextDelta):
-            chunks = completion.more(event)
-        else:
-            continue
-        for chunk in chunks:
-            await _send_event(send, chunk)
+            for chunk in completion.more(event):
+                await _send_event(send, chunk)
     for chunk in completion.last(stream.answer):
         await _send_event(send, chunk)
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})

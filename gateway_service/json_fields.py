@@ -66,7 +66,7 @@ class Fields:
         """Raises InvalidArgument for a member of another name."""
         for name in self._value:
             if name not in known:
-                self.refuse(_shown(name), "no such field")
+                self.refuse(shown(name), "no such field")
 
     def text(self, name: str) -> str:
         """A text that is needed. Any that can be written as UTF-8, so no half of a surrogate pair."""
@@ -80,7 +80,7 @@ class Fields:
         """One of some words."""
         value = self.text(name)
         if value not in choices:
-            self.refuse(name, repr(_shown(value)), ", ".join(choices))
+            self.refuse(name, repr(shown(value)), ", ".join(choices))
         return value
 
     def switch(self, name: str) -> bool:
@@ -96,7 +96,7 @@ class Fields:
         if value is None:
             return None
         if type(value) is not int or not least <= value <= most:
-            self.refuse(name, _shown(json.dumps(value)), f"a whole number from {least} to {most}")
+            self.refuse(name, shown(json.dumps(value)), f"a whole number from {least} to {most}")
         return value
 
     def object(self, name: str) -> Fields:
@@ -130,8 +130,9 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _shown(text: str) -> str:
-    return shortened(text.encode("ascii", "backslashreplace").decode(), _SHOWN_CHARS)
+def shown(text: str, most: int = _SHOWN_CHARS) -> str:
+    """What a caller sent, as an error may repeat it: little of it, in letters that do nothing to a terminal or a log."""
+    return shortened(text[: most + 1].encode("unicode_escape").decode(), most)
 
 
 class _NoValueError(ValueError):

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway_service.http_errors import HttpRefusal
+from gateway_service.json_fields import shown
 from vscan_client import AsyncClient, DecoderDescription
 
 _OWNER = "vscan-serve"
+_SHOWN_CHARS = 100
 
 
 class ServedModel:
@@ -49,7 +51,9 @@ class ServedModel:
 
 def refuse_model(name: str) -> None:
     """Raises HttpRefusal as OpenAI does."""
-    shown = name if len(name) <= 100 else name[:99] + "…"
     raise HttpRefusal(
-        404, "model_not_found", f"The model `{shown}` does not exist here; /v1/models lists what does", param="model"
+        404,
+        "model_not_found",
+        f"The model `{shown(name, _SHOWN_CHARS)}` does not exist here; /v1/models lists what does",
+        param="model",
     )

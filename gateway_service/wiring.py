@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from gateway_service.app import make_app
 from gateway_service.config import GatewaySettings
 from gateway_service.endpoints import Gateway
-from gateway_service.http_server import HttpServer
-from gateway_service.token_texts import TokenTexts
 from vscan.errors import InvalidArgument, StartupError
+from vscan.http.server import HttpServer
 from vscan.telemetry.providers import Telemetry
 from vscan_client import AsyncClient, Retry, Timeout, Tls
 
@@ -47,17 +46,23 @@ async def running_gateway(
     """
     check_open(settings)
     async with make_client(settings, telemetry) as client:
-        gateway = Gateway(settings, client, TokenTexts(settings.tokenizer_file))
-        app = make_app(gateway, telemetry, hosts=settings.allowed_hosts if settings.is_loopback else None)
+        gateway = Gateway(settings, client)
+        app = make_app(gateway, telemetry, hosts=settings.hosts)
 
         def stopping(seconds: float) -> None:
             gateway.stopping = True
             on_stopping(seconds)
 
-        server = HttpServer(settings, app, on_stopping=stopping, idle=gateway.idle, end_answers=gateway.conversations.end)
-        address = await server.start()
+        server = HttpServer(
+            settings,
+            app,
+            path="/v1",
+            on_stopping=stopping,
+            idle=gateway.idle,
+            end_answers=gateway.conversations.end,
+        )
         try:
-            yield RunningGateway(server, address)
+            yield RunningGateway(server, await server.start())
         finally:
             await server.stop()
 
@@ -66,18 +71,10 @@ def check_open(settings: GatewaySettings) -> None:
     """Raises StartupError where a port beyond loopback would be open to those who listen in, or to anybody."""
     if settings.max_bodies_bytes < settings.max_body_bytes:
         raise StartupError("`max_bodies_bytes` must be at least `max_body_bytes`")
-    if settings.is_loopback or settings.insecure:
-        return
-    if settings.server_tls is None:
-        raise StartupError(
-            f"plaintext on {settings.bind} would be open beyond this machine: "
-            "set `tls_cert_file` and `tls_key_file`, or `insecure`"
-        )
-    if not (settings.require_token or settings.tls_client_ca_file or settings.allow_anonymous):
-        raise StartupError(
-            f"anybody could call {settings.bind}: set `require_token`, "
-            "or `tls_client_ca_file` (any certificate of that CA), or `allow_anonymous`"
-        )
+    settings.check_open(
+        is_guarded=settings.require_token or settings.tls_client_ca_file is not None or settings.allow_anonymous,
+        guards="`require_token`, or `tls_client_ca_file` (any certificate of that CA), or `allow_anonymous`",
+    )
 
 
 def make_client(settings: GatewaySettings, telemetry: Telemetry) -> AsyncClient:

@@ -17,8 +17,7 @@ from page_service.config import PageSettings
 from page_service.guards import GuardMiddleware
 from page_service.health import Health
 from page_service.words import Refusal, refusal_response
-from vscan.rpc.address import parse_address
-from vscan_client import AsyncClient
+from vscan.http.host_names import KnownHosts, host_of
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -29,33 +28,26 @@ _TYPES = {
 _INDEX = "index.html"
 
 
-def make_app(settings: PageSettings, client: AsyncClient, patient: AsyncClient) -> Starlette:
-    """The application.
-
-    Args:
-        settings: the bounds, and where the services are.
-        client: asks the services about themselves, and does not try again.
-        patient: asks questions.
-    """
-    health, asking, pages = Health(settings, client), Asking(settings, patient), own_files()
+def make_app(settings: PageSettings, health: Health, asking: Asking) -> Starlette:
+    """The application. `health` tells the state of the services, `asking` takes questions."""
+    pages = own_files()
 
     async def state(request: Request) -> Response:
         return JSONResponse({"limits": _limits(settings), **await health.state()})
 
     async def own(request: Request) -> Response:
-        name = request.path_params.get("name", _INDEX)
-        if name not in pages:
-            raise HTTPException(404)
+        name = request.url.path.removeprefix("/") or _INDEX
         return Response(pages[name], media_type=_TYPES[name[name.rindex(".") :]])
 
+    bound = host_of(settings.bind) or ""
     app = Starlette(
         routes=[
             Route("/", own, methods=["GET"]),
             Route("/state", state, methods=["GET"]),
-            Route("/ask", asking.ask, methods=["POST"]),
-            Route("/{name}", own, methods=["GET"]),
+            Route("/ask", asking, methods=["POST"]),
+            *(Route(f"/{name}", own, methods=["GET"]) for name in pages),
         ],
-        middleware=[Middleware(GuardMiddleware, hosts=(parse_address(settings.bind).host, *settings.allowed_hosts))],
+        middleware=[Middleware(GuardMiddleware, hosts=KnownHosts((bound, *settings.allowed_hosts)))],
         exception_handlers={HTTPException: _no_such_path},
     )
     app.router.redirect_slashes = False  # a redirect would be built from the caller's own Host
@@ -78,4 +70,7 @@ def _limits(settings: PageSettings) -> dict[str, int]:
 
 async def _no_such_path(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return refusal_response(Refusal(error.status_code, "no_such_path", error.detail))
+    code = "no_such_method" if error.status_code == 405 else "no_such_path"
+    response = refusal_response(Refusal(error.status_code, code, f"{error.detail}."))
+    response.headers.update(error.headers or {})  # `Allow`
+    return response

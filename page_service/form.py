@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from starlette.datastructures import UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -26,8 +28,9 @@ from vscan_client.content import Visual, as_visual
 
 NO_REDUCTION = "none"
 _NAMED = re.compile(r"(image|video):([0-9a-f]{64})")
-_MAX_FIELD_BYTES = 64 * 1024
-_OTHER_FIELDS = 2
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,70}", re.ASCII)  # RFC 2046, section 5.1.1
+_OTHER_FIELDS = ("question", "budget")
+_MAX_OTHER_BYTES = 4096  # of a field that is no question
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,45 +42,80 @@ class Asked:
     options: AskOptions
 
 
+def size_of(request: Request, settings: PageSettings) -> int:
+    """Bytes to hold for a body: as many as it says, or as it may have at most. Raises Refusal where it says more."""
+    said = request.headers.get("content-length", "")
+    if not (said.isascii() and said.isdigit()):
+        return settings.max_upload_bytes
+    if int(said) > settings.max_upload_bytes:
+        raise _too_large(settings)
+    return int(said)
+
+
 async def read_form(request: Request, settings: PageSettings) -> Asked:
     """Reads and checks a request's body.
 
     Raises:
         Refusal: it is too large, too slow, or does not say what it has to.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
-        raise Refusal(415, "not_a_form", "A form (multipart/form-data) is needed.")
-    said = request.headers.get("content-length", "")
-    if said.isascii() and said.isdigit() and int(said) > settings.max_upload_bytes:
-        raise _too_large(settings)
+    boundary = _boundary(request)
     try:
-        async with asyncio.timeout(settings.upload_seconds):
-            items = await _parse(request, settings)
+        async with asyncio.timeout(settings.client_patience_seconds):
+            items = await _parse(request, boundary, settings)
     except TimeoutError:
         raise Refusal(
-            408, "too_slow", f"The files did not come within {settings.upload_seconds:g} seconds.", field=FILES
+            408, "too_slow", f"The files did not come within {settings.client_patience_seconds:g} seconds.", field=FILES
         ) from None
     except MultiPartException as error:
+        if "exceeded maximum size" in error.message:  # of a text: files are counted by us
+            raise _too_long(settings) from error
         raise Refusal(400, "bad_form", f"The form cannot be read: {error.message}") from error
     return _checked(items, settings)
 
 
-async def _parse(request: Request, settings: PageSettings) -> list[tuple[str, str | bytes]]:
+def _boundary(request: Request) -> str:
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"multipart/form-data":
+        raise Refusal(415, "not_a_form", "A form (multipart/form-data) is needed.")
+    boundary = options.get(b"boundary", b"").decode("latin-1")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise _bad_form("its content-type has no boundary")
+    return boundary
+
+
+async def _parse(request: Request, boundary: str, settings: PageSettings) -> list[tuple[str, str | bytes]]:
     class InMemory(MultiPartParser):
         spool_max_size = settings.max_upload_bytes + 1  # never reached, so nothing is ever written to a disk
+        is_whole = False
+
+        def on_end(self) -> None:
+            self.is_whole = True
 
     parser = InMemory(
-        request.headers,
+        # Texts are decoded here: the parser takes what is no UTF-8 for something else, and any codec that it is told.
+        Headers({"content-type": f'multipart/form-data; boundary="{boundary}"; charset=latin-1'}),
         _bounded(request, settings),
         max_files=settings.max_files + 1,  # one too many is refused in words of the page's own
-        max_fields=settings.max_files + 1 + _OTHER_FIELDS,
-        max_part_size=_MAX_FIELD_BYTES,
+        max_fields=settings.max_files + 1 + len(_OTHER_FIELDS),
+        max_part_size=_MAX_OTHER_BYTES + 4 * settings.max_question_chars,
     )
     form = await parser.parse()
     try:
-        return [(name, await value.read() if isinstance(value, UploadFile) else value) for name, value in form.multi_items()]
+        if not parser.is_whole:
+            raise _bad_form("it is cut off")
+        return [
+            (_utf8(name), await value.read() if isinstance(value, UploadFile) else _utf8(value))
+            for name, value in form.multi_items()
+        ]
     finally:
         await form.close()
+
+
+def _utf8(latin_1: str) -> str:
+    try:
+        return latin_1.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise _bad_form("a text is no UTF-8") from None
 
 
 async def _bounded(request: Request, settings: PageSettings) -> AsyncGenerator[bytes, None]:
@@ -93,24 +131,36 @@ async def _bounded(request: Request, settings: PageSettings) -> AsyncGenerator[b
 
 
 def _too_large(settings: PageSettings) -> Refusal:
+    most = settings.max_upload_bytes
     return Refusal(
         413,
         "too_large",
-        f"The files are too large: at most {settings.max_upload_bytes / 2**20:.0f} MiB together.",
+        f"The files are too large: at most {f'{most / 2**20:.1f} MiB' if most >= 2**20 else f'{most:,} bytes'} together.",
         field=FILES,
         advice="Choose smaller or fewer files.",
     )
 
 
+def _too_long(settings: PageSettings) -> Refusal:
+    return Refusal(400, "too_long", f"The question is longer than {settings.max_question_chars} characters.", field=QUESTION)
+
+
+def _bad_form(why: str) -> Refusal:
+    return Refusal(400, "bad_form", f"The form cannot be read: {why}.")
+
+
 def _checked(items: list[tuple[str, str | bytes]], settings: PageSettings) -> Asked:
     texts = {name: value for name, value in items if isinstance(value, str) and name != "visual"}
-    if unknown := {name for name, _ in items} - {"question", "budget", "visual"}:
-        raise Refusal(400, "bad_form", f"The form has an unknown field: {sorted(unknown)[0][:40]!r}.")
+    times = Counter(name for name, _ in items)
+    if unknown := times.keys() - {*_OTHER_FIELDS, "visual"}:
+        raise _bad_form(f"an unknown field {min(unknown)[:40]!r}")
+    if twice := [name for name in _OTHER_FIELDS if times[name] > 1]:
+        raise _bad_form(f"{twice[0]} comes twice")
     question = texts.get("question", "").strip()
     if not question:
         raise Refusal(400, "no_question", "Write a question.", field=QUESTION)
     if len(question) > settings.max_question_chars:
-        raise Refusal(400, "too_long", f"The question is longer than {settings.max_question_chars} characters.", field=QUESTION)
+        raise _too_long(settings)
     given = [value for name, value in items if name == "visual"]
     if not given:
         raise Refusal(400, "no_files", "Choose an image or a video.", field=FILES)

@@ -22,11 +22,11 @@ class Health:
 
     Args:
         settings: where they are.
-        client: one that does not try again, so that the answer is about now.
+        decoder, encoder: clients of each that do not try again, so that the answer is about now.
     """
 
-    def __init__(self, settings: PageSettings, client: AsyncClient) -> None:
-        self._settings, self._client = settings, client
+    def __init__(self, settings: PageSettings, decoder: AsyncClient, encoder: AsyncClient) -> None:
+        self._settings, self._of_decoder, self._of_encoder = settings, decoder, encoder
         self._lock = asyncio.Lock()
         self._known: dict[str, Any] = {}
         self._known_until = 0.0
@@ -43,7 +43,7 @@ class Health:
     async def _decoder(self) -> dict[str, Any]:
         address = ", ".join(self._settings.decoder_address)
         try:
-            known = (await self._client.describe(timeout=_PATIENCE_S)).decoder
+            known = (await self._of_decoder.describe(timeout=_PATIENCE_S)).decoder
         except VScanError as error:
             return _part(AWAY, f"{address} does not answer: {error.message}")
         layers = ", ".join(map(str, known.prune_layers)) or "none"
@@ -54,7 +54,7 @@ class Health:
         if not self._settings.encoder_address:
             return _part(UNTOLD, "this page was not told where it is (VSCAN_PAGE_ENCODER_ADDRESS)")
         try:
-            known = await self._client.describe_encoder(timeout=_PATIENCE_S)
+            known = await self._of_encoder.describe_encoder(timeout=_PATIENCE_S)
         except VScanError as error:
             return _part(AWAY, f"{', '.join(self._settings.encoder_address)} does not answer: {error.message}")
         return _part(READY, f"{known.tokens_per_tile} tokens a tile, {known.dtype}")
@@ -79,8 +79,8 @@ async def _answers(host: str, port: int) -> bool:
             reader, writer = await asyncio.open_connection(host, port)
             try:
                 writer.write(b"PING\r\n")
-                return (await reader.read(7)).startswith((b"+PONG", b"-NOAUTH"))
+                return (await reader.readline()).startswith((b"+PONG", b"-NOAUTH"))
             finally:
                 writer.close()
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, ValueError):  # of another service, a line without end
         return False

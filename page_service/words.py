@@ -43,15 +43,25 @@ class Told:
 class Refusal(Exception):
     """A request that this server answers with an error itself."""
 
-    def __init__(self, status: int, code: str, message: str, *, field: str = WHOLE, advice: str = "") -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *, field: str = WHOLE, advice: str = "", ends_connection: bool = False
+    ) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.ends_connection = status, ends_connection
         self.told = Told(code, message, field, advice)
 
 
 def refusal_response(refusal: Refusal) -> JSONResponse:
     """The answer that tells it."""
-    return JSONResponse({"error": refusal.told.to_dict()}, status_code=refusal.status)
+    response = told_response(refusal.status, refusal.told)
+    if refusal.ends_connection:
+        response.headers["connection"] = "close"
+    return response
+
+
+def told_response(status: int, told: Told) -> JSONResponse:
+    """An error as an answer."""
+    return JSONResponse({"error": told.to_dict()}, status_code=status)
 
 
 def told_of(error: VScanError, decoder: str) -> Told:
@@ -80,6 +90,11 @@ def told_of(error: VScanError, decoder: str) -> Told:
         return Told("cancelled", "Stopped.")
     trace = f" Its log has the reason under trace id {error.trace_id}." if error.trace_id else ""
     return Told("failed", f"The service failed: {error.message}.{trace}")
+
+
+def told_unknown() -> Told:
+    """What is said of a fault that nobody foresaw: nothing of its text."""
+    return Told("failed", "The page's server failed.", advice="Its log says why.")
 
 
 _START_IT = "Start the services with `vscan up` (or look at their log), then ask again."

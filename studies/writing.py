@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 from studies.study import Result, Table
@@ -11,15 +10,6 @@ from vscan.errors import InvalidArgument
 
 _DOTS_PER_INCH = 150
 _DIGITS = 6
-
-
-def check_folder(folder: Path) -> None:
-    """Raises InvalidArgument where a folder cannot be made or written, before hours of work end in that."""
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not there.is_dir():
-        raise InvalidArgument("--out", f"{there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InvalidArgument("--out", f"{there} cannot be written")
 
 
 def write_result(result: Result, name: str, folder: Path) -> list[Path]:

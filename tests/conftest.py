@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -20,6 +21,16 @@ hypothesis.settings.load_profile("untimed")
 # A run started in the background inherits an ignored SIGINT, and so would every process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Modules and their tests stay: the collector need not walk them, neither while they come nor in each test that has it collect.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """All modules are imported now."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -28,11 +28,13 @@ _LEAST_LIKENESS = 0.7
 
 
 def _split_commas(value: Any) -> Any:
-    return [item for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
 # A list of whole numbers, written `4,8`.
 IntList = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split_commas)]
+# A list of names or addresses, written `one, another`.
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
 class ServiceSettings(BaseSettings):

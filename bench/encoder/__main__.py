@@ -11,9 +11,9 @@ import torch
 
 import bench.encoder
 from bench.encoder import passes, served, share
-from bench.encoder.plot import plot
 from bench.encoder.setup import VIT_L, Setup
 from bench.harness import Report, run
+from studies.kept.encoder import plot
 
 PARTS: dict[str, Callable[[Setup, Report], None]] = {
     "passes": passes.measure,

@@ -277,7 +277,13 @@ def _token(message: decoder_pb2.GeneratedToken) -> Token:
         message.token_id,
         message.logprob if message.HasField("logprob") else None,
         tuple((top.token_id, top.logprob) for top in message.top),
+        _text_bytes(message),
+        tuple(_text_bytes(top) for top in message.top),
     )
+
+
+def _text_bytes(message: decoder_pb2.GeneratedToken | decoder_pb2.TokenLogprob) -> bytes | None:
+    return message.text if message.HasField("text") else None
 
 
 def _finished(message: decoder_pb2.Finished) -> Finished:
@@ -290,6 +296,10 @@ def _finished(message: decoder_pb2.Finished) -> Finished:
             visual_tokens_unreduced=usage.visual_tokens_unreduced,
             visual_tokens_average=usage.visual_tokens_average,
             completion_tokens=usage.completion_tokens,
+            reused_prompt_tokens=usage.reused_prompt_tokens if usage.HasField("reused_prompt_tokens") else None,
+            reused_prompt_tokens_average=(
+                usage.reused_prompt_tokens_average if usage.HasField("reused_prompt_tokens_average") else None
+            ),
         ),
         timings=Timings(
             resolve_images_ms=timings.resolve_images_ms,

@@ -46,11 +46,21 @@ class PickedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A generated token. `logprob` and `top` (token id, log-probability; most likely first) only where they were asked for."""
+    """A generated token.
+
+    Attributes:
+        logprob: its log-probability; this and what follows only where log-probabilities were asked for.
+        top: token id and log-probability of the likeliest, most likely first.
+        text_bytes: what it adds to the answer's text, maybe a part of a character; `None` for a control token, and from a
+            server that does not say.
+        top_bytes: the same of each of `top`.
+    """
 
     token_id: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    text_bytes: bytes | None = None
+    top_bytes: tuple[bytes | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +145,19 @@ class PruneReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Token counts; `visual_tokens_average` is over the language model's layers."""
+    """Token counts; averages are over the language model's layers.
+
+    `reused_prompt_tokens`: of the prompt, those that the first layer did not run, because an earlier request had begun alike;
+    `None` from a server that does not say.
+    """
 
     prompt_tokens: int
     visual_tokens: int
     visual_tokens_unreduced: int
     visual_tokens_average: float
     completion_tokens: int
+    reused_prompt_tokens: int | None = None
+    reused_prompt_tokens_average: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from vscan.errors import CheckpointError
 TokenMask = NDArray[np.uint8]
 
 _MOST_LOOKED_AHEAD = 32
+_REPLACEMENT = "\ufffd"
 
 
 class Vocabulary:
@@ -36,21 +37,38 @@ class Vocabulary:
         drops_first_space: bool,
         tokens: SpecialTokens,
         model_ids: int,
+        decode: Callable[[list[int]], str],
         never_first: Iterable[int] = (),
     ) -> None:
         """
         Args:
             size: ids of the tokenizer; the library's may go on beyond them.
             model_ids: ids that the model gives a logit; no other can come.
+            decode: ids to text.
             never_first: tokens whose text is another where an answer begins.
         """
         self.library = library
+        self._decode = decode
         self.drops_first_space = drops_first_space
         self.end_ids = tokens.end_ids
         self._has_dead_ends = size < library.vocab_size
         self._ends = _mask(tokens.end_ids, size)
-        self._texts = _mask(set(range(min(size, model_ids))) - tokens.control_ids - tokens.end_ids, size)
+        self._written = set(range(min(size, model_ids))) - tokens.control_ids - tokens.end_ids
+        self._texts = _mask(self._written, size)
         self._beginnings = ~_mask(never_first, size)
+
+    def text_of(self, token_id: int, *, begins: bool) -> bytes | None:
+        """What a token adds to an answer's text, maybe a part of a character; None for a control token.
+
+        `begins`: no token with a text came before it.
+        """
+        if token_id not in self._written:
+            return None
+        alone = self._decode([token_id]) if begins else _REPLACEMENT
+        if _REPLACEMENT not in alone:  # many tokenizers write no blank before a first word
+            return alone.encode()
+        text: bytes = self.library.decode_bytes([token_id])
+        return text
 
     def texts_after(self, matcher: LLMatcher) -> TokenMask:
         """Which tokens with a text may come next; control tokens never."""
@@ -123,6 +141,7 @@ def make_vocabulary(tokenizer: Tokenizer, tokens: SpecialTokens, *, model_ids: i
         drops_first_space=drops,
         tokens=tokens,
         model_ids=size if model_ids is None else model_ids,
+        decode=tokenizer.decode,
         never_first=never_first,
     )
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from embedded_model.arguments import at_least_one
 from embedded_model.evaluate.evaluation import evaluate
 from embedded_model.evaluate.exam import QUESTIONS
-from embedded_model.evaluate.plot import write_plot
-from embedded_model.evaluate.report import to_markdown
+from embedded_model.evaluate.report import to_json, to_markdown
+from studies.kept.evaluation import plot
 from vscan.errors import VScanError
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
@@ -36,7 +36,7 @@ def main() -> int:
     if arguments.json:
         evaluation.write(arguments.json)
     if arguments.plot:
-        write_plot(evaluation.lines, arguments.plot)
+        plot(to_json(evaluation.lines), arguments.plot)
     return 0
 
 

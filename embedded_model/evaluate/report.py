@@ -9,8 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from embedded_model.evaluate.asking import Outcome
-from embedded_model.evaluate.rows import ALL_TOKENS, BUDGETS, LEAST_BUDGET, MAIN_CONTROLS, VSCAN
+from embedded_model.evaluate.rows import BUDGETS, LEAST_BUDGET, MAIN_CONTROLS
 from embedded_model.questions import FAMILIES
+from studies.kept.evaluation import ALL_TOKENS, VSCAN
 from studies.statistics import Bootstrap, Estimate
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from embedded_model.config import LAYERS, VISUAL_TOKENS
+from studies.kept.evaluation import ALL_TOKENS, VSCAN
 from vscan.specs import (
     KeepTokens,
     PositionPolicy,
@@ -24,8 +25,6 @@ BUDGETS = {"33%": 1 / 3, "22%": 2 / 9, "11%": 1 / 9}
 HALFWAY = LAYERS // 2
 EARLY = 1  # the layer of a control that prunes inside the language model alone
 POOLED = VISUAL_TOKENS // 4  # 2 x 2 pooling
-ALL_TOKENS = "all tokens"
-VSCAN = "VScan"
 RANDOM = "random patches"
 LEAST_BUDGET = "11%"
 # Those of which the short table has a line.

@@ -13,7 +13,7 @@ from scripts.observability.rows import ROWS
 
 ALL = ".*"  # also what has no such label: the namespace, outside Kubernetes
 # Every service has it from its start on.
-_EVERYWHERE = "vscan_ready"
+_EVERYWHERE = "vscan_process_threads"
 
 
 def dashboard_json() -> str:
@@ -27,7 +27,7 @@ def dashboard() -> builders.Dashboard:
         builders.Dashboard("vscan-serve").uid("vscan-serve").tags(["vscan"]).editable().tooltip(DashboardCursorSync.CROSSHAIR)
     )
     page.description(
-        "Encoders and decoders of vscan-serve. Made by scripts/observability; docs/operations.md says how to read it."
+        "Encoders, decoders and gateways of vscan-serve. Made by scripts/observability; docs/operations.md says how to read it."
     )
     page.time("now-3h", "now").refresh("30s").timezone("browser")
     page.with_variable(builders.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.observability.service_rows import caches, decoder, encoder, processes
+from scripts.observability.service_rows import caches, decoder, encoder, gateway, processes
 from scripts.observability.user_rows import objectives, places, tokens, traffic
 
 ROWS = {
@@ -12,6 +12,7 @@ ROWS = {
     "Visual tokens": tokens,
     "Encoder": encoder,
     "Decoder": decoder,
+    "Gateway": gateway,
     "Redis and caches": caches,
     "Process": processes,
 }

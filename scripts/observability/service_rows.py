@@ -14,7 +14,7 @@ from scripts.observability.panels import (
     Limits,
     series,
 )
-from scripts.observability.queries import ENCODE, WITHIN, gauge, mean, quantiles, rate
+from scripts.observability.queries import ENCODE, QUANTILES, WITHIN, gauge, mean, quantiles, rate
 
 
 def encoder() -> list[AnyPanel]:
@@ -140,6 +140,48 @@ def decoder() -> list[AnyPanel]:
             "Running requests that gave their pages back for a while, a second.",
             PER_SECOND,
             {"{{instance}}": rate("vscan_decoder_preemptions_total", "instance")},
+        ),
+    ]
+
+
+def gateway() -> list[AnyPanel]:
+    """HTTP of gateways, where there are any. Others measure theirs under the same names: only ours have the second metric."""
+    ours = "and on (namespace, job, instance) vscan_process_threads{<here>}"
+
+    def growth(name: str, by: str) -> str:
+        return f"sum by ({by}) (rate({name}{{<here>}}{WITHIN}) {ours})"
+
+    durations = growth("http_server_request_duration_seconds_bucket", "le")
+    body = "http_server_request_body_size_bytes"
+    return [
+        series(
+            "HTTP requests by status",
+            "Requests that ended. 429: a limit or a full queue. 503: no decoder, or one that is stopping. 504: no answer in "
+            "time. What fails in the middle of a stream has 200.",
+            REQUESTS_PER_SECOND,
+            {
+                "{{http_response_status_code}}": "sum by (http_response_status_code) "
+                "(namespace_job_code:vscan_http_requests:rate5m{<there>})"
+            },
+            stacked=True,
+        ),
+        series(
+            "HTTP, how long",
+            "From a request's head to the end of its answer, streams included.",
+            SECONDS,
+            {f"p{quantile * 100:.0f}": f"histogram_quantile({quantile}, {durations})" for quantile in QUANTILES},
+        ),
+        series(
+            "HTTP requests running",
+            "At each gateway; by default 256 may be (MAX_CONCURRENT_REQUESTS).",
+            COUNT,
+            {"{{instance}}": f"sum by (instance) (http_server_active_requests{{<here>}} {ours})"},
+        ),
+        series(
+            "Bodies",
+            "Mean size of a request's.",
+            BYTES,
+            {"{{instance}}": f"{growth(f'{body}_sum', 'instance')} / ({growth(f'{body}_count', 'instance')} > 0)"},
         ),
     ]
 

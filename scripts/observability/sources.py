@@ -18,6 +18,7 @@ DASHBOARD = OBSERVABILITY / "grafana" / "dashboards" / "vscan.json"
 RULE_FILES = ("recording.rules.yml", "alerts.rules.yml")
 # Labels that the parts of a recorded name's level stand for.
 LEVELS: Mapping[str, str] = {
+    "code": "http_response_status_code",
     "namespace": "namespace",
     "instance": "instance",
     "job": "job",

@@ -51,8 +51,8 @@ def configuration_page() -> str:
         "Settings do not change while it runs."
     )
     file = (
-        "`vscan up --settings FILE` and `vscan serve encoder --settings FILE` (or `decoder`) also read a TOML file with the "
-        "tables `[encoder]` and `[decoder]`. Names are those below without `VSCAN_ENCODER_` and `VSCAN_DECODER_`, in lower "
+        "`vscan up --settings FILE` and `vscan serve encoder --settings FILE` (or another) also read a TOML file with the "
+        "tables `[encoder]`, `[decoder]` and `[gateway]`. Names are those below without `VSCAN_ENCODER_` and so on, in lower "
         "case; a list is one of TOML: `prune_layers = [8, 16]`. Options win over the environment, and the environment over the "
         "file. [`vscan tune`](tuning.md) writes one."
     )

@@ -17,7 +17,7 @@ PAGE = """\
 Written by `make docs` from [the kept run](../bench/results/{file}) of
 
 ```sh
-python -m embedded_model.evaluate --questions {questions} --seed {seed} --json FILE --plot FILE
+python -m embedded_model.evaluate --questions {questions} --seed {seed} --json FILE
 ```
 
 on {cores} cores of {processor} ({device}; torch {torch}, transformers {transformers}), {minutes:.0f} minutes. Every question goes through
@@ -38,6 +38,8 @@ otherwise (pruning at layer 1, pooling, kept positions) are handicapped; and its
 late, so that a global scan misses letters is by design ([model card](../embedded_model/checkpoint/README.md)).
 
 ![Score against average visual tokens](images/evaluation.png)
+
+*`vscan bench --from bench/results/{file} --plot docs/images/evaluation.png`*
 
 {table}
 

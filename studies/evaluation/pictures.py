@@ -25,7 +25,7 @@ class Picture:
         try:
             return Image.from_bytes(base64.b64decode(self.base64_text, validate=True))
         except binascii.Error as error:
-            raise InvalidArgument("images", f"not base64: {error}") from error
+            raise InvalidArgument("--images", f"not base64: {error}") from error
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -36,5 +36,5 @@ def inside(folder: Path, name: str) -> Path:
     """
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
-        raise InvalidArgument("images", f"{name!r} is not the name of a file in {folder}")
+        raise InvalidArgument("--images", f"{name!r} is not the name of a file in {folder}")
     return folder.joinpath(*parts)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from studies.evaluation.pictures import Picture, inside
 from vscan.errors import InvalidArgument
 from vscan_client.cli.question_file import Id
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Row:
 
     def bad(self, name: str, problem: str) -> InvalidArgument:
         """The error that names the place and the field."""
-        return InvalidArgument("questions", f"{self.where}: {name}: {problem}")
+        return InvalidArgument("--questions", f"{self.where}: {name}: {problem}")
 
     def text(self, name: str) -> str:
         """A text that is not empty. Raises InvalidArgument."""
@@ -113,18 +117,42 @@ def read_object(path: Path) -> Row:
     """A JSON file that holds one object. Raises InvalidArgument."""
     value = read_json(path)
     if not isinstance(value, dict):
-        raise InvalidArgument("questions", f"{path}: a JSON object is needed")
+        raise InvalidArgument("--questions", f"{path}: a JSON object is needed")
     return Row(str(path), value)
 
 
 def rows_of(value: Any, where: str) -> list[Row]:
     """A list of objects as rows; `where` is the list's place. Raises InvalidArgument."""
     if not isinstance(value, list):
-        raise InvalidArgument("questions", f"{where.rstrip(': ')}: a list is needed")
+        raise InvalidArgument("--questions", f"{where.rstrip(': ')}: a list is needed")
     for index, each in enumerate(value):
         if not isinstance(each, dict):
-            raise InvalidArgument("questions", f"{where}[{index}]: an object is needed")
+            raise InvalidArgument("--questions", f"{where}[{index}]: an object is needed")
     return [Row(f"{where}[{index}]", each) for index, each in enumerate(value)]
+
+
+def rows_by_id(rows: Iterable[Row], name: str) -> dict[Id, Row]:
+    """Rows by the id in a field. Raises InvalidArgument where two have the same, naming both places."""
+    found: dict[Id, Row] = {}
+    for row in rows:
+        key = row.identity(name)
+        if (first := found.setdefault(key, row)) is not row:
+            raise row.bad(name, f"{key!r} is there twice, at {first.where} too")
+    return found
+
+
+def labels_by(rows: Iterable[tuple[K, V, str]]) -> dict[K, V]:
+    """Labels by what they are of. Said twice a label may be. Raises InvalidArgument where two differ, naming both places.
+
+    Args:
+        rows: of each label what it is of, the label, and its place.
+    """
+    found: dict[K, tuple[V, str]] = {}
+    for key, label, where in rows:
+        first, at = found.setdefault(key, (label, where))
+        if first != label:
+            raise InvalidArgument("--annotations", f"{where}: another label than at {at}, of the same question")
+    return {key: label for key, (label, _) in found.items()}
 
 
 def read_text(path: Path) -> str:
@@ -136,12 +164,38 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(path: Path, text: str, *, first_line: int = 1) -> Any:
-    """Raises InvalidArgument naming file and line."""
+    """Raises InvalidArgument naming file and line, also of an object that has one name twice: Python would take the last."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+    except _TwiceError as error:
+        raise InvalidArgument("--questions", _told_twice(path, text, first_line, error.name)) from None
     except ValueError as error:
         line = first_line - 1 + (error.lineno if isinstance(error, json.JSONDecodeError) else 1)
-        raise InvalidArgument("questions", f"{path}:{line}: not JSON") from error
+        raise InvalidArgument("--questions", f"{path}:{line}: not JSON") from error
+
+
+class _TwiceError(Exception):
+    """A name that an object has twice."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        raise _TwiceError(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
+    return made
+
+
+def _told_twice(path: Path, text: str, first_line: int, name: str) -> str:
+    """With both lines, where no other object has that name."""
+    places = [match.start() for match in re.finditer(re.escape(json.dumps(name)) + r"\s*:", text)]
+    lines = [first_line + text.count("\n", 0, place) for place in places]
+    at = f", in lines {lines[0]} and {lines[1]}" if len(lines) == 2 else ""
+    return f"{path}: {name!r} is there twice in one object{at}"
 
 
 def _is_lines(text: str) -> bool:
@@ -155,7 +209,7 @@ def _line_rows(path: Path, text: str) -> Iterator[Row]:
         if line.strip():
             value = parse_json(path, line, first_line=number)
             if not isinstance(value, dict):
-                raise InvalidArgument("questions", f"{path}:{number}: not a JSON object")
+                raise InvalidArgument("--questions", f"{path}:{number}: not a JSON object")
             yield Row(f"{path}:{number}", value)
 
 
@@ -179,11 +233,11 @@ def _table_rows(path: Path, delimiter: str) -> Iterator[Row]:
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
     except csv.Error as error:
-        raise InvalidArgument("questions", f"{path}: {error}") from error
+        raise InvalidArgument("--questions", f"{path}: {error}") from error
 
 
 def _refuse_ragged(path: Path, line: int) -> NoReturn:
-    raise InvalidArgument("questions", f"{path}:{line}: not as many fields as the first line names")
+    raise InvalidArgument("--questions", f"{path}:{line}: not as many fields as the first line names")
 
 
 @contextmanager
@@ -198,7 +252,7 @@ def _long_fields() -> Iterator[None]:
 
 def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> InvalidArgument:
     reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-    return InvalidArgument("questions", f"{path}: {reason}")
+    return InvalidArgument("--questions", f"{path}: {reason}")
 
 
 def _shown(value: Any) -> str:

@@ -13,11 +13,13 @@ from typing import Any
 
 from studies.evaluation.asking import questions_of, settings_of
 from studies.evaluation.report import Traffic, summary_of, table_of, traffic_line
-from studies.evaluation.task import Scores, Sources, Task, read_items
+from studies.evaluation.task import Item, Scores, Sources, Task, read_items
 from vscan.errors import InvalidArgument
 from vscan_client import AsyncClient, Description
 from vscan_client.cli.answer_file import AnswerFile, read_answers
 from vscan_client.cli.batch import Batch
+from vscan_client.cli.idle_options import refuse_idle
+from vscan_client.cli.outputs import check_apart, check_file, named_in_errors
 from vscan_client.cli.question_file import Id
 from vscan_client.cli.questions import QuestionOptions
 
@@ -37,8 +39,9 @@ class Run:
         self, task: Task[Any], sources: Sources, options: QuestionOptions, out: Path, *, limit: int | None = None
     ) -> None:
         self._task, self._sources, self._options, self._out, self._limit = task, sources, options, out, limit
-        self._answers = out.with_suffix(".answers.jsonl")
+        self._answers = out.with_name(f"{out.name.removesuffix('.json')}.answers.jsonl")
         self._items = read_items(task, sources, limit)
+        _refuse_vain(task, self._items, options)
         self._questions = questions_of(task, self._items, options)
         self._settings: dict[str, Any] = {}
         self._description: Description
@@ -49,19 +52,15 @@ class Run:
         Raises:
             InvalidArgument: a file cannot be written or is not there, or these questions cannot be handed in.
         """
-        if self._out.is_dir():
-            raise InvalidArgument("out", f"{self._out} is a folder")
+        check_apart([("--out", self._out), ("--out", self._answers), ("--export", export), ("--judged", judged)])
+        check_file("--out", self._out)
         if judged is not None and not judged.is_file():
-            raise InvalidArgument("judged", f"{judged} is not a file")
+            raise InvalidArgument("--judged", f"{judged} is not a file")
         if export is None:
             return
-        if export.is_dir():
-            raise InvalidArgument("export", f"{export} is a folder")
-        try:
-            with TemporaryDirectory(prefix=".vscan-eval-", dir=export.parent) as scratch:
-                self._task.export(self._items, {item.id: "" for item in self._items}, Path(scratch) / "blank")
-        except OSError as error:
-            raise InvalidArgument("export", f"{export.parent}: {error.strerror}") from error
+        check_file("--export", export)
+        with named_in_errors("--export", export), TemporaryDirectory(prefix="vscan-eval-") as scratch:
+            self._task.export(self._items, {item.id: "" for item in self._items}, Path(scratch) / export.name)
 
     async def ask(self, client: AsyncClient, concurrency: int) -> None:
         """Asks what is left. Raises the error of a server that cannot be reached, or of answers under other settings."""
@@ -108,7 +107,7 @@ class Run:
             if export is not None and complete:
                 self._task.export(self._items, texts, export)
         except OSError as error:
-            raise InvalidArgument("out", f"{error.filename}: {error.strerror}") from error
+            raise InvalidArgument("--out", f"{error.filename}: {error.strerror}") from error
         print("\n".join((table_of(self._task.title, scores) if scores else []) + traffic_line(summary)))
         if failed:
             self._tell_errors(errors, failed, complete=complete)
@@ -147,3 +146,12 @@ class Run:
         if scores is None:
             print(f"the score of {self._task.title} is a judge's: --export writes what it takes", file=sys.stderr)
         return scores
+
+
+def _refuse_vain(task: Task[Any], items: Sequence[Item[Any]], options: QuestionOptions) -> None:
+    """Raises InvalidArgument for an option that these questions would pass over."""
+    if not any(item.videos for item in items):
+        for option, value in (("--frames", options.frames), ("--fps", options.fps)):
+            if value is not None:
+                raise InvalidArgument(option, f"{task.name} asks about images", limit="only with videos")
+    refuse_idle(options)

@@ -50,6 +50,7 @@ class Item(Generic[R]):
         videos: files; they come after the images.
         hints: options of this question; those given on the command line go before them.
         reference: what the scorer needs: label, type, category; `None` where the labels are not public.
+        where: its place, for errors: `file:line`.
     """
 
     id: Id
@@ -58,6 +59,7 @@ class Item(Generic[R]):
     videos: tuple[Path, ...] = ()
     hints: QuestionOptions = field(default_factory=QuestionOptions)
     reference: R | None = None
+    where: str = ""
 
     @property
     def label(self) -> R:
@@ -144,11 +146,11 @@ class Task(ABC, Generic[R]):
 
     def judged(self, items: Sequence[Item[R]], answers: Mapping[Id, str], path: Path) -> Scores:
         """The official numbers where they are a judge's, from the file of its verdicts. Raises InvalidArgument."""
-        raise InvalidArgument("judged", f"{self.name} is scored without a judge")
+        raise InvalidArgument("--judged", f"{self.name} is scored without a judge")
 
     def export(self, items: Sequence[Item[R]], answers: Mapping[Id, str], path: Path) -> None:
         """Writes the answers in the form that the benchmark's server or judge takes."""
-        raise InvalidArgument("export", f"{self.name} has no form of its own to hand answers in")
+        raise InvalidArgument("--export", f"{self.name} has no form of its own to hand answers in")
 
     def group_of(self, item: Item[R]) -> Hashable:
         """Items of one group are scored together, so that a trial of the first questions has all of a group or none."""
@@ -162,6 +164,11 @@ class Task(ABC, Generic[R]):
         """A question with its suffix on the next line."""
         suffix = self.prompt_suffix if sources.prompt_suffix is None else sources.prompt_suffix
         return f"{question}\n{suffix}" if suffix else question
+
+    def refuse_labels(self, sources: Sources) -> None:
+        """For files that have them within. Raises InvalidArgument where labels were given beside."""
+        if sources.annotations is not None:
+            raise InvalidArgument("--annotations", f"{sources.questions.name} has its answers within")
 
     def ask_as_given(self, row: Row, name: str, sources: Sources) -> str:
         """A prompt that has its suffix already; only where another one is wanted that is put in its place.
@@ -188,10 +195,10 @@ def read_items(task: Task[Any], sources: Sources, limit: int | None = None) -> S
     """
     for option in ("annotations", "split"):
         if getattr(sources, option) is not None and option not in task.takes:
-            raise InvalidArgument(option, f"{task.name} takes none")
+            raise InvalidArgument(f"--{option}", f"{task.name} takes none")
     items = task.read(sources)
     if not items:
-        raise InvalidArgument("questions", f"{sources.questions}: no question in it")
+        raise InvalidArgument("--questions", f"{sources.questions}: no question in it")
     _refuse_twins(items, sources.questions)
     asked = items if limit is None else _first(task, items, limit)
     _refuse_missing(asked)
@@ -211,11 +218,11 @@ def _first(task: Task[Any], items: Sequence[Item[Any]], limit: int) -> Sequence[
 
 
 def _refuse_twins(items: Sequence[Item[Any]], questions: Path) -> None:
-    seen: set[Id] = set()
+    seen: dict[Id, Item[Any]] = {}
     for item in items:
-        if item.id in seen:
-            raise InvalidArgument("questions", f"{questions}: the question {item.id!r} is there twice")
-        seen.add(item.id)
+        if (first := seen.setdefault(item.id, item)) is not item:
+            told = f"{item.where or questions}: the question {item.id!r} is there twice"
+            raise InvalidArgument("--questions", f"{told}, at {first.where} too" if first.where else told)
 
 
 def _refuse_missing(items: Sequence[Item[Any]]) -> None:
@@ -225,4 +232,4 @@ def _refuse_missing(items: Sequence[Item[Any]]) -> None:
     if missing:
         named = ", ".join(map(str, missing[:_NAMED]))
         others = f" (and {len(missing) - _NAMED} more)" if len(missing) > _NAMED else ""
-        raise InvalidArgument("images", f"{len(missing)} of {len(files)} files asked about are not there: {named}{others}")
+        raise InvalidArgument("--images", f"{len(missing)} of {len(files)} files asked about are not there: {named}{others}")

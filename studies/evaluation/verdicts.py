@@ -2,8 +2,10 @@
 
     {"q1": [{"pred": "yes", "score": 4}, {"q": "…", "a": "…", "pred": "the answer that was judged"}], …}
 
-or lines of JSON, `{"id": "q1", "pred": "yes", "score": 4}`. That script counts so: accuracy is the share of "yes" among the
-verdicts that say yes or no, the score is the mean over all, cut to whole numbers.
+or lines of JSON, `{"id": "q1", "pred": "yes", "score": 4}`. Video-LLaVA's script counts so: accuracy is the share of "yes"
+among the verdicts that say yes or no; the score is the sum of `int(score)`, over all verdicts. One whose score `int` does not
+take (the text "4.8", none) adds nothing and is not looked at further: it counts in the mean as 0, and not in the accuracy.
+Video-ChatGPT's script (`evaluate_activitynet_qa.py`), from which that one was made, ends with an error there.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studies.evaluation.reading import Row, read_json, read_rows
+from studies.evaluation.reading import Row, read_json, read_rows, rows_by_id
 from studies.evaluation.task import Scores
 from vscan.errors import InvalidArgument
 
@@ -25,13 +27,13 @@ class Verdict:
     """One verdict.
 
     Attributes:
-        said: "yes", "no", or what else the judge said.
-        score: 0 to 5.
+        said: "yes", "no", or what else the judge said, in lower case; empty where the script does not look at it.
+        score: 0 to 5 as it is asked for; `None`: one that the script cannot read.
         answer: what was judged, where the file has it.
     """
 
     said: str
-    score: int
+    score: int | None
     answer: str | None = None
 
 
@@ -50,12 +52,12 @@ def score_verdicts(verdicts: Mapping[str, Verdict], answers: Mapping[str, str], 
     found = {name: verdicts.get(name) or verdicts.get(f"{name}_0") for name in answers}
     missing = [name for name, verdict in found.items() if verdict is None]
     if missing:
-        raise InvalidArgument("judged", f"{path}: no verdict on {missing[0]!r}; {len(missing)} of {len(answers)} have none")
+        raise InvalidArgument("--judged", f"{path}: no verdict on {missing[0]!r}; {len(missing)} of {len(answers)} have none")
     asked = [verdict for verdict in found.values() if verdict is not None]
     for (name, answer), verdict in zip(answers.items(), asked, strict=True):
         if verdict.answer is not None and verdict.answer.strip() != answer.strip():
             told = f"{name!r}: the verdict is on {verdict.answer[:40]!r}, this run has {answer[:40]!r}"
-            raise InvalidArgument("judged", f"{path}: {told}")
+            raise InvalidArgument("--judged", f"{path}: {told}")
     yes = sum("yes" in verdict.said for verdict in asked)
     no = sum("yes" not in verdict.said and "no" in verdict.said for verdict in asked)
     return Scores(
@@ -63,8 +65,16 @@ def score_verdicts(verdicts: Mapping[str, Verdict], answers: Mapping[str, str], 
         value=100 * yes / (yes + no) if yes + no else 0.0,
         n=len(asked),
         unit="",
-        further={"mean score of 0 to 5 (judge's)": sum(verdict.score for verdict in asked) / len(asked) if asked else 0.0},
-        counts={"yes": yes, "no": no, "verdicts that say neither (not in the accuracy)": len(asked) - yes - no},
+        further={"mean score of 0 to 5 (judge's)": sum(verdict.score or 0 for verdict in asked) / len(asked) if asked else 0.0},
+        counts={
+            "yes": yes,
+            "no": no,
+            "verdicts that say neither (not in the accuracy)": len(asked) - yes - no,
+            "verdicts whose score cannot be read (0 in the mean)": sum(verdict.score is None for verdict in asked),
+            "scores that are not 0 to 5 (in the mean as they are)": sum(
+                verdict.score is not None and not 0 <= verdict.score <= BEST for verdict in asked
+            ),
+        },
     )
 
 
@@ -74,23 +84,23 @@ def _entries(path: Path) -> Iterator[tuple[str, Verdict]]:
         for name, pair in document.items():
             yield name, _of_pair(Row(f"{path}: {name}", {"verdict": pair}), pair)
         return
-    for row in read_rows(path):
-        yield str(row.identity("id")), _verdict(row, None)
+    for name, row in rows_by_id(read_rows(path), "id").items():
+        yield str(name), _verdict(row.values, None)
 
 
 def _of_pair(row: Row, pair: Any) -> Verdict:
-    if not isinstance(pair, list) or not pair or not all(isinstance(each, dict) for each in pair):
-        raise row.bad("verdict", "a list of objects is needed")
-    judged = pair[1].get("pred") if len(pair) > 1 else None
-    return _verdict(Row(row.where, pair[0]), judged if isinstance(judged, str) else None)
+    if not isinstance(pair, list) or not pair:
+        raise row.bad("verdict", "a list of the judge's words and of what was judged is needed")
+    judged = pair[1].get("pred") if len(pair) > 1 and isinstance(pair[1], dict) else None
+    return _verdict(pair[0], judged if isinstance(judged, str) else None)
 
 
-def _verdict(row: Row, answer: str | None) -> Verdict:
-    score = row.values.get("score")
+def _verdict(said: Any, answer: str | None) -> Verdict:
+    """As Video-LLaVA's script takes it: first the score, then the word."""
+    told = said if isinstance(said, Mapping) else {}
     try:
-        whole = int(float(score))  # type: ignore[arg-type]
+        score = int(told.get("score"))  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise row.bad("score", f"{score!r} where a number is needed") from None
-    if not 0 <= whole <= BEST:
-        raise row.bad("score", f"{score!r}, where 0 to {BEST} is meant")
-    return Verdict(row.text("pred").lower(), whole, answer)
+        return Verdict("", None, answer)
+    word = told.get("pred")
+    return Verdict(word.lower() if isinstance(word, str) else "", score, answer)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vscan_client.cli.extras import needs_extra
+
 
 def write_json(path: Path, records: Sequence[Any]) -> None:
     """A JSON list, a record a line. Raises OSError."""
@@ -21,3 +23,30 @@ def write_tsv(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(names)
         writer.writerows(rows)
+
+
+def write_sheet(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """The same as a spreadsheet (.xlsx). Texts stay texts, also those that begin as a formula does; characters that a sheet
+    cannot hold are left out.
+
+    Raises:
+        MissingExtra: openpyxl is not installed.
+        OSError: the file cannot be written.
+    """
+    with needs_extra("eval", "a spreadsheet (--export FILE.xlsx)"):
+        from openpyxl import Workbook
+        from openpyxl.cell import WriteOnlyCell
+        from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+    book = Workbook(write_only=True)
+    sheet = book.create_sheet()
+
+    def cell(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        made = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub("", value))
+        made.data_type = "s"
+        return made
+
+    for row in (names, *rows):
+        sheet.append([cell(value) for value in row])
+    book.save(path)

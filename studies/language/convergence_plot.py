@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from studies.language.converged import Convergence, FamilyConvergence
-from studies.language.strokes import MOST, layer_ticks, left_out, legend_below, mark_pruning, stroke
+from studies.language.strokes import MOST, family_strokes, layer_ticks, left_out, legend_below, mark_pruning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,12 +25,13 @@ def draw(figure: Figure, *, families: Sequence[FamilyConvergence], pruned: Seque
     figure.set_size_inches(11, 6.6)
     figure.set_layout_engine("constrained")
     rows: Any = figure.subfigures(2, 1)
+    strokes = family_strokes([family.family for family in shown], len(shown[0].lens.agreement))
     most = max(float(family.readings()[way].kl_nats[:, 1].max()) for family in shown for way in _TITLES)
     for row, (way, title) in zip(rows, _TITLES.items(), strict=True):
         row.suptitle(title + left_out(len(shown) - 1, len(families) - 1), fontsize=11)
         panels = row.subplots(1, 3)
-        for number, family in enumerate(shown):
-            _lines(panels, family.readings()[way], family.family, stroke(number, len(family.lens.agreement)))
+        for family in shown:
+            _lines(panels, family.readings()[way], family.family, strokes[family.family])
         _dress(panels, len(shown[0].lens.agreement), most)
         for panel in panels:
             mark_pruning(panel, pruned)

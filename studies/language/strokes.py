@@ -8,8 +8,8 @@ from typing import Any
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _MARKERS = "os^DvPX*"
 _DASHES = ("-", "--", "-.", ":")
-# More lines than this are not told apart any more.
-MOST = 9
+# More lines than this are not told apart any more: that of all questions, and seven families.
+MOST = len(_COLOURS)
 
 
 def stroke(number: int, points: int) -> dict[str, Any]:
@@ -23,6 +23,14 @@ def stroke(number: int, points: int) -> dict[str, Any]:
         "markevery": max(1, round(points / 12)),
         "markerfacecolor": _COLOURS[number % len(_COLOURS)] if number % 2 == 0 else "white",
     }
+
+
+def family_strokes(families: Sequence[str], points: int) -> dict[str, dict[str, Any]]:
+    """The line of each family, the same in every study of the same questions: the first one is that of all of them.
+
+    `families` are those of `studies.language.groups.with_all`, of which the first `MOST` are drawn.
+    """
+    return {family: stroke(number, points) for number, family in enumerate(families[:MOST])}
 
 
 def left_out(shown: int, families: int) -> str:

@@ -15,7 +15,7 @@ Given = str | int | float | bool
 DEFAULT_CONCURRENT = 8
 # How a token is chosen is the task's to say, or that of `--gen_kwargs`.
 _BUDGETS = ("reduction", "budget", "local_share", "merge", "rater", "keep", "positions", "seed", "priority", "frames", "fps")
-_CONNECTION = ("server", "tls_ca", "insecure", "token_file", "timeout")
+_CONNECTION = ("server", "tls_ca", "tls_cert", "tls_key", "insecure", "token_file", "timeout")
 _OWN = ("concurrent", "system_prompt")
 # What lmms-eval hands to every model; nothing here has a batch or a device.
 _OF_LMMS_EVAL = ("batch_size", "max_batch_size", "device")
@@ -60,6 +60,8 @@ def _connection(given: dict[str, Given]) -> Connection:
     return Connection(
         server=str(given.get("server", DEFAULT_SERVER)),
         tls_ca=_path(given, "tls_ca"),
+        tls_cert=_path(given, "tls_cert"),
+        tls_key=_path(given, "tls_key"),
         insecure=_truth(given, "insecure") or False,
         token_file=_path(given, "token_file"),
         timeout_s=_number(given, "timeout", float, DEFAULT_TIMEOUT_S),

@@ -76,8 +76,10 @@ async def _one(target: Target, ask: Ask, clock: Clock) -> Record:
 def _no_collections() -> Iterator[None]:
     """What is in memory already is not looked through by the garbage collector while tokens are waited for."""
     gc.collect()
+    frozen = gc.get_freeze_count()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()

@@ -27,6 +27,7 @@ from studies.tune.report import comments, report
 from studies.tune.run import Run
 from studies.tune.settings_text import NAME as SETTINGS_NAME
 from studies.tune.settings_text import settings_text
+from vscan_client.cli.outputs import check_folder
 
 EMBEDDED = "the embedded model"
 
@@ -78,6 +79,7 @@ def tune(task: Task, say: Callable[[str], None] = print) -> Result:
     Raises:
         VScanError: the services do not start, a question failed, or `out` is of another run. What was measured is kept.
     """
+    check_folder("--out", task.out, (CSV_NAME, PLOT_NAME, SETTINGS_NAME))
     shape = LanguageShape.of_checkpoint(task.model or checkpoint_dir())
     with Journal(task.out, _identity(task), resume=task.resume) as journal:
         known = journal.known(task.wanted.first_settings)

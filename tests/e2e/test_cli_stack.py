@@ -274,6 +274,10 @@ def test_show_draws_one_picture_and_several_at_several_budgets(at: Addresses, al
     page = (tmp_path / "one" / "show.html").read_text(encoding="utf-8")
     assert page.count('class="token ') == 47 + 23
     assert "does not say where" not in page
+    whole = vscan(
+        "show", files[0], "what is it? " * 50, "--reduction", "none", "--server", at.decoder, "--out", tmp_path / "whole"
+    )
+    assert (whole.code, whole.out.splitlines()[1][:12]) == (0, "budget none:"), whole.err
     both = vscan("show", *files, "which is larger?", *budgets, "--json", "--server", at.decoder, "--out", tmp_path / "both")
     assert both.code == 0, both.err
     told = json.loads(both.out)
@@ -294,4 +298,4 @@ def test_show_says_what_it_cannot_do(at: Addresses, album: list[Picture], tmp_pa
     file.write_bytes(album[0].png())
     (tmp_path / "taken").write_text("")
     taken = vscan("show", file, "what?", "--budget", "33%", "--out", tmp_path / "taken", *server)
-    assert (taken.code, taken.one_line.startswith("vscan: out: ")) == (2, True)
+    assert (taken.code, taken.one_line.startswith("vscan: --out: ")) == (2, True)

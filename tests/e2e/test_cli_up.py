@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from embedded_model.album import draw_album
 from tests.support.client_cli import in_a_process, vscan
 from tests.support.client_up import WAIT_S, taken_ports, vscan_up
+from tests.support.gateway import question
 
 TINY = Path(__file__).parents[1] / "data" / "parity" / "llava15"
 FREE = ("--decoder", "127.0.0.1:0", "--encoder", "127.0.0.1:0")
@@ -30,6 +31,7 @@ prune_rater = "text_mean"
 prune_keep = 0.5
 """
 PAGE = ("--page", "--page-bind", "127.0.0.1:0")
+GATEWAY = ("--gateway", "--gateway-bind", "127.0.0.1:0", "-s", "gateway.max_json_depth=9")
 ONE_THREAD = ("-s", "encoder.torch_threads=1", "-s", "decoder.torch_threads=1")
 
 
@@ -37,9 +39,10 @@ def test_it_answers_and_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     (picture,) = draw_album(5, pictures=1, questions=1)
     (tmp_path / "picture.png").write_bytes(picture.png())
     (tmp_path / "settings.toml").write_text(SETTINGS)
-    with vscan_up(*FREE, *ONE_THREAD, "--settings", "settings.toml", "-s", "encoder.window=4", *PAGE, folder=tmp_path) as up:
+    options = (*FREE, *ONE_THREAD, *PAGE, *GATEWAY, "--settings", "settings.toml", "-s", "encoder.window=4")
+    with vscan_up(*options, folder=tmp_path) as up:
         up.wait_ready()
-        assert up.children.keys() == {"redis", "encoder", "decoder", "page"}
+        assert up.children.keys() == {"redis", "encoder", "decoder", "gateway", "page"}
         told = json.loads(vscan("describe", "--server", up.addresses["decoder"], "--encoder", up.addresses["encoder"]).out)
         assert (told["decoder"]["prune_layers"], told["decoder"]["prune"]["rater"]) == ([2, 5], "text_mean")
         assert told["encoder"]["reduction"]["budget"] == {"target_average": 0.25}
@@ -49,6 +52,12 @@ def test_it_answers_and_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
         ran = vscan("ask", tmp_path / "picture.png", picture.questions[0].text, "--server", up.addresses["decoder"])
         assert ran.code == 0
         assert ran.out.strip()
+        asked = {"messages": question(picture.questions[0].text, picture.png()), "model": "embedded", "logprobs": True}
+        (choice,) = httpx2.post(f"{up.addresses['gateway']}/chat/completions", json=asked, timeout=WAIT_S).json()["choices"]
+        assert choice["message"]["content"] == ran.out.strip()
+        assert "token_id:" not in str(choice["logprobs"])  # it has the checkpoint's tokenizer
+        deep = httpx2.post(f"{up.addresses['gateway']}/chat/completions", json={"metadata": [[[[[[[[[[]]]]]]]]]]})
+        assert (deep.status_code, "9" in deep.json()["error"]["message"]) == (400, True)
         code, err = up.end(signal.SIGINT)
         assert (code, err) == (0, [])
         assert up.left() == []

@@ -2,18 +2,23 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from embedded_model.evaluate.asking import ask_rows
+from embedded_model.evaluate.__main__ import main
+from embedded_model.evaluate.asking import _deployed, ask_rows
 from embedded_model.evaluate.evaluation import Evaluation
 from embedded_model.evaluate.exam import draw_exam
 from embedded_model.evaluate.rows import build_rows
 from embedded_model.questions import FAMILIES
 from vscan.errors import InvalidArgument
 from vscan.specs import ReductionMethod, ReductionSpec, TokensPerTile
+
+PRUNE_LAYER = 4
 
 
 @pytest.mark.timeout(600)
@@ -35,6 +40,21 @@ def test_the_command_prints_a_table_and_keeps_every_figure(tmp_path: Path) -> No
     assert len(done.stdout.splitlines()) == len(evaluation.lines) + 3
 
 
+@pytest.fixture(scope="module")
+def deployed() -> Iterator[str]:
+    with _deployed(PRUNE_LAYER, None) as server:
+        yield server
+
+
+@pytest.fixture
+def one_deployment(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that prune at this layer share one; the command's test starts all that its rows need."""
+    monkeypatch.setattr(
+        "embedded_model.evaluate.asking._deployed", lambda layer, model: nullcontext({PRUNE_LAYER: deployed}[layer])
+    )
+
+
+@pytest.mark.usefixtures("one_deployment")
 def test_what_a_row_asks_for_reaches_the_services_and_answers_are_compared_with_the_truth() -> None:
     names = ("all tokens", "half resolution, all tokens", "random patches 11%")
     rows = [row for row in build_rows() if row.name in names]
@@ -47,6 +67,7 @@ def test_what_a_row_asks_for_reaches_the_services_and_answers_are_compared_with_
     assert scores["random patches 11%"] < 0.8
 
 
+@pytest.mark.usefixtures("one_deployment")
 def test_a_failed_question_ends_the_evaluation_with_its_error() -> None:
     row = replace(build_rows()[0], reduction=ReductionSpec(method=ReductionMethod.VSCAN, budget=TokensPerTile(145)))
     with pytest.raises(InvalidArgument, match="145"):
@@ -57,14 +78,14 @@ def test_a_failed_question_ends_the_evaluation_with_its_error() -> None:
     ("option", "value", "said"),
     [("--json", "nowhere/kept.json", "not a folder"), ("--plot", "plot.txt", ".png"), ("--questions", "0", "at least 1")],
 )
-def test_a_bad_option_is_refused_before_anything_starts(option: str, value: str, said: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "embedded_model.evaluate", option, value],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert option in done.stderr
-    assert said in done.stderr
+def test_a_bad_option_is_refused_before_anything_starts(
+    option: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate", option, value])
+    monkeypatch.delattr("vscan_client.cli.local_stack.LocalStack.start")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert option in err
+    assert said in err

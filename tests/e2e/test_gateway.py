@@ -18,10 +18,15 @@ from openai import AsyncOpenAI
 
 import embedded_model
 from gateway_service.wiring import RunningGateway
+from studies.load.album import Album
+from studies.load.driver import drive
+from studies.load.targets.openai_server import OpenAiOptions, OpenAiServer
+from studies.load.workload import Workload
 from tests.support.certificates import Authority
 from tests.support.encoder import png
 from tests.support.gateway import image_part, in_process_gateway, openai_client, question
 from tests.support.identities import IdentitiesFile
+from tests.support.load_generators import requests
 from tests.support.otlp_collector import OtlpCollector
 from tests.support.service_process import ServiceProcess
 from tests.support.stack import Stack, in_process_stack
@@ -77,7 +82,6 @@ async def deployed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[De
             stack.decoder_address,
             require_token=True,
             max_body_bytes=200_000,
-            tokenizer_file=CHECKPOINT / "tokenizer.json",
         ) as gateway,
         openai_client(gateway.address, people.tokens["shop"]) as shop,
     ):
@@ -111,6 +115,46 @@ async def test_an_answer_is_the_sdks_whole_or_streamed(deployed: Deployment) -> 
     assert {chunk.id for chunk in chunks} == {f"chatcmpl-{chunks[-1].vscan['request_id']}"}
     assert whole._request_id == whole.vscan["request_id"]
     assert stream.response.headers["x-request-id"] == chunks[-1].vscan["request_id"]
+
+
+@pytest.mark.parametrize("tool", requests(WORDS, IMAGE))
+async def test_load_generators_and_evaluators_are_served_as_they_are(deployed: Deployment, tool: str) -> None:
+    sent = requests(WORDS, IMAGE)[tool]
+    said = await deployed.post({"model": "small", **sent.body}, headers=sent.headers)
+    assert said.status_code == 200, said.text
+    if not sent.body.get("stream"):
+        assert said.json()["choices"][0]["message"]["content"]
+        return
+    events = [event.removeprefix("data: ") for event in said.text.split("\n\n") if event]
+    assert events.pop() == "[DONE]"
+    chunks = [json.loads(event) for event in events]
+    asked_usage = sent.body.get("stream_options", {}).get("include_usage", False)
+    assert [chunk["choices"] == [] for chunk in chunks] == [False] * (len(chunks) - asked_usage) + [True] * asked_usage
+    assert "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+    if asked_usage:
+        assert chunks[-1]["usage"]["completion_tokens"] == (sent.tokens or chunks[-1]["usage"]["completion_tokens"])
+    so_far = [chunk["usage"]["completion_tokens"] for chunk in chunks if chunk.get("usage")]
+    assert so_far == sorted(so_far)
+    assert len(so_far) > 1 or "continuous_usage_stats" not in sent.body.get("stream_options", {})
+
+
+async def test_what_load_generators_look_for_first_is_there(deployed: Deployment) -> None:
+    headers = {"authorization": f"Bearer {deployed.people.tokens['shop']}"}
+    async with httpx2.AsyncClient(base_url=f"http://{deployed.gateway.address}", headers=headers) as http:
+        assert (await http.get("/health")).status_code == 200  # GuideLLM
+        assert (await http.get("/v1/models")).json()["data"][0]["id"] == "small"  # vLLM, SGLang, GuideLLM
+
+
+async def test_our_own_load_is_answered_whole(deployed: Deployment) -> None:
+    token, extra = deployed.people.tokens["shop"], {"ignore_eos": True}
+    album = Album(range(3), 32)
+    target = OpenAiServer(OpenAiOptions(url=deployed.url, model="small", extra=extra, token=token), album)
+    try:
+        records = await drive(target, Workload(requests=8, images=3, answer_tokens=4).asks(), clients=3)
+    finally:
+        await target.close()
+    assert [(record.code, record.completion_tokens) for record in records] == [("OK", 4)] * 8
+    assert all(record.prompt_tokens for record in records)
 
 
 async def test_several_turns_and_the_options_are_those_of_the_sdk(deployed: Deployment) -> None:

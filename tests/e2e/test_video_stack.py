@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncIterator
 from functools import cache
+from typing import Any
 
+import openai
 import pytest
 from PIL import Image
 
@@ -14,8 +16,9 @@ from decoder_service.request import Pruning
 from tests.support.asking import ask, decoder_stub, image, raw, refusal
 from tests.support.both_halves import BothHalves, Clip
 from tests.support.decoder import PARITY_CHECKPOINT
+from tests.support.gateway import in_process_gateway, openai_client, video_part
 from tests.support.qwen import shared_qwen
-from tests.support.stack import in_process_stack
+from tests.support.stack import Stack, in_process_stack
 from tests.support.video_llava import frames_of_noise, shared_video_llava
 from tests.support.videos import full_decode, video
 from vscan.content_key import frames_sha256
@@ -42,8 +45,14 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def stub(family: str) -> AsyncIterator[decoder_pb2_grpc.DecoderStub]:
-    async with in_process_stack(checkpoint=FAMILIES[family]()) as stack, decoder_stub(stack.decoder_address) as stub:
+async def stack(family: str) -> AsyncIterator[Stack]:
+    async with in_process_stack(checkpoint=FAMILIES[family]()) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def stub(stack: Stack) -> AsyncIterator[decoder_pb2_grpc.DecoderStub]:
+    async with decoder_stub(stack.decoder_address) as stub:
         yield stub
 
 
@@ -73,7 +82,9 @@ def sampled(**amount: float) -> FrameSampling:
     return FrameSampling(**amount)  # type: ignore[arg-type]
 
 
-async def test_a_file_its_frames_and_its_name_are_one_video(family: str, stub: decoder_pb2_grpc.DecoderStub) -> None:
+async def test_a_file_its_frames_and_its_name_are_one_video(
+    family: str, stack: Stack, stub: decoder_pb2_grpc.DecoderStub
+) -> None:
     (wanted,) = halves(family).answers([(Role.USER, [Clip(FRAMES, 1.0), TEXT])], Pruning(), new_tokens=NEW_TOKENS)
     files = [png(frame) for frame in FRAMES]
     of_file = await ask(stub, chat(Video(data=FILE, sampling=sampled(frames=4)), TEXT))
@@ -87,6 +98,26 @@ async def test_a_file_its_frames_and_its_name_are_one_video(family: str, stub: d
         (report,) = answer.started.images
         told = (list(report.frames.seconds), report.frames.duration_seconds, report.frames.interval_seconds)
         assert told == ([0, 1, 2, 3], 4, 1)
+    by_http = await asked_over_http(stack, frames=4)
+    assert by_http.choices[0].message.content == of_file.text
+    (report,) = by_http.vscan["images"]
+    assert (report["place"], report["frames"]["seconds"]) == ("memory", [0, 1, 2, 3])
+    assert by_http.usage.prompt_tokens == of_file.finished.usage.prompt_tokens
+    with pytest.raises(openai.BadRequestError) as caught:
+        await asked_over_http(stack, frames=10_000)
+    assert caught.value.param == "vscan.frames"
+
+
+async def asked_over_http(stack: Stack, *, frames: int) -> Any:
+    """The same question, of OpenAI's client."""
+    own = {"frames": frames, "reduction": "none", "rater": "none"}
+    messages: list[Any] = [{"role": "user", "content": [video_part(FILE), {"type": "text", "text": TEXT}]}]
+    async with in_process_gateway(stack.decoder_address) as gateway, openai_client(gateway.address, "unused") as client:
+        (model,) = (await client.models.list()).data
+        asked = client.chat.completions.create(
+            model=model.id, messages=messages, max_tokens=NEW_TOKENS, extra_body={"vscan": own}
+        )
+        return await asked
 
 
 async def test_a_raw_prompt_reports_in_its_own_order(family: str, stub: decoder_pb2_grpc.DecoderStub) -> None:

@@ -71,12 +71,8 @@ def report(results: Sequence[Result], *, at_once: int, seed: int) -> dict[str, A
         "environment": environment(),
         "at_once": at_once,
         "seed": seed,
-        "bounds_mib": {
-            "encoder": BOUND.encoder_bytes(1) // 2**20,
-            "decoder": BOUND.decoder_bytes(1) // 2**20,
-            "encoder_at_once": BOUND.encoder_bytes(at_once) // 2**20,
-            "decoder_at_once": BOUND.decoder_bytes(at_once) // 2**20,
-        },
+        "bounds_mib": {name: most // 2**20 for name, most in BOUND.of_services(1).items()}
+        | {f"{name}_at_once": most // 2**20 for name, most in BOUND.of_services(at_once).items()},
         "families": families(results),
         "faults": [asdict(result) for result in results if result.fault],
         "cases": [{name: value for name, value in asdict(result).items() if name != "text"} for result in results],
@@ -98,6 +94,7 @@ def families(results: Iterable[Result]) -> list[dict[str, Any]]:
             "worst_ms": max(one.ms for one in found),
             "encoder_mib": round(max(one.encoder_growth_bytes for one in found) / 2**20),
             "decoder_mib": round(max(one.decoder_growth_bytes for one in found) / 2**20),
+            "gateway_mib": round(max(one.gateway_growth_bytes for one in found) / 2**20),
         }
         for family, found in by_family.items()
     ]
@@ -105,10 +102,12 @@ def families(results: Iterable[Result]) -> list[dict[str, Any]]:
 
 def table(results: Iterable[Result]) -> str:
     """A line for each family: cases, faults, statuses, the longest, and the most memory."""
-    lines = [f"{'family':<26}{'cases':>6}{'faults':>7}{'answered':>9}{'worst ms':>10}{'encoder MiB':>12}{'decoder MiB':>12}"]
+    services = ("encoder", "decoder", "gateway")
+    sizes = "".join(f"{f'{service} MiB':>12}" for service in services)
+    lines = [f"{'family':<26}{'cases':>6}{'faults':>7}{'answered':>9}{'worst ms':>10}{sizes}"]
     lines += [
-        f"{one['family']:<26}{one['cases']:>6}{one['faults']:>7}{one['statuses'].get('OK', 0):>9}"
-        f"{one['worst_ms']:>10.0f}{one['encoder_mib']:>12}{one['decoder_mib']:>12}"
+        f"{one['family']:<26}{one['cases']:>6}{one['faults']:>7}{one['statuses'].get('OK', 0):>9}{one['worst_ms']:>10.0f}"
+        + "".join(f"{one[f'{service}_mib']:>12}" for service in services)
         for one in families(results)
     ]
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from tests.hostile.case import ENCODE, GENERATE, QUESTION, CallCase, Case, ConnectionCase, EntryCase, ReplyCase, Target
 from tests.hostile.deployment import ROOM, Deployment
+from tests.hostile.http_talk import HttpCase, Talk, answer_of, exchange, post, question, said
 from tests.hostile.image_files import file_of
 from tests.hostile.memory import MemoryBound, PeakMemory
 from tests.hostile.scrub import told
@@ -46,6 +47,7 @@ class Result:
     ms: float
     encoder_growth_bytes: int = 0
     decoder_growth_bytes: int = 0
+    gateway_growth_bytes: int = 0
     fault: str = ""
 
 
@@ -55,6 +57,8 @@ class _Ended:
     field: str = ""
     text: str = ""
     reply: Reply | None = None
+    name: str = ""  # of what is no status of gRPC
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Attack:
         self._clients = clients
         self._bound = bound
         self._undisturbed: list[int] = []
+        self._undisturbed_text = ""
         self._seeds = count(1000)
         self._ordinary_entry = ""
 
@@ -86,6 +91,7 @@ class Attack:
         if first.ids != behind.ids:
             raise RuntimeError("the two decoders disagree before anything was done to them")
         self._undisturbed = first.ids
+        self._undisturbed_text = await self._ask_over_http()
         self._ordinary_entry = entry_name(await self._key_of(PICTURE))
 
     async def one_by_one(self, cases: Sequence[Case]) -> AsyncIterator[Result]:
@@ -100,7 +106,7 @@ class Attack:
                 yield replace(result, fault=lost)
                 return
             grown = {name: peak.growth_bytes() for name, peak in peaks.items()}
-            yield self._weighed(result, grown["encoder"], max(grown["decoder"], grown["behind"]), at_once=1)
+            yield self._weighed(result, grown, at_once=1)
 
     async def together(self, cases: Sequence[Case], at_once: int) -> list[Result]:
         """So many at once, in this order; memory is that of the whole run, in the last result."""
@@ -120,7 +126,7 @@ class Attack:
             return [*results, replace(results[-1], fault=lost)]
         grown = {name: peak.growth_bytes() for name, peak in peaks.items()}
         whole = Result(family="all at once", name=f"{at_once} at a time", status="OK", field="", text="", ms=0.0)
-        return [*results, self._weighed(whole, grown["encoder"], max(grown["decoder"], grown["behind"]), at_once=at_once)]
+        return [*results, self._weighed(whole, grown, at_once=at_once)]
 
     async def _tried(self, case: Case) -> Result:
         made = await asyncio.to_thread(_made, case)  # not the service's time
@@ -129,11 +135,13 @@ class Attack:
         result = Result(
             family=case.family,
             name=case.name,
-            status=ended.status.name,
+            status=ended.name or ended.status.name,
             field=ended.field,
             text=ended.text,
             ms=round((time.perf_counter() - started) * 1000, 1),
         )
+        if ended.fault:
+            return replace(result, fault=ended.fault)
         if not case.expected.holds(ended.status, ended.field):
             return replace(result, fault="ended otherwise than expected")
         if telling := told(ended.text):
@@ -155,6 +163,8 @@ class Attack:
                 async with asyncio.timeout(HANG_SECONDS):
                     await case.talk(host, int(port))
                 return _Ended(grpc.StatusCode.OK)
+            case HttpCase():
+                return await self._over_http(case)
         raise TypeError(type(case).__name__)
 
     async def _call(self, case: CallCase, request: bytes) -> _Ended:
@@ -168,6 +178,23 @@ class Attack:
         except grpc.aio.AioRpcError as error:
             return _refusal(error)
         return _Ended(grpc.StatusCode.OK)
+
+    async def _over_http(self, case: HttpCase) -> _Ended:
+        try:
+            came = said(await self._talk(case.talk), case)
+        except TimeoutError:
+            return _Ended(grpc.StatusCode.DEADLINE_EXCEEDED, fault="no end within a minute")
+        text = came.text.replace("/v1/models", "")  # where models are listed
+        return _Ended(grpc.StatusCode.OK, came.param, text, name=came.name, fault=came.fault)
+
+    async def _talk(self, talk: Talk) -> bytes:
+        host, _, port = self._deployment.gateway.address.rpartition(":")
+        async with asyncio.timeout(HANG_SECONDS):
+            return await talk(host, int(port))
+
+    async def _ask_over_http(self) -> str:
+        """The ordinary question's answer, or what came instead."""
+        return answer_of(await self._talk(exchange(post(question(QUESTION, max_tokens=6)))))
 
     async def _asked(self, request: Any, *, behind: bool = False) -> _Ended:
         try:
@@ -204,20 +231,26 @@ class Attack:
 
     async def _next_fault(self, case: Case) -> str:
         """Why the ordinary question behind a case was not answered as ever; its tokens are made anew."""
+        if isinstance(case, HttpCase):
+            answer = await self._ask_over_http()
+            return "" if answer == self._undisturbed_text else f"the next question got {answer[:200]}"
         await self._clients.redis.unlink(self._ordinary_entry)
         ended = await self._asked(_ORDINARY, behind=isinstance(case, ReplyCase))
         if ended.reply is None:
             return f"the next question got {ended.status.name}: {ended.text}"
         return "" if ended.reply.ids == self._undisturbed else "the next question got another answer"
 
-    def _weighed(self, result: Result, encoder: int, decoder: int, *, at_once: int) -> Result:
-        result = replace(result, encoder_growth_bytes=encoder, decoder_growth_bytes=decoder)
-        for name, grown, most in (
-            ("encoder", encoder, self._bound.encoder_bytes(at_once)),
-            ("decoder", decoder, self._bound.decoder_bytes(at_once)),
-        ):
-            if grown > most and not result.fault:
-                return replace(result, fault=f"the {name} took {grown >> 20} MiB more, over {most >> 20}")
+    def _weighed(self, result: Result, grown: dict[str, int], *, at_once: int) -> Result:
+        took = {"encoder": grown["encoder"], "decoder": max(grown["decoder"], grown["behind"]), "gateway": grown["gateway"]}
+        result = replace(
+            result,
+            encoder_growth_bytes=took["encoder"],
+            decoder_growth_bytes=took["decoder"],
+            gateway_growth_bytes=took["gateway"],
+        )
+        for name, most in self._bound.of_services(at_once).items():
+            if took[name] > most and not result.fault:
+                return replace(result, fault=f"the {name} took {took[name] >> 20} MiB more, over {most >> 20}")
         return result
 
     def _lost(self) -> str:

@@ -8,6 +8,8 @@ from tests.hostile.case import Case
 from tests.hostile.chats import chat_cases
 from tests.hostile.connections import connection_cases
 from tests.hostile.constraints import constraint_cases
+from tests.hostile.http_cases import http_cases
+from tests.hostile.http_others import asked_over_http
 from tests.hostile.images import image_cases
 from tests.hostile.messages import message_cases
 from tests.hostile.metadata import metadata_cases
@@ -29,4 +31,5 @@ def corpus() -> tuple[Case, ...]:
         metadata_cases,
         connection_cases,
     )
-    return tuple(case for make in makers for case in make())
+    cases = [case for make in makers for case in make()]
+    return (*cases, *http_cases(), *asked_over_http(cases))

@@ -1,6 +1,7 @@
-"""Live services to be attacked: Redis, an encoder, a decoder, and a second decoder whose encoder is not to be trusted.
+"""Live services to be attacked: Redis, an encoder, a decoder, its gateway, and a decoder whose encoder is not to be trusted.
 
 cases ──▶ decoder ──▶ encoder            both with Redis and no memory of their own, so that every answer goes all the way
+      ├─▶ gateway ──▶ decoder
       └─▶ decoder behind ──▶ Spoiler ──▶ encoder
 """
 
@@ -18,6 +19,7 @@ import grpc
 import grpc.aio
 
 from tests.hostile.case import ENCODE
+from tests.hostile.http_talk import MODEL
 from tests.support.qwen import shared_qwen
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.service_process import ServiceProcess
@@ -28,7 +30,7 @@ ROOM: list[tuple[str, Any]] = [("grpc.max_receive_message_length", -1), ("grpc.m
 IMAGE_WORKERS = 2
 _DESCRIBE = "/vscan.v1.VisionEncoder/Describe"
 _ENCODER: dict[str, Any] = {"cache_memory_bytes": 0, "redis_timeout_ms": 30_000, "image_workers": IMAGE_WORKERS}
-_DECODER: dict[str, Any] = {"cache_memory_bytes": 0, "redis_timeout_ms": 30_000}
+_DECODER: dict[str, Any] = {"cache_memory_bytes": 0, "redis_timeout_ms": 30_000, "model_alias": MODEL}
 
 Spoil = Callable[[encoder_pb2.EncodeResponse], None]
 
@@ -73,11 +75,12 @@ class Deployment:
     decoder: ServiceProcess
     behind: ServiceProcess  # the decoder whose encoder is the spoiler
     spoiler: Spoiler
+    gateway: ServiceProcess
 
     @property
     def services(self) -> dict[str, ServiceProcess]:
         """By name."""
-        return {"encoder": self.encoder, "decoder": self.decoder, "behind": self.behind}
+        return {"encoder": self.encoder, "decoder": self.decoder, "behind": self.behind, "gateway": self.gateway}
 
 
 @asynccontextmanager
@@ -93,10 +96,13 @@ async def deployed(folder: Path) -> AsyncIterator[Deployment]:
         async with _spoiling(stack.encoder_address) as (spoiler, address):
             settings = {**_DECODER, "redis_url": "", "torch_threads": 1, "model": checkpoint, "encoder_address": address}
             behind = ServiceProcess("decoder", second, settings)
+            gateway = ServiceProcess("gateway", folder, {"decoder_address": stack.decoder_address})
             try:
+                gateway.start()
                 await _started(behind)
-                yield Deployment(redis, stack.encoder, stack.decoder, behind, spoiler)
+                yield Deployment(redis, stack.encoder, stack.decoder, behind, spoiler, gateway)
             finally:
+                gateway.stop()
                 behind.stop()
 
 

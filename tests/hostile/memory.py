@@ -16,16 +16,29 @@ class MemoryBound:
     A decoder has of a request's message: gRPC's bytes, Python's, the parsed message, the file taken out of it, the encoder's
     request with it, its bytes and gRPC's: 7. An encoder the first 4, and of the pixels of each image that it decodes: the
     picture as the file has it (4 bytes a pixel) and turned or in RGB (4), the processor's copy (3, less once it is small): 12
-    hold all. Some 64 MiB are the allocator's.
+    hold all. A gateway has of a body: the bytes as they came and put together, their text, the file's base64 as a text and as
+    bytes, the file, the message with it and its bytes, gRPC's: 9. Some 64 MiB are the allocator's.
     """
 
     max_message_bytes: int
     max_image_pixels: int
     image_workers: int
 
+    def of_services(self, at_once: int) -> dict[str, int]:
+        """Each service's."""
+        return {
+            "encoder": self.encoder_bytes(at_once),
+            "decoder": self.decoder_bytes(at_once),
+            "gateway": self.gateway_bytes(at_once),
+        }
+
     def decoder_bytes(self, at_once: int) -> int:
         """For so many requests at once."""
         return 7 * self.max_message_bytes * at_once + 64 * _MEBIBYTE
+
+    def gateway_bytes(self, at_once: int) -> int:
+        """The same."""
+        return 9 * self.max_message_bytes * at_once + 64 * _MEBIBYTE
 
     def encoder_bytes(self, at_once: int) -> int:
         """The same."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from embedded_model.album import draw_album
+from tests.support.service_process import ServiceProcess
 from tests.support.stack import process_stack
 from vscan import specs
 from vscan_client import Client, Message
@@ -56,21 +57,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A decoder of the embedded model."""
-    with process_stack(tmp_path_factory.mktemp("stack")) as stack:
+    """A decoder of the embedded model. Who names no budget gets the one that all tests here use."""
+    with process_stack(tmp_path_factory.mktemp("stack"), encoder={"reduction_tokens_per_tile": TOKENS}) as stack:
         yield stack.decoder_address
 
 
+@pytest.fixture(scope="module")
+def gateway(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A gateway in front of it."""
+    process = ServiceProcess("gateway", tmp_path_factory.mktemp("gateway"), {"decoder_address": server})
+    try:
+        process.start()
+        yield process.address
+    finally:
+        process.stop()
+
+
 def run(folder: Path, server: str, tasks: str, *more: str, arguments: str = "") -> subprocess.CompletedProcess[str]:
-    """lmms-eval as users run it; `--verbosity DEBUG` is what makes it end with an error where a run fails."""
-    command = [str(COMMAND), "--model", "vscan", "--model_args", f"server={server},budget={TOKENS},concurrent=4{arguments}"]
-    command += ["--tasks", tasks, "--include_path", str(TASKS), "--output_path", "out", "--log_samples"]
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    """lmms-eval with our model, as users run it."""
+    model = ["--model", "vscan", "--model_args", f"server={server},budget={TOKENS},concurrent=4{arguments}"]
+    return evaluate(folder, [*model, "--tasks", tasks, *more])
+
+
+def evaluate(folder: Path, arguments: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """Its command; `--verbosity DEBUG` is what makes it end with an error where a run fails."""
+    command = [str(COMMAND), *arguments, "--include_path", str(TASKS), "--output_path", "out", "--log_samples"]
+    others = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
     return subprocess.run(
-        [*command, "--verbosity", "DEBUG", *more],
+        [*command, "--verbosity", "DEBUG"],
         cwd=folder,
-        env=variables | offline,
+        env=others | offline | variables,
         capture_output=True,
         text=True,
         timeout=240,
@@ -124,6 +141,18 @@ def test_its_scores_are_those_of_our_own_count(folder: Path, server: str, interf
     assert told["throughput"]["avg_visual_tokens"] == TOKENS * 1.5  # half the questions show two pictures
     assert told["throughput"]["avg_visual_tokens_unreduced"] == 144 * 1.5
     assert "generation_kwargs.image_aspect_ratio means nothing" in done.stdout
+
+
+def test_its_own_client_of_openais_api_has_the_same_score_at_the_gateway(folder: Path, server: str, gateway: str) -> None:
+    known = {"OPENAI_API_BASE": f"http://{gateway}/v1", "OPENAI_API_KEY": "unused"}
+    model = ["--model", "openai", "--model_args", "model_version=embedded,timeout=1"]
+    done = evaluate(folder, [*model, "--tasks", "vscan_scenes"], **known)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answers, labels = own_answers(folder, server, "scenes")
+    right = [answer == label for answer, label in zip(answers, labels, strict=True)]
+    assert 0 < sum(right) < len(right)
+    assert answers_in(folder, "scenes") == answers
+    assert results_in(folder)["results"]["vscan_scenes"]["right,none"] == pytest.approx(sum(right) / len(right))
 
 
 def test_a_question_that_fails_ends_the_run_and_is_named(folder: Path, server: str) -> None:

@@ -38,7 +38,7 @@ class Up:
     def wait_ready(self) -> None:
         """Waits until it has told where everything is."""
         self.read_until("  stop")
-        self.addresses = dict(re.findall(r"^ +(decoder|encoder|redis|page) +(\S+)$", "".join(self.said), re.MULTILINE))
+        self.addresses = dict(re.findall(r"^ +(decoder|encoder|redis|gateway|page) +(\S+)$", "".join(self.said), re.MULTILINE))
         self.remember_children()
 
     def remember_children(self) -> None:
@@ -47,7 +47,7 @@ class Up:
             command = " ".join(child.cmdline())
             names = [
                 name
-                for name in ("redis", "encoder", "decoder", "page")
+                for name in ("redis", "encoder", "decoder", "gateway", "page")
                 if f"{name}_service" in command or f"{name}-server" in command
             ]
             self.children[names[0] if names else command] = child

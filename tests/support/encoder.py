@@ -18,9 +18,9 @@ import grpc.aio
 import torch
 from PIL import Image
 
-from encoder_service.__main__ import build
 from encoder_service.config import EncoderSettings
 from encoder_service.service import EncoderService
+from encoder_service.wiring import build
 from vscan.rpc.error_details import error_from_rpc
 from vscan.telemetry.providers import Telemetry
 from vscan.v1 import encoder_pb2, encoder_pb2_grpc, visual_tokens_pb2

@@ -29,6 +29,11 @@ def openai_client(address: str, token: str, **options: Any) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=f"http://{address}/v1", api_key=token, max_retries=0, **options)
 
 
+def video_part(video: bytes) -> dict[str, Any]:
+    """As vLLM's clients send one."""
+    return {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{base64.b64encode(video).decode()}"}}
+
+
 def image_part(image: bytes) -> dict[str, Any]:
     """As OpenAI's clients send one."""
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(image).decode()}"}}

@@ -18,8 +18,11 @@ Files = list[tuple[str, tuple[str | None, bytes | str]]]
 @asynccontextmanager
 async def page_of(decoder: str, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
     """A page on a free port, and a client that calls it by its address."""
-    told = PageSettings(bind="127.0.0.1:0", decoder_address=(decoder,), **settings)
-    async with running_page(told) as address, httpx2.AsyncClient(base_url=f"http://{address}", timeout=30) as client:
+    usual: dict[str, Any] = {"bind": "127.0.0.1:0", "decoder_address": (decoder,), "drain_seconds": 0.0}
+    told = PageSettings(**usual | settings)
+    # Not to read the system's CAs for each test.
+    options: dict[str, Any] = {"timeout": 30, "verify": False}
+    async with running_page(told) as page, httpx2.AsyncClient(base_url=f"http://{page.address}", **options) as client:
         yield client
 
 

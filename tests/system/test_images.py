@@ -1,4 +1,4 @@
-"""The images of the CPU variant without an engine: each instruction in a chroot, both services as containers beside a Redis.
+"""The images of the CPU variant without an engine: each instruction in a chroot, containers of all three beside a Redis.
 
 Not run here: an engine's own build, the CUDA variant, an engine that acts on HEALTHCHECK.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,16 +19,21 @@ from embedded_model.album import draw_album
 from scripts.protos import ROOT
 from tests.support.images.build import Builder, Image
 from tests.support.images.container import Container
-from tests.support.images.layers import BOUND, Layers, remove_what_was_left
+from tests.support.images.layers import BOUND, Layers, remove_what_was_left, run
 from tests.support.images.machine import bare_debian, this_machine, torch_index
 from tests.support.network_namespace import NetworkNamespace
 from tests.support.redis_server import redis_server_program
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
-SERVICES = ("encoder", "decoder")
-HEALTH = {"encoder": "127.0.0.1:7073", "decoder": "127.0.0.1:7072"}
-ADDRESSES = {"encoder": {}, "decoder": {"VSCAN_DECODER_ENCODER_ADDRESS": "127.0.0.1:7071"}}
+SERVICES = ("encoder", "decoder", "gateway")
+HEALTH = {"encoder": "127.0.0.1:7073", "decoder": "127.0.0.1:7072", "gateway": "http://127.0.0.1:8000"}
+ADDRESSES = {
+    "encoder": {},
+    "decoder": {"VSCAN_DECODER_ENCODER_ADDRESS": "127.0.0.1:7071"},
+    "gateway": {"VSCAN_GATEWAY_DECODER_ADDRESS": "127.0.0.1:7070"},
+}
+MIB = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,7 @@ def layers() -> Iterator[Layers]:
 
 @pytest.fixture(scope="module")
 def images(layers: Layers) -> dict[str, Image]:
-    """Both, as `docker build` would make them."""
+    """All, as `docker build` would make them."""
     builder = Builder(layers, bare_debian(layers), ROOT, this_machine())
     arguments = {"TORCH_INDEX_URL": torch_index()}
     made = {name: builder.build(ROOT / "docker" / f"{name}.Dockerfile", arguments) for name in SERVICES}
@@ -48,9 +53,25 @@ def images(layers: Layers) -> dict[str, Image]:
     return made
 
 
+def _size_bytes(chain: Sequence[Path]) -> int:
+    """Of layers' files; one that several names have is counted once."""
+    return int(run(["du", "--summarize", "--total", "--bytes", *map(str, chain)]).splitlines()[-1].split()[0])
+
+
+def test_the_clients_image_is_small(images: dict[str, Image]) -> None:
+    """And begins with the services' layers, so that a host that has those gets its packages and the code alone."""
+    _debian, *own = images["gateway"].chain
+    shared = [layer for layer in own if layer in images["decoder"].chain]
+    added = [layer for layer in own if layer not in shared]
+    assert len(shared) == 2  # packages of Debian; the user
+    print(f"gateway: {_size_bytes(images['gateway'].chain) / MIB:.0f} MiB, its own {_size_bytes(added) / MIB:.0f}")
+    assert _size_bytes(added) < 150 * MIB
+    assert _size_bytes(images["gateway"].chain) < _size_bytes(images["decoder"].chain) / 3
+
+
 @pytest.fixture(scope="module")
 def deployment(layers: Layers, images: dict[str, Image]) -> Iterator[SimpleNamespace]:
-    """Redis and both services on a network of their own, at the ports that they have by default; ready."""
+    """Redis and all three services on a network of their own, at the ports that they have by default; ready."""
     (picture,) = draw_album(5, pictures=1, questions=1)
     image = layers.folder / "picture.png"
     image.write_bytes(picture.png())
@@ -102,8 +123,8 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(layers: Layers) -> No
     assert not Path("/proc", number, "exe").exists()
 
 
-def _python(container: Container, program: str) -> str:
-    done = container.execute(["python", "-c", program])
+def _python(container: Container, program: str, *arguments: str) -> str:
+    done = container.execute(["python", "-c", program, *arguments])
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -113,8 +134,33 @@ def test_a_question_is_answered_end_to_end(deployment: SimpleNamespace) -> None:
     answers = [json.loads(deployment.decoder.execute(ask).stdout) for _ in range(2)]
     assert answers[0]["text"] == answers[1]["text"] != ""
     assert [answer["images"][0]["place"] for answer in answers] == ["encoded", "memory"]
+    assert _asked_over_http(deployment) == answers[0]["text"]
     dbsize = subprocess.run([*deployment.network.command, "redis-cli", "dbsize"], capture_output=True, text=True, check=True)
     assert int(dbsize.stdout) == 1
+
+
+def _asked_over_http(deployment: SimpleNamespace) -> str:
+    """The same question to the gateway, from its own container."""
+    program = (
+        "import base64, json, sys, urllib.request as http\n"
+        "picture = base64.b64encode(open('/tmp/picture.png', 'rb').read()).decode()\n"
+        "parts = [{'type': 'image_url', 'image_url': {'url': 'data:image/png;base64,' + picture}},"
+        " {'type': 'text', 'text': sys.argv[1]}]\n"
+        "body = {'model': 'embedded', 'messages': [{'role': 'user', 'content': parts}]}\n"
+        "url, kind = 'http://127.0.0.1:8000/v1/chat/completions', {'content-type': 'application/json'}\n"
+        "print(json.load(http.urlopen(http.Request(url, json.dumps(body).encode(), kind)))['choices'][0]['message']['content'])"
+    )
+    return _python(deployment.gateway, program, deployment.question)
+
+
+def test_the_clients_image_has_the_page_too(deployment: SimpleNamespace) -> None:
+    script = (
+        "vscan page --server 127.0.0.1:7070 >/tmp/page.log 2>&1 & page=$!\n"
+        "until vscan health http://127.0.0.1:7080/ 2>/dev/null; do kill -0 $page || { cat /tmp/page.log; exit 1; }; done\n"
+        "kill $page; wait $page"
+    )
+    done = deployment.gateway.execute(["sh", "-c", script])
+    assert (done.returncode, done.stdout) == (0, "serving\n"), done.stderr
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -139,8 +185,10 @@ def test_its_root_is_read_only_and_it_left_nothing_but_in_tmp(deployment: Simple
     assert "Read-only file system" in done.stderr
 
 
-def test_every_module_is_compiled_already_and_never_compared_with_its_source(deployment: SimpleNamespace) -> None:
-    """Of both: they have the same files."""
+@pytest.mark.parametrize(("name", "least"), [("decoder", 5000), ("gateway", 1000)])  # the encoder has the decoder's files
+def test_every_module_is_compiled_already_and_never_compared_with_its_source(
+    deployment: SimpleNamespace, name: str, least: int
+) -> None:
     program = (
         "import asyncio, json, pathlib, ssl, sys\n"
         "from importlib.util import cache_from_source\n"
@@ -150,12 +198,13 @@ def test_every_module_is_compiled_already_and_never_compared_with_its_source(dep
         "missing = [p for p in ours if header(p) != b'\\1\\0\\0\\0']\n"
         "print(len(ours), *missing, *[p for p in python if p and not pathlib.Path(p).exists()])"
     )
-    count, *missing = _python(deployment.decoder, program).split()
-    assert int(count) > 5000
-    assert [path for path in missing if "/py312_intrinsics" not in path] == []
+    count, *missing = _python(deployment.all[name], program).split()
+    assert int(count) > least
+    assert [path for path in missing if "/tests/" not in path and "/py312_intrinsics" not in path] == []
 
 
-def test_nothing_that_builds_is_left_in_it(deployment: SimpleNamespace) -> None:
+@pytest.mark.parametrize("name", ["decoder", "gateway"])
+def test_nothing_that_builds_is_left_in_it(deployment: SimpleNamespace, name: str) -> None:
     program = (
         "import importlib.util, os, shutil\n"
         "print([m for m in ('pip', 'wheel', 'ensurepip') if importlib.util.find_spec(m)],"
@@ -163,12 +212,15 @@ def test_nothing_that_builds_is_left_in_it(deployment: SimpleNamespace) -> None:
         " [d for d in ('/pip', '/src', '/root/.cache', '/tmp/.cache') if os.path.exists(d)],"
         " os.listdir('/var/lib/apt/lists'))"
     )
-    assert _python(deployment.decoder, program) == "[] [] [] []"
+    assert _python(deployment.all[name], program) == "[] [] [] []"
 
 
-def test_it_has_the_versions_that_are_pinned(deployment: SimpleNamespace) -> None:
+@pytest.mark.parametrize("name", ["decoder", "gateway"])
+def test_it_has_the_versions_that_are_pinned(deployment: SimpleNamespace, name: str) -> None:
     program = "from importlib import metadata as m; print(*[f'{d.name}=={d.version}' for d in m.distributions()], sep='\\n')"
-    installed = dict(line.lower().replace("_", "-").split("==") for line in _python(deployment.decoder, program).splitlines())
+    lines = _python(deployment.all[name], program).splitlines()
+    installed = dict(line.lower().replace("_", "-").split("==") for line in lines)
+    assert ("torch" in installed) == (name == "decoder")
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     assert installed.pop("vscan-serve") == vscan.__version__

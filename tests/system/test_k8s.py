@@ -12,12 +12,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import grpc
+import httpx2
 import pytest
 import redis
 import yaml
 from redis.exceptions import NoPermissionError
 
 from tests.support.encoder import png
+from tests.support.gateway import question
 from tests.support.identities import IdentitiesFile
 from tests.support.manifests.adapter import adapted_metrics
 from tests.support.manifests.cluster import PodRedis, PodService
@@ -44,11 +46,20 @@ class Production:
     redis: PodRedis
     encoder: PodService
     decoder: PodService
+    gateway: PodService
     collector: OtlpCollector
 
     def client(self, token: str, encoder: str | None = None) -> Client:
         tls = Tls(ca_file=self.mounts.authority.ca_file)
         return Client(server=self.decoder.address, encoder=encoder, tls=tls, token=token, retry=ONCE)
+
+    def asks_over_http(self, token: str, picture: bytes) -> httpx2.Response:
+        """As OpenAI's clients ask."""
+        context = ssl.create_default_context(cafile=str(self.mounts.authority.ca_file))
+        body = {"model": "embedded", "messages": question("what color is the circle", picture)}
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        url = f"https://{self.gateway.address}/v1/chat/completions"
+        return httpx2.post(url, json=body, headers=headers, verify=context, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -64,26 +75,28 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
     collector = OtlpCollector(credentials=grpc.ssl_server_credentials([(key, certificate)]))
     with collector, PodRedis(objects, mounts, DEBIAN_REDIS) as server:
         # What a machine without GPU, cluster DNS and checkpoint wants otherwise; all else is the manifests'.
-        here = {
+        anywhere = {"OTLP_ENDPOINT": collector.endpoint, "DRAIN_DELAY_SECONDS": 0}
+        here = anywhere | {
             "DEVICE": "cpu",
             "MODEL": None,
             "TORCH_THREADS": 1,
             "REDIS_URL": f"rediss://vscan@127.0.0.1:{server.port}/0",
-            "OTLP_ENDPOINT": collector.endpoint,
-            "DRAIN_DELAY_SECONDS": 0,
         }
         encoder = PodService("encoder", objects, mounts, folder, here, read_only=True)
         of_decoder = here | {"ENCODER_ADDRESS": f"dns:///127.0.0.1:{encoder.port}"}
         decoder = PodService("decoder", objects, mounts, folder, of_decoder, read_only=True)
+        of_gateway = anywhere | {"DECODER_ADDRESS": f"dns:///127.0.0.1:{decoder.port}"}
+        gateway = PodService("gateway", objects, mounts, folder, of_gateway, read_only=True)
+        services = (encoder, decoder, gateway)
         try:
-            encoder.launch()
-            decoder.launch()
-            encoder.wait_ready()
-            decoder.wait_ready()
-            yield Production(objects, mounts, people, server, encoder, decoder, collector)
+            for service in services:
+                service.launch()
+            for service in services:
+                service.wait_ready()
+            yield Production(objects, mounts, people, server, *services, collector)
         finally:
-            with ThreadPoolExecutor() as both:
-                list(both.map(PodService.stop, (decoder, encoder)))
+            with ThreadPoolExecutor() as each:
+                list(each.map(PodService.stop, reversed(services)))
 
 
 def test_a_question_is_answered_and_its_image_kept_in_redis(production: Production) -> None:
@@ -108,16 +121,18 @@ def test_a_question_is_answered_and_its_image_kept_in_redis(production: Producti
 def test_its_spans_reach_the_collector_over_tls_and_name_their_pod(production: Production) -> None:
     with production.client(production.people.tokens["shop-web"]) as client:
         client.ask(png(4), "what color is the circle")
-    spans = production.collector.wait_until(lambda spans: {"generate", "vit"} <= {span.name for span in spans})
+    assert production.asks_over_http(production.people.tokens["shop-web"], png(4)).status_code == 200
+    wanted = {"generate", "vit", "POST /v1/chat/completions"}
+    spans = production.collector.wait_until(lambda spans: wanted <= {span.name for span in spans})
     pods = {(span.service, span.resource.get("k8s.pod.name"), span.resource.get("k8s.namespace.name")) for span in spans}
     assert {(pod, namespace) for _, pod, namespace in pods} == {("encoder-0", "vscan")}  # the test's stand-in for both
-    assert {service for service, _, _ in pods} == {"vscan-encoder", "vscan-decoder"}
+    assert {service for service, _, _ in pods} == {"vscan-encoder", "vscan-decoder", "vscan-gateway"}
     assert production.collector.metric_names == set()
 
 
 def test_they_cannot_write_into_their_root(production: Production) -> None:
     """And have answered all the same."""
-    for service in (production.encoder, production.decoder):
+    for service in (production.encoder, production.decoder, production.gateway):
         mounts = [line.split() for line in Path(f"/proc/{service.pid}/mounts").read_text().splitlines()]
         (options,) = [options for _, place, _, options, *_ in mounts if place == "/"][-1:]
         assert options.split(",")[0] == "ro"
@@ -132,7 +147,25 @@ def test_nobody_else_is_let_in(production: Production) -> None:
         client.encode(png(3))
 
 
+def test_openais_clients_are_answered_by_their_tokens_alone(production: Production) -> None:
+    told = production.asks_over_http(production.people.tokens["lab-web"], png(3))
+    assert told.status_code == 200, told.text
+    assert told.json()["choices"][0]["message"]["content"]
+    for token in ("", "not-a-token-that-anybody-has"):
+        refused = production.asks_over_http(token, png(3))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+    with pytest.raises(httpx2.TransportError):
+        httpx2.get(f"http://{production.gateway.address}/healthz")
+
+
+@pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
+def test_kubelets_probes_find_the_services_well(production: Production, probe: str) -> None:
+    for service in (production.encoder, production.decoder, production.gateway):
+        assert service.passes(probe), service.kind
+
+
 def test_prometheus_scrapes_as_its_monitors_say(production: Production) -> None:
+    assert "http_server_request_duration_seconds_bucket" in scrape(production, "gateway")
     assert "vscan_encoder_queue_wait_milliseconds_bucket" in scrape(production, "encoder")
     assert "vscan_decoder_waiting" in scrape(production, "decoder")
     with pytest.raises(OSError):
@@ -147,7 +180,7 @@ def scrape(production: Production, name: str, *, show_certificate: bool = True) 
     if "cert" in endpoint["tlsConfig"] and show_certificate:
         issued = production.mounts.authority.issue_client(uris=["spiffe://vscan/prometheus"])
         context.load_cert_chain(issued.cert_file, issued.key_file)
-    service = {"encoder": production.encoder, "decoder": production.decoder}[name]
+    service: PodService = getattr(production, name)
     url = f"{endpoint['scheme']}://127.0.0.1:{service.metrics_port}/metrics"
     with urllib.request.urlopen(url, timeout=30, context=context) as page:
         return str(page.read().decode())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import redis
 import yaml
@@ -28,8 +29,10 @@ from scripts.observability.sources import (
 )
 from tests.support.asking import ask, chat, decoder_stub, refusal
 from tests.support.encoder import png
+from tests.support.gateway import question
 from tests.support.prometheus_server import PrometheusServer, QueryFailed
 from tests.support.redis_server import RedisServer, free_port
+from tests.support.service_process import ServiceProcess
 from tests.support.stack import ProcessStack, process_stack
 from tests.support.until import until
 from vscan.cache.redis import KEY_PREFIX
@@ -44,7 +47,7 @@ ABSENT = {
     "vscan_encoder_shared_total": "no two ask for a new image at once",
 }
 # How many calls end well in one turn of traffic, at least.
-EACH_TURN = {"/vscan.v1.Decoder/Generate": 6, "/vscan.v1.VisionEncoder/Encode": 4}
+EACH_TURN = {"/vscan.v1.Decoder/Generate": 7, "/vscan.v1.VisionEncoder/Encode": 4, "200": 2, "413": 1}
 # What the dashboard's variables and Grafana itself put in.
 VARIABLES = {"$__rate_interval": "5m", "$namespace": ".*", "$job": ".*", "$instance": ".*"}
 
@@ -67,29 +70,42 @@ def test_alerts_fire_when_they_should_and_not_otherwise() -> None:
 
 def test_a_changed_threshold_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
-    for path in [*(PROMETHEUS / name for name in RULE_FILES), PROMETHEUS / "tests" / "causes.yml"]:
-        changed = path.read_text().replace("kv_pages_held:ratio[5m]) > 0.9", "kv_pages_held:ratio[5m]) > 0.99")
+    of_one_group = PROMETHEUS / "tests" / "gateway.yml"
+    for path in [*(PROMETHEUS / name for name in RULE_FILES), of_one_group]:
+        changed = path.read_text().replace("http_requests:rate5m) > 0.05", "http_requests:rate5m) > 0.5")
         (tmp_path / path.relative_to(PROMETHEUS)).write_text(changed)
-    tested = promtool("test", "rules", tmp_path / "tests" / "causes.yml")
+    tested = promtool("test", "rules", tmp_path / "tests" / of_one_group.name)
     assert tested.returncode != 0
-    assert "VScanKvFull" in tested.stdout + tested.stderr
+    assert "VScanGatewayFails" in tested.stdout + tested.stderr
 
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
     """Prometheus over services that have answered, refused, pruned, cached, rejected, and left Redis alone."""
     folder = tmp_path_factory.mktemp("prometheus")
-    ports = {"vscan-encoder": free_port(), "vscan-decoder": free_port()}
+    ports = {f"vscan-{name}": free_port() for name in ("encoder", "decoder", "gateway")}
     encoder = {"metrics_bind": f"127.0.0.1:{ports['vscan-encoder']}"}
     # Without memory of its own the decoder goes to Redis for every image.
     decoder = {"metrics_bind": f"127.0.0.1:{ports['vscan-decoder']}", "cache_memory_bytes": 0, "redis_breaker_faults": 1}
     with (
         RedisServer() as cache,
         process_stack(folder, redis=cache, encoder=encoder, decoder=decoder) as stack,
+        _gateway(folder, stack.decoder_address, ports["vscan-gateway"]) as gateway,
         PrometheusServer(folder, _config(ports), PROMETHEUS) as server,
     ):
-        asyncio.run(_make_traffic(stack, cache, server))
+        asyncio.run(_make_traffic(stack, cache, server, gateway))
         yield server
+
+
+@contextlib.contextmanager
+def _gateway(folder: Path, decoder: str, metrics_port: int) -> Iterator[ServiceProcess]:
+    settings = {"decoder_address": decoder, "metrics_bind": f"127.0.0.1:{metrics_port}", "max_body_bytes": 65_536}
+    process = ServiceProcess("gateway", folder, settings)
+    try:
+        process.start()
+        yield process
+    finally:
+        process.stop()
 
 
 def _config(ports: Mapping[str, int]) -> dict[str, Any]:
@@ -100,15 +116,16 @@ def _config(ports: Mapping[str, int]) -> dict[str, Any]:
     return config
 
 
-async def _make_traffic(stack: ProcessStack, cache: RedisServer, server: PrometheusServer) -> None:
+async def _make_traffic(stack: ProcessStack, cache: RedisServer, server: PrometheusServer, gateway: ServiceProcess) -> None:
     """The same twice: a series that begins at 1 has grown for Prometheus only when it grows again."""
     for turn in range(2):
         before = await asyncio.to_thread(_ended, server)
         await _ask_all(stack, cache, [png(2 * turn), png(2 * turn + 1)])
+        await _ask_over_http(gateway)
 
         async def is_scraped(before: Mapping[str, float] = before) -> bool:
             ended = await asyncio.to_thread(_ended, server)
-            return all(ended.get(method, 0) >= before.get(method, 0) + least for method, least in EACH_TURN.items())
+            return all(ended.get(what, 0) >= before.get(what, 0) + least for what, least in EACH_TURN.items())
 
         await until(is_scraped)
 
@@ -127,10 +144,18 @@ async def _ask_all(stack: ProcessStack, cache: RedisServer, pictures: Sequence[b
         cache.resume()
 
 
+async def _ask_over_http(gateway: ServiceProcess) -> None:
+    async with httpx2.AsyncClient(base_url=f"http://{gateway.address}/v1", timeout=60) as client:
+        body = {"model": (await client.get("/models")).json()["data"][0]["id"], "messages": question("What is here?")}
+        assert (await client.post("/chat/completions", json=body)).status_code == 200
+        assert (await client.post("/chat/completions", json={"user": "x" * 70_000})).status_code == 413
+
+
 def _ended(server: PrometheusServer) -> dict[str, float]:
-    """Questions and encodings that ended well, as far as Prometheus knows."""
-    found = server.query('sum by (rpc_method) (vscan_requests_total{rpc_method=~".+/(Generate|Encode)",vscan_status="OK"})')
-    return {series["metric"]["rpc_method"]: float(series["value"][1]) for series in found}
+    """Questions and encodings that ended well, and statuses of HTTP, as far as Prometheus knows."""
+    calls = server.query('sum by (rpc_method) (vscan_requests_total{rpc_method=~".+/(Generate|Encode)",vscan_status="OK"})')
+    http = server.query("sum by (http_response_status_code) (http_server_request_duration_seconds_count)")
+    return {"".join(series["metric"].values()): float(series["value"][1]) for series in (*calls, *http)}
 
 
 def _recorded_names() -> list[Expression]:

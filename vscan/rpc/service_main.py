@@ -43,7 +43,7 @@ def run_service(
             stop, for how many seconds at most it may go on (`RpcServer`'s `on_stopping`): the process does not outlive them.
         overrides: settings given on the command line.
     """
-    signal.signal(signal.SIGTERM, _end_at_once)  # until the server drains instead
+    signal.signal(signal.SIGTERM, end_at_once)  # until the server drains instead
     try:
         settings = load_settings(settings_class, overrides)
         assert isinstance(settings, TelemetrySettings)
@@ -72,7 +72,7 @@ def _serve_to_the_end(service_name: str, serve: Serve[S], settings: S) -> None:
         telemetry.shutdown()
 
 
-def _end_at_once(number: int, frame: object) -> None:
+def end_at_once(number: int, frame: object) -> None:
     """Nobody is served yet. Without a handler the first process of a container would ignore the signal."""
     os._exit(128 + number)
 

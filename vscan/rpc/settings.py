@@ -1,4 +1,4 @@
-"""The settings of what listens: of a gRPC server, shared by both services, and what the gateway shares with them."""
+"""The settings of what listens: of a gRPC server, shared by both services, and what HTTP shares with it (`vscan/http`)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ def _host_and_port(text: str) -> str:
     return str(parse_address(text))
 
 
+HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
+
 # A service gives its own default: `bind: Bind = "127.0.0.1:7070"`.
 Bind = Annotated[
-    str,
-    AfterValidator(_host_and_port),
+    HostAndPort,
     Field(
         description="Where to listen, `host:port`; port 0 takes any free one. Beyond loopback TLS is needed, and a word on who "
         "may call (`identities_file`, `tls_client_ca_file` or `allow_anonymous`); or `insecure`."
@@ -130,7 +131,7 @@ class RpcSettings(ListenSettings):
         "where so many lie unread that gRPC sends no more. Then its call is ended; one with a reply of more than 1 MiB is with "
         "its connection.",
     )
-    health_bind: Annotated[str, AfterValidator(_host_and_port)] | None = Field(
+    health_bind: HostAndPort | None = Field(
         default=None,
         description="A second port for health checks alone, `host:port`, always plaintext: for probes that speak no TLS. "
         "It tells whether a service serves, not why. Unset: not opened.",

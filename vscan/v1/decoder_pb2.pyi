@@ -187,22 +187,26 @@ class Started(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., images: _Optional[_Iterable[_Union[_visual_tokens_pb2.ImageReport, _Mapping]]] = ..., prompt_tokens: _Optional[int] = ...) -> None: ...
 
 class TokenLogprob(_message.Message):
-    __slots__ = ("token_id", "logprob")
+    __slots__ = ("token_id", "logprob", "text")
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
     token_id: int
     logprob: float
-    def __init__(self, token_id: _Optional[int] = ..., logprob: _Optional[float] = ...) -> None: ...
+    text: bytes
+    def __init__(self, token_id: _Optional[int] = ..., logprob: _Optional[float] = ..., text: _Optional[bytes] = ...) -> None: ...
 
 class GeneratedToken(_message.Message):
-    __slots__ = ("token_id", "logprob", "top")
+    __slots__ = ("token_id", "logprob", "top", "text")
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
     token_id: int
     logprob: float
     top: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
-    def __init__(self, token_id: _Optional[int] = ..., logprob: _Optional[float] = ..., top: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
+    text: bytes
+    def __init__(self, token_id: _Optional[int] = ..., logprob: _Optional[float] = ..., top: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., text: _Optional[bytes] = ...) -> None: ...
 
 class TextDelta(_message.Message):
     __slots__ = ("text", "tokens", "sample", "reason")
@@ -235,18 +239,22 @@ class SurvivingTokens(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("prompt_tokens", "visual_tokens", "visual_tokens_unreduced", "visual_tokens_average", "completion_tokens")
+    __slots__ = ("prompt_tokens", "visual_tokens", "visual_tokens_unreduced", "visual_tokens_average", "completion_tokens", "reused_prompt_tokens", "reused_prompt_tokens_average")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     VISUAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     VISUAL_TOKENS_UNREDUCED_FIELD_NUMBER: _ClassVar[int]
     VISUAL_TOKENS_AVERAGE_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REUSED_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REUSED_PROMPT_TOKENS_AVERAGE_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     visual_tokens: int
     visual_tokens_unreduced: int
     visual_tokens_average: float
     completion_tokens: int
-    def __init__(self, prompt_tokens: _Optional[int] = ..., visual_tokens: _Optional[int] = ..., visual_tokens_unreduced: _Optional[int] = ..., visual_tokens_average: _Optional[float] = ..., completion_tokens: _Optional[int] = ...) -> None: ...
+    reused_prompt_tokens: int
+    reused_prompt_tokens_average: float
+    def __init__(self, prompt_tokens: _Optional[int] = ..., visual_tokens: _Optional[int] = ..., visual_tokens_unreduced: _Optional[int] = ..., visual_tokens_average: _Optional[float] = ..., completion_tokens: _Optional[int] = ..., reused_prompt_tokens: _Optional[int] = ..., reused_prompt_tokens_average: _Optional[float] = ...) -> None: ...
 
 class GenerateTimings(_message.Message):
     __slots__ = ("resolve_images_ms", "queue_ms", "prefill_ms", "prune_ms", "decode_ms", "time_to_first_token_ms", "total_ms")

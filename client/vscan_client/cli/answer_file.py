@@ -58,7 +58,7 @@ class AnswerFile:
                 with self._file as before:
                     self._file = _rewritten(path, head, found.lines, before)
         except OSError as error:
-            raise InvalidArgument("out", f"{path}: {error.strerror}") from error
+            raise InvalidArgument("--out", f"{path}: {error.strerror}") from error
         self.answered = found.answered
 
     def add_answer(self, identity: Id, answer: Answer, meta: Any) -> None:
@@ -112,7 +112,7 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
         record = None
     if not isinstance(record, dict) or not (_is_answer(record) or (number == 1 and _is_head(record))):
         raise InvalidArgument(
-            "out", f"{path}: line {number} is not an answer of `vscan ask-many` or `eval`; the file is left alone"
+            "--out", f"{path}: line {number} is not an answer of `vscan ask-many` or `eval`; the file is left alone"
         )
     return record
 
@@ -127,14 +127,14 @@ def _is_head(record: dict[str, Any]) -> bool:
 
 def _refuse_others(path: Path, found: Found, settings: Mapping[str, Any] | None) -> None:
     if (found.settings is None) != (settings is None) and not found.empty:
-        raise InvalidArgument("out", f"{path} holds answers of another command; the file is left alone")
+        raise InvalidArgument("--out", f"{path} holds answers of another command; the file is left alone")
     if found.settings is None or settings is None:
         return
     now = json.loads(json.dumps(settings))
     changed = [name for name in (found.settings | now) if found.settings.get(name) != now.get(name)]
     if changed:
         told = "; ".join(f"{name} was {_told(found.settings, name)}, is {_told(now, name)}" for name in changed)
-        raise InvalidArgument("out", f"{path} was begun with other settings: {told}; the file is left alone")
+        raise InvalidArgument("--out", f"{path} was begun with other settings: {told}; the file is left alone")
 
 
 def _told(settings: Mapping[str, Any], name: str) -> str:
@@ -166,7 +166,7 @@ def _held(file: Path, path: Path) -> TextIO:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         opened.close()
-        raise InvalidArgument("out", f"{path}: another run is writing it") from error
+        raise InvalidArgument("--out", f"{path}: another run is writing it") from error
     except OSError:  # a file system without locks
         pass
     return opened

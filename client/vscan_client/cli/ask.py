@@ -127,6 +127,8 @@ def ask(
     priority: PriorityOption = 0,
     server: shared.ServerOption = shared.DEFAULT_SERVER,
     tls_ca: shared.TlsCaOption = None,
+    tls_cert: shared.TlsCertOption = None,
+    tls_key: shared.TlsKeyOption = None,
     insecure: shared.InsecureOption = False,
     token_file: shared.TokenFileOption = None,
     timeout: shared.TimeoutOption = shared.DEFAULT_TIMEOUT_S,
@@ -135,11 +137,14 @@ def ask(
 ) -> None:
     """Ask a question about images and videos; the answer is printed as it comes."""
     from vscan_client import Client
+    from vscan_client.cli.idle_options import refuse_idle
     from vscan_client.cli.questions import QuestionOptions, parse_files
 
     connection = shared.Connection(
         server=server,
         tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         insecure=insecure,
         token_file=token_file,
         timeout_s=timeout,
@@ -176,6 +181,11 @@ def ask(
         fps=fps,
     )
     options = asked.ask_options()
+    refuse_idle(asked)
+    if not as_json and (report_kept or logprobs is not None):
+        raise InvalidArgument(
+            "--report-kept" if report_kept else "--logprobs", "given, and not printed", limit="only with --json"
+        )
     files, question = files_and_question(arguments, video or [])
     visuals = parse_files(files, video or [], asked.frame_sampling())
     with connection.telemetry() as telemetry, Client(**connection.client_arguments(telemetry)) as client:
@@ -190,10 +200,17 @@ def files_and_question(arguments: list[str], videos: list[str]) -> tuple[list[st
     """The files that are not in `videos`, and the question. Raises InvalidArgument where there is no file or no question."""
     *files, question = arguments
     if not files and not videos:
-        raise InvalidArgument("arguments", "an image or a video and a question are needed: vscan ask FILE... QUESTION")
-    if Path(question).is_file():
+        raise InvalidArgument("arguments", "an image or a video and a question are needed: FILE... QUESTION")
+    if _is_file(question):
         raise InvalidArgument("question", f"the last argument is the question, but {question} is a file")
     return files, question
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # no name that a file can have: it is too long
+        return False
 
 
 def text_or_file(text: str, field: str) -> str:

@@ -29,6 +29,8 @@ def ask_many(
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Questions under way at once.")] = 8,
     server: shared.ServerOption = shared.DEFAULT_SERVER,
     tls_ca: shared.TlsCaOption = None,
+    tls_cert: shared.TlsCertOption = None,
+    tls_key: shared.TlsKeyOption = None,
     insecure: shared.InsecureOption = False,
     token_file: shared.TokenFileOption = None,
     timeout: shared.TimeoutOption = shared.DEFAULT_TIMEOUT_S,
@@ -42,6 +44,8 @@ def ask_many(
     connection = shared.Connection(
         server=server,
         tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         insecure=insecure,
         token_file=token_file,
         timeout_s=timeout,

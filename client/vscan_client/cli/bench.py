@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vscan.errors import InvalidArgument
 from vscan_client.cli import connection as shared
-from vscan_client.cli.bench_run import run
+from vscan_client.cli.bench_run import draw_kept, run
+from vscan_client.cli.bench_vain import check_from, refuse_vain_options
 from vscan_client.cli.serve import Service, assignment
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _CASES = "one-image,many-images"
 
 
 def bench(
+    ctx: typer.Context,
     server: shared.ServerOption = shared.DEFAULT_SERVER,
     up: Annotated[bool, typer.Option("--up", help="Start a deployment here and ask that, instead of --server.")] = False,
     compare: Annotated[
@@ -36,25 +37,37 @@ def bench(
         Path | None, typer.Option("--trace", help="Recorded requests, JSON lines or CSV; see docs/load.md.")
     ] = None,
     requests: Annotated[int, typer.Option("--requests", help="How many; of a comparison, in each round.")] = 100,
-    warm_up: Annotated[int, typer.Option("--warm-up", min=0, help="Requests before them that do not count.")] = 8,
+    warm_up: Annotated[
+        int, typer.Option("--warm-up", min=0, help="Requests before them that do not count; a comparison has a round.")
+    ] = 8,
     images: Annotated[str, typer.Option("--images", help="A folder, or how many pictures to make.")] = "8",
     image_side: Annotated[int, typer.Option("--image-side", min=16, max=4096, help="Pixels of made pictures.")] = 336,
     zipf: Annotated[float, typer.Option("--zipf", help="Popularity of the image at rank r is 1 / r^S; 0 for all alike.")] = 1.0,
-    images_per_question: Annotated[int, typer.Option("--images-per-question", min=0, max=64, help="Different ones.")] = 1,
+    images_per_question: Annotated[
+        int, typer.Option("--images-per-question", min=0, max=64, help="How many different ones each has.")
+    ] = 1,
     new_images: Annotated[bool, typer.Option("--new-images", help="No image is asked about twice.")] = False,
     questions: Annotated[Path | None, typer.Option("--questions", help="A file with a question a line. Default: made.")] = None,
     question_words: Annotated[int, typer.Option("--question-words", min=1, max=4096, help="Length of made questions.")] = 8,
     answer_tokens: Annotated[str, typer.Option("--answer-tokens", help="Length of every answer; `model`: its own.")] = "16",
     reduction: Annotated[
-        list[str] | None, typer.Option("--reduction", help="As of `ask`; VALUE=WEIGHT and again for a mix.")
+        list[str] | None,
+        typer.Option("--reduction", metavar="VALUE[=WEIGHT]", help="As of `ask`; VALUE=WEIGHT and again for a mix."),
     ] = None,
-    budget: Annotated[list[str] | None, typer.Option("--budget", help="As of `ask`; VALUE=WEIGHT and again for a mix.")] = None,
-    rater: Annotated[list[str] | None, typer.Option("--rater", help="As of `ask`; VALUE=WEIGHT and again for a mix.")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option("--budget", metavar="VALUE[=WEIGHT]", help="As of `ask`; VALUE=WEIGHT and again for a mix."),
+    ] = None,
+    rater: Annotated[
+        list[str] | None,
+        typer.Option("--rater", metavar="VALUE[=WEIGHT]", help="As of `ask`; VALUE=WEIGHT and again for a mix."),
+    ] = None,
     keep: Annotated[str | None, typer.Option("--keep", help="As of `ask`.")] = None,
     ttft_ms: Annotated[float, typer.Option("--ttft-ms", help="A good request's longest time to its first token.")] = 500.0,
     tpot_ms: Annotated[float, typer.Option("--tpot-ms", help="And its longest mean time for each token after it.")] = 50.0,
     max_late_ms: Annotated[
-        float, typer.Option("--max-late-ms", help="Mark the run if 1 of 100 requests was sent so late or later.")
+        float,
+        typer.Option("--max-late-ms", help="Of an open loop: mark the run if 1 of 100 requests was sent so late or later."),
     ] = 50.0,
     rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="Of a comparison, after one that warms up.")] = 5,
     cases: Annotated[str, typer.Option("--cases", help=f"Of a comparison: {_CASES}, or one of them.")] = _CASES,
@@ -84,9 +97,15 @@ def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Write a PNG here, and a CSV beside it.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Have every request in the report.")] = False,
+    kept: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="REPORT", help="Measure nothing: draw this report's picture anew, to --plot."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of arrivals, images, questions and the order of rounds.")] = 0,
     timeout: shared.TimeoutOption = shared.DEFAULT_TIMEOUT_S,
     tls_ca: shared.TlsCaOption = None,
+    tls_cert: shared.TlsCertOption = None,
+    tls_key: shared.TlsKeyOption = None,
     insecure: shared.InsecureOption = False,
     token_file: shared.TokenFileOption = None,
 ) -> None:
@@ -94,29 +113,27 @@ def bench(
     from studies.load.figures import Targets
     from studies.load.options import BenchOptions, answer_length, mix, read_questions
     from studies.load.workload import Workload
+    from vscan_client.cli.idle_options import refuse_idle
 
-    _one_of_each(rate=rate, clients=clients, trace=trace, up=up, compare=compare, only_peers=only_peers)
+    if kept is not None:
+        check_from(ctx)
+        assert plot_file is not None
+        draw_kept(kept, plot_file)
+        return
+    refuse_vain_options(ctx)
     if only_peers and peer is None and peer_url is None:
         raise InvalidArgument("--only-peers", "no peer", limit="--peer or --peer-url beside it")
     if peer not in (None, "transformers"):
         raise InvalidArgument("--peer", f"{peer!r}", limit="transformers")
     elsewhere = not (up or compare or only_peers)
-    _nothing_in_vain(
-        {
-            "--model": (model, peer is not None or not (elsewhere or only_peers), "what is started here"),
-            "-s": (settings, peer is not None or not (elsewhere or only_peers), "what is started here"),
-            "--metrics": (metrics, elsewhere, "--server"),
-            "--peer-model": (peer_model, peer_url is not None, "--peer-url"),
-            "--peer-body": (peer_body, peer_url is not None, "--peer-url"),
-            "--peer-token-file": (peer_token_file, peer_url is not None, "--peer-url"),
-        }
-    )
     if elsewhere and peer is not None and model is None:
         raise InvalidArgument("--model", "missing beside --peer and --server", limit="the checkpoint that the server has")
     for option, value in (("--ttft-ms", ttft_ms), ("--tpot-ms", tpot_ms), ("--max-late-ms", max_late_ms)):
         if not 0 < value < float("inf"):
             raise InvalidArgument(option, f"{value:g}", limit="over 0")
     styles, weights = mix(reduction or [], budget or [], rater or [], keep)
+    if len(styles) == 1:
+        refuse_idle(styles[0])
     made = int(images) if images.isascii() and images.isdigit() else None
     workload = Workload(
         requests=requests,
@@ -131,7 +148,15 @@ def bench(
         mix=weights,
         seed=seed,
     )
-    connection = shared.Connection(server=server, tls_ca=tls_ca, insecure=insecure, token_file=token_file, timeout_s=timeout)
+    connection = shared.Connection(
+        server=server,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        insecure=insecure,
+        token_file=token_file,
+        timeout_s=timeout,
+    )
     options = BenchOptions(
         workload=workload,
         images=None if made is not None else Path(images),
@@ -159,24 +184,6 @@ def bench(
         raw=raw,
     )
     run(options, json_file, plot_file)
-
-
-def _one_of_each(*, rate: Any, clients: Any, trace: Any, up: bool, compare: bool, only_peers: bool) -> None:
-    if rate is not None and clients is not None:
-        raise InvalidArgument("--clients", "beside --rate", limit="one of the two")
-    if rate is not None and trace is not None:
-        raise InvalidArgument("--rate", "beside --trace, which says when requests come", limit="one of the two")
-    if trace is not None and compare:
-        raise InvalidArgument("--trace", "beside --compare, whose rounds differ", limit="one of the two")
-    if up + compare + only_peers > 1:
-        raise InvalidArgument("--up", "more than one of --up, --compare and --only-peers", limit="one of them")
-
-
-def _nothing_in_vain(given: Mapping[str, tuple[Any, bool, str]]) -> None:
-    """Raises InvalidArgument for an option that was given, does not hold for this run, and says for which it does."""
-    for option, (value, holds, of) in given.items():
-        if value and not holds:
-            raise InvalidArgument(option, "given, and nothing here has it", limit=f"only with {of}")
 
 
 def _cases(text: str) -> tuple[str, ...]:

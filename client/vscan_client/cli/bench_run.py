@@ -14,6 +14,7 @@ import typer
 
 from vscan.errors import InvalidArgument, StartupError
 from vscan_client.cli.extras import missing_extra, needs_extra
+from vscan_client.cli.outputs import check_apart, check_file, named_in_errors
 from vscan_client.cli.up import sigterm_as_ctrl_c
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def run(options: BenchOptions, json_file: Path | None, plot_file: Path | None) -
 
     with _bad_input_if_missing():
         _check_extras(options, plot_file)
-    for option, file in (("--json", json_file), ("--plot", plot_file)):
-        _check_file(option, file)
+    _check_outputs(json_file, plot_file)
     with sigterm_as_ctrl_c():
         report = bench(options, lambda line: print(line, file=sys.stderr, flush=True))
     # First what needs no disk, then the numbers, then pictures of them.
@@ -42,12 +42,12 @@ def run(options: BenchOptions, json_file: Path | None, plot_file: Path | None) -
     for warning in warnings(report):
         print(f"vscan: {warning}", file=sys.stderr)
     if json_file is not None:
-        with _named_in_errors("--json", json_file):
+        with named_in_errors("--json", json_file):
             json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if plot_file is not None:
         from studies.load.plots import plot
 
-        with _named_in_errors("--plot", plot_file):
+        with named_in_errors("--plot", plot_file):
             write_csv(report, plot_file.with_suffix(".csv"))
             plot(report, plot_file)
     if report["broken_off"]:
@@ -57,27 +57,31 @@ def run(options: BenchOptions, json_file: Path | None, plot_file: Path | None) -
         raise typer.Exit(1)
 
 
-def _check_file(option: str, file: Path | None) -> None:
-    """Before anything runs: a run of minutes must not end in a file that cannot be written."""
-    if file is None:
-        return
-    if not file.parent.is_dir():
-        raise InvalidArgument(option, f"{file.parent} is not a folder")
-    if option == "--plot" and file.suffix.lower() != ".png":
-        raise InvalidArgument(option, f"{file}", limit="a file that ends in .png; the CSV goes beside it")
-    there = file.exists()
-    with _named_in_errors(option, file):
-        file.open("a").close()
-        if not there:
-            file.unlink()
+def draw_kept(kept: Path, plot_file: Path) -> None:
+    """Draws the picture of a report that was written before. Raises InvalidArgument where that cannot be done."""
+    from studies.kept.drawing import draw
+
+    with _bad_input_if_missing(), needs_extra("plot", "vscan bench --plot"):
+        import matplotlib  # noqa: F401
+    _check_plot(plot_file)
+    with named_in_errors("--plot", plot_file):
+        draw(kept, plot_file)
 
 
-@contextmanager
-def _named_in_errors(option: str, file: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InvalidArgument(option, f"{file}: {error.strerror}") from error
+def _check_outputs(json_file: Path | None, plot_file: Path | None) -> None:
+    table = None if plot_file is None else plot_file.with_suffix(".csv")
+    check_apart([("--json", json_file), ("--plot", plot_file), ("--plot", table)])
+    if json_file is not None:
+        check_file("--json", json_file)
+    if plot_file is not None and table is not None:
+        _check_plot(plot_file)
+        check_file("--plot", table)
+
+
+def _check_plot(file: Path) -> None:
+    if file.suffix.lower() != ".png":
+        raise InvalidArgument("--plot", f"{file}", limit="a file that ends in .png; the CSV goes beside it")
+    check_file("--plot", file)
 
 
 @contextmanager

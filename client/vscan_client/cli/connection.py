@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vscan.errors import InvalidArgument
 from vscan.telemetry.providers import Telemetry
 from vscan_client.cli.extras import needs_extra
 from vscan_client.options import Retry, Timeout, Tls
@@ -23,6 +24,10 @@ ThatEncoderOption = Annotated[str, typer.Option("--encoder", envvar="VSCAN_ENCOD
 TlsCaOption = Annotated[
     Path | None, typer.Option("--tls-ca", help="Encrypt; trust servers whose certificate this PEM file signs.")
 ]
+TlsCertOption = Annotated[
+    Path | None, typer.Option("--tls-cert", help="Encrypt; show servers this certificate (PEM) as your own, with --tls-key.")
+]
+TlsKeyOption = Annotated[Path | None, typer.Option("--tls-key", help="The key (PEM) of that certificate.")]
 InsecureOption = Annotated[bool, typer.Option("--insecure", help="Allow plaintext to another machine.")]
 TokenFileOption = Annotated[
     Path | None,
@@ -53,24 +58,36 @@ class Connection:
     server: str = DEFAULT_SERVER
     encoder: str | None = None
     tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     insecure: bool = False
     token_file: Path | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
     trace_console: bool = False
     otlp_endpoint: str | None = None
 
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("--tls-cert", "--tls-key") if self.tls_key is None else ("--tls-key", "--tls-cert")
+            raise InvalidArgument(missing, f"missing beside {given}")
+
     def client_arguments(self, telemetry: Telemetry | None, retry: Retry | None = None) -> dict[str, Any]:
         """Keywords of both clients' constructors."""
         return {
             "server": _addresses(self.server),
             "encoder": None if self.encoder is None else _addresses(self.encoder),
-            "tls": Tls(ca_file=self.tls_ca) if self.tls_ca else None,
+            "tls": self._tls(),
             "insecure": self.insecure,
             "token_file": self.token_file,
             "timeout": Timeout(total=self.timeout_s),
             "retry": retry or _RETRY,
             "tracer_provider": telemetry.tracer_provider if telemetry else None,
         }
+
+    def _tls(self) -> Tls | None:
+        if self.tls_ca is None and self.tls_cert is None:
+            return None
+        return Tls(ca_file=self.tls_ca, cert_file=self.tls_cert, key_file=self.tls_key)
 
     @contextmanager
     def telemetry(self) -> Iterator[Telemetry | None]:

@@ -11,6 +11,8 @@ def describe(
     server: shared.ServerOption = shared.DEFAULT_SERVER,
     encoder: shared.EncoderOption = None,
     tls_ca: shared.TlsCaOption = None,
+    tls_cert: shared.TlsCertOption = None,
+    tls_key: shared.TlsKeyOption = None,
     insecure: shared.InsecureOption = False,
     token_file: shared.TokenFileOption = None,
     timeout: shared.TimeoutOption = shared.DEFAULT_TIMEOUT_S,
@@ -19,7 +21,14 @@ def describe(
     from vscan_client import Client
 
     connection = shared.Connection(
-        server=server, encoder=encoder, tls_ca=tls_ca, insecure=insecure, token_file=token_file, timeout_s=timeout
+        server=server,
+        encoder=encoder,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        insecure=insecure,
+        token_file=token_file,
+        timeout_s=timeout,
     )
     with Client(**connection.client_arguments(None)) as client:
         print(json.dumps(client.describe().to_dict(), indent=2, ensure_ascii=False))

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def evaluate(
     task: Annotated[str | None, typer.Argument(metavar="TASK", help="Which benchmark; see --list.")] = None,
     list_tasks: Annotated[bool, typer.Option("--list", help="Print the benchmarks and the files that each takes.")] = False,
-    questions: Annotated[Path | None, typer.Option("--questions", help="The benchmark's file of questions.")] = None,
+    questions: Annotated[
+        Path | None, typer.Option("--questions", help="The benchmark's file of questions, or the folder that it comes as.")
+    ] = None,
     images: Annotated[Path | None, typer.Option("--images", help="The folder with its images or videos.")] = None,
     annotations: Annotated[
         Path | None, typer.Option("--annotations", help="Its labels, where they are in a file of their own.")
@@ -39,7 +41,10 @@ def evaluate(
         ),
     ] = None,
     export: Annotated[
-        Path | None, typer.Option("--export", help="Also write the answers in the form that the benchmark's server takes.")
+        Path | None,
+        typer.Option(
+            "--export", help="Also write the answers in the form that the benchmark's server or judge takes; see --list."
+        ),
     ] = None,
     judged: Annotated[
         Path | None, typer.Option("--judged", help="Score by a judge model's verdicts on an export, where that is the rule.")
@@ -76,6 +81,8 @@ def evaluate(
     fps: of_ask.FpsOption = None,
     server: shared.ServerOption = shared.DEFAULT_SERVER,
     tls_ca: shared.TlsCaOption = None,
+    tls_cert: shared.TlsCertOption = None,
+    tls_key: shared.TlsKeyOption = None,
     insecure: shared.InsecureOption = False,
     token_file: shared.TokenFileOption = None,
     timeout: shared.TimeoutOption = shared.DEFAULT_TIMEOUT_S,
@@ -93,12 +100,20 @@ def evaluate(
         raise InvalidArgument("task", "which one? `vscan eval --list` prints them")
     chosen = find_task(task)
     if export is not None and "export" not in chosen.takes:
-        raise InvalidArgument("export", f"{chosen.name} has no form of its own to hand answers in")
+        raise InvalidArgument("--export", f"{chosen.name} has no form of its own to hand answers in")
     if judged is not None and "judged" not in chosen.takes:
-        raise InvalidArgument("judged", f"{chosen.name} is scored without a judge")
+        raise InvalidArgument("--judged", f"{chosen.name} is scored without a judge")
     if box_form is not None and "box_form" not in chosen.takes:
-        raise InvalidArgument("box-form", f"{chosen.name} asks for no boxes")
-    connection = shared.Connection(server=server, tls_ca=tls_ca, insecure=insecure, token_file=token_file, timeout_s=timeout)
+        raise InvalidArgument("--box-form", f"{chosen.name} asks for no boxes")
+    connection = shared.Connection(
+        server=server,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        insecure=insecure,
+        token_file=token_file,
+        timeout_s=timeout,
+    )
     if box_form is None and "box_form" in chosen.takes:
         box_form = _box_form(connection)
     sources = Sources(
@@ -154,5 +169,5 @@ async def _ask(run: Run, connection: shared.Connection, concurrency: int) -> Non
 
 def _needed(path: Path | None, name: str) -> Path:
     if path is None:
-        raise InvalidArgument(name, f"--{name} is needed; `vscan eval --list` says what each benchmark takes")
+        raise InvalidArgument(f"--{name}", "missing; `vscan eval --list` says what each benchmark takes")
     return path

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import ssl
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from http.client import HTTPException
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 import grpc
 import typer
 
-from vscan.errors import Unavailable
+from vscan.errors import InvalidArgument, Unavailable
 from vscan.rpc.channel import DIRECT
 from vscan_client.cli.extras import needs_extra
+
+# Spelled again: `vscan.rpc.readiness` has it behind a package that a gateway does without.
+_LIVENESS = "liveness"
 
 
 class HealthCheck:
@@ -43,9 +53,50 @@ class HealthCheck:
         self._channel.close()
 
 
+class HttpHealthCheck:
+    """Asks what answers over HTTP: `/healthz` of a gateway for its liveness, else `/readyz`; a path of the URL's own wins.
+
+    Certificates are not looked at, as kubelet does not: what is asked is this machine's or pod's own, under another name than
+    its certificate's, and no secret is shown.
+    """
+
+    def __init__(self, url: str, service: str = "", timeout_s: float = 1.0) -> None:
+        self.why_not = ""
+        parts = urlsplit(url)
+        path = parts.path or ("/healthz" if service == _LIVENESS else "/readyz")
+        self._url, self._timeout_s = parts._replace(path=path).geturl(), timeout_s
+        trusting = ssl.create_default_context()
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        directly = urllib.request.ProxyHandler({})
+        self._opener = urllib.request.build_opener(directly, urllib.request.HTTPSHandler(context=trusting))
+
+    def is_serving(self) -> bool:
+        """Whether the answer is 200; false as well where there is none."""
+        try:
+            with self._opener.open(self._url, timeout=self._timeout_s):
+                return True
+        except urllib.error.HTTPError as error:
+            self.why_not = f"status {error.code}"
+            with error, suppress(ValueError, TypeError, LookupError):
+                self.why_not += f", {json.loads(error.read(65_536))['error']['message']}"
+        except (OSError, HTTPException, ValueError) as error:
+            self.why_not = str(getattr(error, "reason", error))
+        return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opener.close()
+
+
 def health(
     address: Annotated[
-        str, typer.Argument(metavar="HOST:PORT", help="A service's port for health, or its gRPC port without TLS.")
+        str,
+        typer.Argument(
+            metavar="HOST:PORT|URL",
+            help="A service's port for health, or its gRPC port without TLS; of a gateway http://HOST:PORT, or https.",
+        ),
     ],
     service: Annotated[
         str, typer.Option("--service", metavar="NAME", help="`liveness`, or one service; otherwise whether all of it is ready.")
@@ -53,9 +104,16 @@ def health(
     timeout: Annotated[float, typer.Option("--timeout", metavar="S", min=0.1, help="How long to wait, in seconds.")] = 5.0,
 ) -> None:
     """Ask a service whether it is ready. Exit code 3 where it is not, or does not answer. For health checks of containers."""
-    with needs_extra("serve", "vscan health"):
-        check = HealthCheck(address, service, timeout)
-    with check:
+    with needs_extra("serve", "vscan health"), _check(address, service, timeout) as check:
         if not check.is_serving():
             raise Unavailable(f"{address} is not serving: {check.why_not or 'no reason given'}")
     print("serving")
+
+
+def _check(address: str, service: str, timeout_s: float) -> HealthCheck | HttpHealthCheck:
+    if not address.startswith(("http://", "https://")):
+        return HealthCheck(address, service, timeout_s)
+    try:
+        return HttpHealthCheck(address, service, timeout_s)
+    except ValueError as error:
+        raise InvalidArgument("URL", f"{address}: {error}") from error

@@ -6,6 +6,7 @@
     LocalStack ─┬─ redis-server              a free loopback port
                 ├─ python -m encoder_service  ◀─ VSCAN_ENCODER_…   → ready file → health
                 ├─ python -m decoder_service  ◀─ VSCAN_DECODER_…   → ready file → health (once it pairs with the encoder)
+                ├─ python -m gateway_service  ◀─ VSCAN_GATEWAY_…  → ready file; only where it is wanted
                 └─ python -m page_service     ◀─ VSCAN_PAGE_…      → ready file; only where it is wanted
 
 Each child is told its settings by its environment, so what the caller's environment sets (`VSCAN_DECODER_MAX_QUEUE`) holds too.
@@ -35,7 +36,7 @@ from vscan_client.cli.health import HealthCheck
 from vscan_client.cli.held_port import HeldPort
 from vscan_client.cli.preflight import check_local
 
-REDIS, ENCODER, DECODER, PAGE = "redis", "encoder", "decoder", "page"
+REDIS, ENCODER, DECODER, GATEWAY, PAGE = "redis", "encoder", "decoder", "gateway", "page"
 DEFAULT_DECODER_BIND = "127.0.0.1:7070"
 DEFAULT_ENCODER_BIND = "127.0.0.1:7071"
 ANY_PORT = "127.0.0.1:0"
@@ -53,6 +54,7 @@ class Addresses:
     encoder: str
     redis_url: str
     page: str | None = None
+    gateway: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class LocalStack:
         environment: variables for the children on top of this process' own.
         on_line: gets every line that a child writes; called from threads.
         page_bind: where a page for browsers listens; `None`: there is none.
+        gateway_bind: where a gateway for OpenAI's clients listens; `None`: there is none.
         start_timeout_s: how long the services may take to become ready, each.
     """
 
@@ -97,10 +100,12 @@ class LocalStack:
         environment: Mapping[str, str] | None = None,
         on_line: OnLine | None = None,
         page_bind: str | None = None,
+        gateway_bind: str | None = None,
         start_timeout_s: float = 600.0,
     ) -> None:
         self._model = model
-        self._binds = {ENCODER: encoder_bind, DECODER: decoder_bind} | ({PAGE: page_bind} if page_bind else {})
+        optional = {GATEWAY: gateway_bind, PAGE: page_bind}
+        self._binds = {ENCODER: encoder_bind, DECODER: decoder_bind} | {name: bind for name, bind in optional.items() if bind}
         self._redis_url = redis_url
         self._redis_max_memory = redis_max_memory
         self._otlp_endpoint = otlp_endpoint
@@ -117,7 +122,8 @@ class LocalStack:
     @property
     def addresses(self) -> Addresses:
         """Where everything is; once started."""
-        return Addresses(self._bound[DECODER], self._bound[ENCODER], self._bound[REDIS], self._bound.get(PAGE))
+        page, gateway = (self._bound.get(name) for name in (PAGE, GATEWAY))
+        return Addresses(self._bound[DECODER], self._bound[ENCODER], self._bound[REDIS], page, gateway)
 
     @property
     def pids(self) -> dict[str, int]:
@@ -142,6 +148,8 @@ class LocalStack:
                 self._wait_for_port(ENCODER)
             for name in (ENCODER, DECODER):
                 self._wait_until_ready(name)
+            if GATEWAY in self._binds:
+                self._start_gateway()
             if PAGE in self._binds:
                 self._start_page()
         except BaseException:
@@ -155,7 +163,7 @@ class LocalStack:
             return
         try:
             self._spawner.submit(lambda: None).result()  # whatever is being started is among the children now
-            for name in (PAGE, DECODER, ENCODER, REDIS):
+            for name in (PAGE, GATEWAY, DECODER, ENCODER, REDIS):
                 self._end(name)
         finally:
             for child in self._children.values():
@@ -254,21 +262,28 @@ class LocalStack:
         defaults = {prefix + "DRAIN_SECONDS": str(_DRAIN_S), prefix + "TORCH_THREADS": str(_threads_each())}
         self._spawn(name, command, {**defaults, **self._environment, **settings})
 
+    def _start_gateway(self) -> None:
+        self._start_client(GATEWAY, self._settings.get(GATEWAY, {}), {"drain_seconds": str(_DRAIN_S)})
+
     def _start_page(self) -> None:
-        settings = {
-            "BIND": self._binds[PAGE],
-            "DECODER_ADDRESS": self._bound[DECODER],
-            "ENCODER_ADDRESS": self._bound[ENCODER],
-            "READY_FILE": str(self._ready_file(PAGE)),
-        }
+        settings = {"encoder_address": self._bound[ENCODER]}
         redis = urlsplit(self._bound[REDIS])
         if redis.scheme == "redis" and redis.hostname:
-            settings["REDIS_ADDRESS"] = str(Address(redis.hostname, redis.port or 6379))
-        if self._otlp_endpoint is not None:
-            settings["OTLP_ENDPOINT"] = self._otlp_endpoint
-        variables = {f"VSCAN_PAGE_{name}": value for name, value in settings.items()}
-        self._spawn(PAGE, [sys.executable, "-P", "-m", "page_service"], {**self._environment, **variables})
-        self._wait_for_port(PAGE)
+            settings["redis_address"] = str(Address(redis.hostname, redis.port or 6379))
+        self._start_client(PAGE, settings, {"drain_seconds": str(_DRAIN_S)})
+
+    def _start_client(self, name: str, settings: Mapping[str, str], defaults: Mapping[str, str]) -> None:
+        """Starts what asks the decoder over HTTP, once that is ready; `defaults` hold unless the environment says otherwise."""
+        own = {
+            "bind": self._binds[name],
+            "decoder_address": self._bound[DECODER],
+            "ready_file": str(self._ready_file(name)),
+            **({} if self._otlp_endpoint is None else {"otlp_endpoint": self._otlp_endpoint}),
+            **settings,
+        }
+        before, after = ({f"VSCAN_{name}_{key}".upper(): value for key, value in values.items()} for values in (defaults, own))
+        self._spawn(name, [sys.executable, "-P", "-m", f"{name}_service"], {**before, **self._environment, **after})
+        self._wait_for_port(name)
 
     def _settings_of(self, name: str) -> dict[str, str]:
         settings = {"bind": self._binds[name], "redis_url": self._bound[REDIS], "ready_file": str(self._ready_file(name))}

@@ -19,6 +19,8 @@ def page(
     ] = None,
     encoder: shared.EncoderOption = None,
     tls_ca: shared.TlsCaOption = None,
+    tls_cert: shared.TlsCertOption = None,
+    tls_key: shared.TlsKeyOption = None,
     token_file: shared.TokenFileOption = None,
     settings: Annotated[
         list[str] | None,
@@ -34,6 +36,8 @@ def page(
         "decoder_address": server,
         "encoder_address": encoder,
         "decoder_tls_ca_file": tls_ca,
+        "decoder_tls_cert_file": tls_cert,
+        "decoder_tls_key_file": tls_key,
         "decoder_token_file": token_file,
         "otlp_endpoint": otlp_endpoint,
     }

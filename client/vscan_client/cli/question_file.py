@@ -69,16 +69,16 @@ def read_questions(path: Path) -> list[QuestionLine | BadLine]:
         InvalidArgument: the file cannot be read, or two lines have the same id.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InvalidArgument("questions", f"{path}: {reason}") from error
-    questions = list(_parse_all(lines))
+    questions = dict(_parse_all(lines))
     first: dict[Id, int] = {}
-    for number, question in enumerate(questions, 1):
-        if first.setdefault(question.id, number) != number:
-            raise InvalidArgument("questions", f"{path}: the id {question.id!r} is there twice")
-    return questions
+    for number, question in questions.items():
+        if (other := first.setdefault(question.id, number)) != number:
+            raise InvalidArgument("questions", f"{path}:{number}: the id {question.id!r} is there twice, in line {other} too")
+    return list(questions.values())
 
 
 def parse_question(line: str, also: Collection[str] = ()) -> QuestionLine:
@@ -87,7 +87,8 @@ def parse_question(line: str, also: Collection[str] = ()) -> QuestionLine:
     return _question(_id(record), {name: value for name, value in record.items() if name not in also})
 
 
-def _parse_all(lines: list[str]) -> Iterator[QuestionLine | BadLine]:
+def _parse_all(lines: list[str]) -> Iterator[tuple[int, QuestionLine | BadLine]]:
+    """With the numbers of the lines."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -95,9 +96,9 @@ def _parse_all(lines: list[str]) -> Iterator[QuestionLine | BadLine]:
         try:
             record = _object(line)
             identity = _id(record)
-            yield _question(identity, record)
+            yield number, _question(identity, record)
         except InvalidArgument as error:
-            yield BadLine(identity, error)
+            yield number, BadLine(identity, error)
 
 
 def _object(line: str) -> dict[str, Any]:

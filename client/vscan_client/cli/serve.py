@@ -17,7 +17,7 @@ from vscan_client.cli.settings_file import read_settings
 SettingsOption = Annotated[
     Path | None,
     typer.Option(
-        "--settings", metavar="FILE", help="TOML file with the tables [encoder] and [decoder]; `vscan tune` writes one."
+        "--settings", metavar="FILE", help="TOML file with the tables [encoder], [decoder], [gateway]; `vscan tune` writes one."
     ),
 ]
 
@@ -70,7 +70,7 @@ def serve(
 
 def run(service: Service, overrides: dict[str, Any]) -> int:
     """Runs a service to its end and gives its exit code. Raises StartupError where the extra is missing."""
-    with needs_extra("gateway" if service is Service.GATEWAY else "serve", f"vscan serve {service}"):
+    with needs_extra(_extra(service), f"vscan serve {service}"):
         if service is Service.ENCODER:
             from encoder_service.__main__ import main
         elif service is Service.DECODER:
@@ -82,11 +82,21 @@ def run(service: Service, overrides: dict[str, Any]) -> int:
 
 def _check(service: Service, overrides: dict[str, Any]) -> None:
     """Raises StartupError where the service does not know a setting, or refuses its value by itself."""
-    with needs_extra("serve", f"vscan serve {service}"):
-        from decoder_service.config import DecoderSettings
-        from encoder_service.config import EncoderSettings
-        from vscan.config import load_settings
-    load_settings(EncoderSettings if service is Service.ENCODER else DecoderSettings, overrides)
+    with needs_extra(_extra(service), f"vscan serve {service}"):
+        from vscan.config import ServiceSettings, load_settings
+
+        settings: type[ServiceSettings]
+        if service is Service.ENCODER:
+            from encoder_service.config import EncoderSettings as settings
+        elif service is Service.DECODER:
+            from decoder_service.config import DecoderSettings as settings
+        else:
+            from gateway_service.config import GatewaySettings as settings
+    load_settings(settings, overrides)
+
+
+def _extra(service: Service) -> str:
+    return "gateway" if service is Service.GATEWAY else "serve"
 
 
 def options_in(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

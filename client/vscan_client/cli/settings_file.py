@@ -1,12 +1,14 @@
-"""Settings of both services in one file, for `vscan up --settings` and `vscan serve … --settings`.
+"""Settings of the services in one file, for `vscan up --settings` and `vscan serve … --settings`.
 
     [encoder]
     reduction_target_average = 0.111
     [decoder]
     prune_layers = [8, 16]
+    [gateway]
+    max_concurrent_requests = 64
 
-TOML. The names are those of docs/configuration.md without `VSCAN_ENCODER_` and `VSCAN_DECODER_`, in lower case. `vscan tune`
-writes one. Options of the command win over the environment, and the environment over the file.
+TOML. The names are those of docs/configuration.md without `VSCAN_ENCODER_` and so on, in lower case. `vscan tune` writes one.
+Options of the command win over the environment, and the environment over the file.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any
 from vscan.errors import InvalidArgument, StartupError
 
 OPTION = "--settings"
-_SERVICES = ("encoder", "decoder")
+_SERVICES = ("encoder", "decoder", "gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def read_settings(path: Path | None) -> SettingsFile:
     """Reads a file; none has no settings. Whether a service knows them is the service's to say, when it starts.
 
     Raises:
-        InvalidArgument: it cannot be read, is not TOML, or has something else than tables of settings for the two services.
+        InvalidArgument: it cannot be read, is not TOML, or has something else than tables of settings for the services.
     """
     if path is None:
         return SettingsFile(Path(), {service: {} for service in _SERVICES})
@@ -78,7 +80,7 @@ def read_settings(path: Path | None) -> SettingsFile:
         raise InvalidArgument(OPTION, f"{path}: {error}") from error
     for name, value in told.items():
         if name not in _SERVICES or not isinstance(value, dict):
-            raise InvalidArgument(OPTION, f"{path}: {name!r}", limit="the tables [encoder] and [decoder]")
+            raise InvalidArgument(OPTION, f"{path}: {name!r}", limit="the tables [encoder], [decoder] and [gateway]")
     return SettingsFile(path, {service: dict(_texts(path, service, told.get(service, {}))) for service in _SERVICES})
 
 

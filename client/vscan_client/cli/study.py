@@ -10,6 +10,7 @@ import typer
 
 from vscan.errors import CheckpointError, InvalidArgument
 from vscan_client.cli.extras import missing_extra, needs_extra
+from vscan_client.cli.outputs import check_folder
 from vscan_client.cli.progress import progress
 from vscan_client.cli.serve import options_in
 
@@ -22,9 +23,13 @@ _NEEDED = {"serve": ("torch", "transformers", "numpy", "PIL"), "plot": ("matplot
 
 def study(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="Which study; --list names all.")] = None,
-    show_all: Annotated[bool, typer.Option("--list", help="List the studies with their own options.")] = False,
-    out: Annotated[Path, typer.Option("--out", help="A folder for NAME.png and NAME.csv.")] = Path("studies-out"),
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which study; --list names all.")] = None,
+    show_all: Annotated[
+        bool, typer.Option("--list", help="List the studies, or the one of that NAME, with their own options.")
+    ] = False,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="A folder for NAME.png and NAME.csv; those there are replaced.")
+    ] = Path("studies-out"),
     model: Annotated[Path | None, typer.Option("--model", help="Checkpoint directory. Default: the embedded model.")] = None,
     data: Annotated[
         Path | None,
@@ -39,7 +44,7 @@ def study(
     from studies.catalogue import STUDIES, study_named
 
     if show_all:
-        print("\n".join(_described(each) for each in STUDIES.values()))
+        print("\n".join(_described(each) for each in ([study_named(name)] if name else STUDIES.values())))
         return
     if name is None:
         raise InvalidArgument("study", "which one?", limit=", ".join(STUDIES))
@@ -49,12 +54,12 @@ def study(
         raise InvalidArgument("--dtype", repr(dtype), limit="auto, float32, bfloat16 or float16")
     command = f"vscan study {name}"
     _check_installed(command)
+    check_folder("--out", out, [f"{name}.png", f"{name}.csv"])
     with needs_extra("serve", command):
         from studies.inputs import read_inputs
         from studies.loading import open_model
         from studies.study import Task
-        from studies.writing import check_folder, write_result
-    check_folder(out)
+        from studies.writing import write_result
     inputs = read_inputs(data, count=count or chosen.count, seed=seed, with_questions=chosen.needs_questions)
     try:
         opened = open_model(model, device=device, dtype=dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -86,9 +86,7 @@ def tune(
 
     wanted = _wanted(shallow_layer, window, local_share, prune_layer, rater, budget, keep)
     given = by_service(settings or [], device=device, dtype=dtype)
-    for name in ("kv_reuse", "prune_keep"):
-        if name in given["decoder"]:
-            raise InvalidArgument("-s", f"decoder.{name} is chosen by the run itself")
+    _check_settings(given, wanted)
     task = Task(
         model=model,
         questions=_questions(model, data, count),
@@ -108,6 +106,23 @@ def tune(
         except KeyboardInterrupt:
             print(f"stopped; what was measured is in {out}, --resume goes on", file=sys.stderr)
             raise
+
+
+def _check_settings(given: Mapping[str, Mapping[str, str]], wanted: Wanted) -> None:
+    """Raises InvalidArgument for a setting that the run's own would take the place of."""
+    for name in ("kv_reuse", "prune_keep"):
+        if name in given["decoder"]:
+            raise InvalidArgument("-s", f"decoder.{name} is chosen by the run itself")
+    varied = {
+        ("encoder", "shallow_layer"): ("--shallow-layer", wanted.shallow_layers),
+        ("encoder", "window"): ("--window", wanted.windows),
+        ("encoder", "reduction_local_share"): ("--local-share", wanted.local_shares),
+        ("decoder", "prune_layers"): ("--prune-layer", wanted.prune_layers),
+        ("decoder", "prune_rater"): ("--rater", wanted.raters),
+    }
+    for (service, name), (option, values) in varied.items():
+        if values and name in given[service]:
+            raise InvalidArgument("-s", f"{service}.{name} beside {option}", limit="one of the two")
 
 
 def _say(line: str) -> None:

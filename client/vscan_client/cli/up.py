@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vscan_client.cli.local_stack import Addresses, LocalStack
 
 DEFAULT_PAGE = "127.0.0.1:7080"
+DEFAULT_GATEWAY = "127.0.0.1:8000"
 
 
 def up(
@@ -52,6 +53,10 @@ def up(
     page_bind: Annotated[
         str, typer.Option("--page-bind", help="Where that page listens; port 0 takes a free one.")
     ] = DEFAULT_PAGE,
+    gateway: Annotated[bool, typer.Option("--gateway", help="Serve an endpoint for OpenAI's clients too.")] = False,
+    gateway_bind: Annotated[
+        str, typer.Option("--gateway-bind", help="Where that endpoint listens; port 0 takes a free one.")
+    ] = DEFAULT_GATEWAY,
     start_timeout: Annotated[
         float, typer.Option("--start-timeout", min=1, help="Seconds that a service may take to start.")
     ] = 600,
@@ -60,10 +65,14 @@ def up(
     if page:
         with needs_extra("page", "vscan up --page"):
             import page_service.server  # noqa: F401
+    if gateway:
+        with needs_extra("gateway", "vscan up --gateway"):
+            import gateway_service.wiring  # noqa: F401
     from vscan_client.cli.local_stack import LocalStack
 
     file = read_settings(settings_file)
-    options = by_service(settings or [], device=device, dtype=dtype, redis_password_file=_absolute(redis_password_file))
+    both = {"device": device, "dtype": dtype, "redis_password_file": _absolute(redis_password_file)}
+    options = by_service(settings or [], gateway=gateway, **both)
     told = {service: {**file.of(service), **options[service]} for service in options}
     for url in (redis_url, *(each.get("redis_url") for each in told.values())):
         refuse_password_in(url, "redis_url")
@@ -77,6 +86,7 @@ def up(
             otlp_endpoint=otlp_endpoint,
             on_line=output.line,
             page_bind=page_bind if page else None,
+            gateway_bind=gateway_bind if gateway else None,
             start_timeout_s=start_timeout,
         )
         print(f"starting {model or 'the embedded model'} …", flush=True)
@@ -172,16 +182,20 @@ def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
 
 
-def by_service(settings: list[str], **of_both: str | None) -> dict[str, dict[str, str]]:
-    """`encoder.NAME=VALUE` and `decoder.NAME=VALUE` by service, beside what holds for both.
+def by_service(settings: list[str], *, gateway: bool = False, **of_both: str | None) -> dict[str, dict[str, str]]:
+    """`encoder.NAME=VALUE` and `decoder.NAME=VALUE` by service, beside what holds for both; with a `gateway` its own too.
 
     Raises:
         InvalidArgument: one is of no such form.
     """
     both = {name: value for name, value in of_both.items() if value is not None}
     found = {service.value: dict(both) for service in (Service.ENCODER, Service.DECODER)}
+    if gateway:
+        found[Service.GATEWAY.value] = {}
     for text in settings:
         service, dot, rest = text.partition(".")
+        if service == Service.GATEWAY and not gateway:
+            raise InvalidArgument("-s", f"{text!r} is for a gateway: add --gateway")
         if not dot or service not in found:
             raise InvalidArgument("-s", f"{text!r} is not of the form encoder.NAME=VALUE or decoder.NAME=VALUE")
         name, value = assignment(rest)
@@ -197,6 +211,7 @@ def _how_to_reach(addresses: Addresses) -> str:
             f"  decoder  {addresses.decoder}",
             f"  encoder  {addresses.encoder}",
             f"  redis    {addresses.redis_url or 'none'}",
+            *([f"  gateway  http://{addresses.gateway}/v1"] if addresses.gateway else []),
             *([f"  page     http://{addresses.page}/"] if addresses.page else []),
             f"  ask      vscan ask{server} FILE... QUESTION",
             "  stop     Ctrl-C",

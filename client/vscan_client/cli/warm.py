@@ -46,6 +46,8 @@ def warm(
     merge: MergeOption = None,
     seed: SeedOption = None,
     tls_ca: shared.TlsCaOption = None,
+    tls_cert: shared.TlsCertOption = None,
+    tls_key: shared.TlsKeyOption = None,
     insecure: shared.InsecureOption = False,
     token_file: shared.TokenFileOption = None,
     timeout: shared.TimeoutOption = shared.DEFAULT_TIMEOUT_S,
@@ -61,6 +63,8 @@ def warm(
     connection = shared.Connection(
         encoder=encoder,
         tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         insecure=insecure,
         token_file=token_file,
         timeout_s=timeout,

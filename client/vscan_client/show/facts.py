@@ -61,7 +61,9 @@ def _merged_text(sizes: Sequence[int]) -> str:
     """Of the number of patches that each token holds beside its own."""
     if not sizes:
         return "nothing was merged"
-    return f"{sum(sizes)} patches merged into {len(sizes)} tokens, at most {max(sizes)} into one"
+    patches = "1 patch" if sum(sizes) == 1 else f"{sum(sizes)} patches"
+    tokens = "1 token" if len(sizes) == 1 else f"{len(sizes)} tokens"
+    return f"{patches} merged into {tokens}, at most {max(sizes)} into one"
 
 
 def layer_text(layer: PruneReport, visual: int) -> str:

@@ -71,7 +71,7 @@ def page(shown: Shown) -> str:
 
 
 def _body(shown: Shown) -> Iterator[str]:
-    yield f"{_HATCH}<h1>{escape(shown.question)}</h1>"
+    yield f'{_HATCH}<h1 dir="auto">{escape(shown.question)}</h1>'
     yield "<p>What the model was shown to answer this, in tokens: before the encoder, after it, and past each layer.</p>"
     yield f'<div class="columns">{"".join(_heading(column) for column in shown.columns)}</div>'
     yield _legend()
@@ -82,8 +82,8 @@ def _body(shown: Shown) -> Iterator[str]:
 
 def _heading(column: Column) -> str:
     answer = escape(column.answer.text.strip() or "(nothing)")
-    lines = f"<p>{counts_text(column)}, {average_text(column)}</p>"
-    return f'<section class="column"><h3>budget {escape(column.budget)}</h3>{lines}<p class="answer">{answer}</p></section>'
+    lines = f'<p>{counts_text(column)}, {average_text(column)}</p><p class="answer" dir="auto">{answer}</p>'
+    return f'<section class="column"><h3>budget {escape(column.budget)}</h3>{lines}</section>'
 
 
 def _legend() -> str:
@@ -115,7 +115,7 @@ def _band(shown: Shown, band: Band, number: int) -> Iterator[str]:
 
 def _originals(shown: Shown, band: Band) -> str:
     before = shown.columns[0].answer.images[band.visual].tokens_before
-    caption = f"<figcaption>{escape(shown.names[band.visual])}, {before} tokens</figcaption>"
+    caption = f"<figcaption><bdi>{escape(shown.names[band.visual])}</bdi>, {before} tokens</figcaption>"
     if not band.is_video:
         return f'<figure class="original">{plain(band.scenes[0], _name(band, 0), band.title)}{caption}</figure>'
     frames = (

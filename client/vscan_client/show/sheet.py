@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from vscan_client.answer import PickedBy
 from vscan_client.show import drawing
 from vscan_client.show.facts import Column, average_text, counts_text
+from vscan_client.show.fonts import Font, font_for
 from vscan_client.show.geometry import WHOLE
 from vscan_client.show.stages import Band, Shown
 
@@ -17,13 +18,11 @@ _MARGIN = 16
 _TEXT, _SMALL, _LARGE = 17, 15, 21
 _LINES_OF_ANSWER = 3
 _SIGN = 15  # pixels of a sign in the legend
-_PLAIN = str.maketrans({"→": ">", "×": "x"})  # of what is said here the default font lacks these
+_PLAIN = str.maketrans({"→": ">", "×": "x"})  # of what is said here Pillow's own font lacks these
 _MERGED = "Each line leads from a patch that was dropped to the kept one that it was merged into."
 _PRUNED = (
     "Stage 2, before layer {layer} of the language model: framed patches went on for this question, crossed ones ended here."
 )
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +188,9 @@ def _line(text: str, width: int, size: int) -> _Block:
 
 def _text(text: str, width: int, size: int, lines: int = 2) -> Image.Image:
     """Text on paper, broken between words; what takes more than `lines` is cut."""
-    font = ImageFont.load_default(size=size)
-    shown = _broken(" ".join(text.translate(_PLAIN).split()), width, font)
+    text = " ".join(text.translate(_PLAIN).split())
+    font = font_for(text, size)
+    shown = _broken(text, width, font)
     if len(shown) > lines:
         shown = [*shown[: lines - 1], f"{shown[lines - 1][:-1]}…"]
     image = Image.new("RGB", (width, max(1, len(shown)) * (size + 5)), drawing.PAPER)

@@ -48,6 +48,7 @@ class Gqa(Task[GqaLabel]):
         """Both forms; see `Task.read`."""
         if sources.questions.suffix == ".jsonl":
             return self._read_llava(sources)
+        self.refuse_labels(sources)
         questions = _release(read_object(sources.questions))
         return [self._item(name, row, sources) for name, row in questions if _is_balanced(row)]
 
@@ -72,6 +73,7 @@ class Gqa(Task[GqaLabel]):
             prompt=self.ask(row.text("question"), sources),
             images=(row.picture("imageId", sources.images, "{}.jpg"),),
             reference=_label(row),
+            where=row.where,
         )
 
     def _read_llava(self, sources: Sources) -> list[Item[GqaLabel]]:
@@ -89,6 +91,7 @@ class Gqa(Task[GqaLabel]):
                     prompt=self.ask_as_given(row, "text", sources),
                     images=(row.picture("image", sources.images),),
                     reference=_label(labels[name]) if labels else None,
+                    where=row.where,
                 )
             )
         return items
@@ -99,7 +102,7 @@ def _release(file: Row) -> list[tuple[str, Row]]:
     rows = []
     for name, values in file.values.items():
         if not isinstance(values, dict):
-            raise InvalidArgument("questions", f"{file.where}: {name}: an object is needed")
+            raise InvalidArgument("--questions", f"{file.where}: {name}: an object is needed")
         rows.append((name, Row(f"{file.where}: {name}", values)))
     return rows
 

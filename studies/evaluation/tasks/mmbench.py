@@ -16,10 +16,10 @@ from string import ascii_uppercase
 
 from studies.evaluation.multiple_choice import chosen_letter, lettered
 from studies.evaluation.pictures import Picture
-from studies.evaluation.reading import Row, read_rows
+from studies.evaluation.reading import Row, read_rows, rows_by_id
 from studies.evaluation.scoring import accuracy, by_category
 from studies.evaluation.task import Item, Scores, Sources, Task
-from studies.evaluation.writing import write_tsv
+from studies.evaluation.writing import write_sheet, write_tsv
 from vscan_client.cli.question_file import Id
 
 _TURN = 1_000_000
@@ -57,8 +57,8 @@ class Mmbench(Task[MmbenchLabel]):
 
     takes = frozenset({"split", "export"})
     export_form = (
-        "TSV with index, question, options and prediction, the columns of the sheet that the benchmark's server takes; "
-        "save it as .xlsx"
+        "a table with index, question, options and prediction: FILE.xlsx (extra `eval`), the spreadsheet that the benchmark's "
+        "server takes, or else TSV"
     )
     max_new_tokens = 1024
 
@@ -71,6 +71,7 @@ class Mmbench(Task[MmbenchLabel]):
     def read(self, sources: Sources) -> Sequence[Item[MmbenchLabel]]:
         """The release's table; where it has no turned rows they are made. See `Task.read`."""
         rows = [row for row in read_rows(sources.questions) if sources.split in (None, row.values.get("split"))]
+        rows_by_id(rows, "index")
         images = {row.integer("index"): row.text("image") for row in rows}
         pairs = [(_label(row), Picture(base64_text=_image(row, images))) for row in rows]
         if all(label.index < _TURN for label, _ in pairs):
@@ -119,7 +120,8 @@ class Mmbench(Task[MmbenchLabel]):
             label = item.label
             options = [label.by_letter.get(letter, "") for letter in letters]
             rows.append([label.index, label.question, *options, answers[item.id]])
-        write_tsv(path, ["index", "question", *letters, "prediction"], rows)
+        write = write_sheet if path.suffix.lower() == ".xlsx" else write_tsv
+        write(path, ["index", "question", *letters, "prediction"], rows)
 
     def _item(self, label: MmbenchLabel, picture: Picture, sources: Sources) -> Item[MmbenchLabel]:
         """LLaVA's `llava/eval/model_vqa_mmbench.py`: hint, question, options, suffix, a line each."""

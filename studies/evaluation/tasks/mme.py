@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studies.evaluation.pictures import Picture
-from studies.evaluation.reading import Row, read_rows, read_text
+from studies.evaluation.reading import Row, labels_by, read_rows, read_text
 from studies.evaluation.scoring import distinct
 from studies.evaluation.task import Item, Score, Scores, Sources, Task
 from vscan.errors import InvalidArgument
@@ -52,10 +52,11 @@ class Mme(Task[MmeLabel]):
         items = self._release_items(sources) if sources.questions.is_dir() else self._llava_items(sources)
         for file, count in Counter(self.group_of(item) for item in items).items():
             if count != _PAIR:
-                raise InvalidArgument("questions", f"{file}: {count} questions are asked", limit="2 an image")
+                raise InvalidArgument("--questions", f"{file}: {count} questions are asked", limit="2 an image")
         return items
 
     def _release_items(self, sources: Sources) -> list[Item[MmeLabel]]:
+        self.refuse_labels(sources)
         asked = list(_release(sources.questions))
         names = distinct([f"{each.subtask}/{each.stem}" for each in asked])
         return [
@@ -99,7 +100,8 @@ class Mme(Task[MmeLabel]):
         rows = read_rows(sources.questions)
         labels: dict[tuple[str, str, str], MmeLabel] | None = None
         if sources.annotations:
-            labels = {(each.subtask, each.stem, each.question): each.label for each in _release(sources.annotations)}
+            asked = _release(sources.annotations)
+            labels = labels_by(((each.subtask, each.stem, each.question), each.label, each.where) for each in asked)
         names = distinct([str(row.identity("question_id")) for row in rows])
         return [
             Item(
@@ -114,16 +116,21 @@ class Mme(Task[MmeLabel]):
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A line of the release: its file, without `_ORDER` the question, and the answer."""
+    """A line of the release: its file, the line's number, without `_ORDER` the question, and the answer."""
 
     subtask: str
     file: Path
+    number: int
     question: str
     answer: str
 
     @property
     def stem(self) -> str:
         return self.file.stem
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.number}"
 
     @property
     def label(self) -> MmeLabel:
@@ -139,7 +146,7 @@ def yes_or_no(text: str) -> str:
 def _subtask_score(subtask: str, images: Mapping[str, Sequence[bool]]) -> Score:
     for image, right in images.items():
         if len(right) != _PAIR:
-            raise InvalidArgument("questions", f"{subtask}/{image}: {len(right)} questions were asked", limit="2 an image")
+            raise InvalidArgument("--questions", f"{subtask}/{image}: {len(right)} questions were asked", limit="2 an image")
     answers = [right for pair in images.values() for right in pair]
     both = [all(pair) for pair in images.values()]
     return Score(100 * (sum(answers) / len(answers) + sum(both) / len(both)), len(answers))
@@ -148,7 +155,7 @@ def _subtask_score(subtask: str, images: Mapping[str, Sequence[bool]]) -> Score:
 def _release(folder: Path) -> Iterator[_Asked]:
     """Every line of a subtask's text files: beside the images, or in a folder of their own."""
     if not folder.is_dir():
-        raise InvalidArgument("annotations", f"{folder} is not a folder")
+        raise InvalidArgument("--annotations", f"{folder} is not a folder")
     for subtask in sorted(path for path in folder.iterdir() if path.is_dir()):
         texts = subtask / "questions_answers_YN"
         for file in sorted((texts if texts.is_dir() else subtask).glob("*.txt")):
@@ -160,8 +167,8 @@ def _release(folder: Path) -> Iterator[_Asked]:
 def _parsed(subtask: str, file: Path, number: int, line: str) -> _Asked:
     question, tab, answer = line.partition("\t")
     if not tab or answer.strip().lower() not in ("yes", "no"):
-        raise InvalidArgument("questions", f"{file}:{number}: a question, a tab and Yes or No are needed")
-    return _Asked(subtask, file, _bare(question), answer.strip().lower())
+        raise InvalidArgument("--questions", f"{file}:{number}: a question, a tab and Yes or No are needed")
+    return _Asked(subtask, file, number, _bare(question), answer.strip().lower())
 
 
 def _bare(question: str) -> str:

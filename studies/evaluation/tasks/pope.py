@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studies.evaluation.reading import Row, read_rows
+from studies.evaluation.reading import Row, labels_by, read_rows
 from studies.evaluation.task import Item, Score, Scores, Sources, Task
 from vscan.errors import InvalidArgument
 from vscan_client.cli.question_file import Id
@@ -72,12 +72,14 @@ class Pope(Task[PopeLabel]):
         if sources.questions.suffix == ".jsonl":
             labels = _labels(sources.annotations) if sources.annotations else None
             return [self._llava_item(row, labels, sources) for row in read_rows(sources.questions)]
+        self.refuse_labels(sources)
         return [
             Item(
                 id=f"{category}/{row.identity('question_id')}",
                 prompt=self.ask(row.text("text"), sources),
                 images=(row.picture("image", sources.images),),
                 reference=_label(row, category),
+                where=row.where,
             )
             for category, path in _files(sources.questions)
             for row in read_rows(path)
@@ -115,6 +117,7 @@ class Pope(Task[PopeLabel]):
             prompt=self.ask_as_given(row, "text", sources),
             images=(row.picture("image", sources.images),),
             reference=labels[key] if labels is not None else None,
+            where=row.where,
         )
 
 
@@ -145,17 +148,17 @@ def _files(questions: Path) -> list[tuple[str, Path]]:
     """Category and file of each of the release's files in a folder, or of the one that is given."""
     files = sorted(questions.glob(f"{_PREFIX}*.json")) if questions.is_dir() else [questions]
     if not files:
-        raise InvalidArgument("questions", f"{questions}: no {_PREFIX}*.json in it")
+        raise InvalidArgument("--questions", f"{questions}: no {_PREFIX}*.json in it")
     return [(file.stem.removeprefix(_PREFIX), file) for file in files]
 
 
 def _labels(annotations: Path) -> dict[tuple[str, str, str], PopeLabel]:
     """By category, image and question: the files number their questions alike."""
-    return {
-        (category, row.text("image"), _question(row)): _label(row, category)
+    return labels_by(
+        ((category, row.text("image"), _question(row)), _label(row, category), row.where)
         for category, path in _files(annotations)
         for row in read_rows(path)
-    }
+    )
 
 
 def _question(row: Row) -> str:

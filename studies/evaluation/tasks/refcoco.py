@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from studies.evaluation.boxes import Box, BoxForm, Size, find_boxes, has_area, in_image, overlap, parse_form
-from studies.evaluation.reading import Row, read_json, read_rows, rows_of
+from studies.evaluation.reading import Row, read_json, read_rows, rows_by_id, rows_of
 from studies.evaluation.scoring import accuracy
 from studies.evaluation.task import Item, Scores, Sources, Task
 from vscan.errors import InvalidArgument
@@ -102,12 +102,13 @@ class RefCoco(Task[Region]):
             prompt=self.ask(prompt, sources),
             images=(row.picture_called(PurePosixPath(row.text(file)).name, file, sources.images),),
             reference=Region(_box(row), size, form),
+            where=row.where,
         )
 
     def _coco_rows(self, sources: Sources) -> Iterator[tuple[Id, Row]]:
         """MDETR's form: an image for each phrase (`caption`), with one annotation, whose box has width and height."""
         document = read_json(sources.questions)
-        boxes = {row.identity("image_id"): row for row in _listed(document, "annotations", sources)}
+        boxes = rows_by_id(_listed(document, "annotations", sources), "image_id")
         for image in _listed(document, "images", sources):
             name = image.identity("id")
             if image.values.get("dataset_name", self.name) != self.name:
@@ -125,7 +126,7 @@ def _placed(item: Item[Region], box: Box, tokens: Mapping[Id, Sequence[int]]) ->
     try:
         return in_image(box, label.form, label.size, next(iter(tokens.get(item.id, ())), 0))
     except ValueError as error:
-        raise InvalidArgument("questions", f"{item.id!r}: {error}: is its width or height wrong?") from error
+        raise InvalidArgument("--questions", f"{item.id!r}: {error}: is its width or height wrong?") from error
 
 
 def _is_coco(sources: Sources) -> bool:

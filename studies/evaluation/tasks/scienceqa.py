@@ -80,6 +80,7 @@ class ScienceQa(Task[ScienceQaLabel]):
         )
 
     def _items(self, problems: object, sources: Sources) -> list[Item[ScienceQaLabel]]:
+        self.refuse_labels(sources)
         file = _object(problems, sources.questions)
         split = sources.split or "test"
         names = read_object(sources.questions.with_name("pid_splits.json")).texts(split)
@@ -92,10 +93,14 @@ class ScienceQa(Task[ScienceQaLabel]):
         question = f"{context}{problem.text('question')}\n{lettered(problem.texts('choices'))}"
         image = problem.values.get("image")
         pictures = (problem.picture_called(f"{name}/{problem.text('image')}", "image", sources.images),) if image else ()
-        return Item(id=name, prompt=self.ask(question, sources), images=pictures, reference=_label(problem))
+        return Item(
+            id=name, prompt=self.ask(question, sources), images=pictures, reference=_label(problem), where=problem.where
+        )
 
     def _llava_items(self, read: object, sources: Sources) -> list[Item[ScienceQaLabel]]:
         path = sources.annotations
+        if sources.split is not None:
+            raise InvalidArgument("--split", f"{sources.questions.name} is one split", limit="only with problems.json")
         problems = read_object(path) if path else None
         items = []
         for row in rows_of(read, f"{sources.questions}: "):
@@ -109,6 +114,7 @@ class ScienceQa(Task[ScienceQaLabel]):
                     prompt=self.ask(first[0].text("value").replace("<image>", "").strip(), sources),
                     images=(row.picture("image", sources.images),) if "image" in row else (),
                     reference=_label(_problem(problems, name)) if problems else None,
+                    where=row.where,
                 )
             )
         return items
@@ -160,12 +166,12 @@ def _label(problem: Row) -> ScienceQaLabel:
 
 def _object(value: object, path: Path) -> Row:
     if not isinstance(value, dict):
-        raise InvalidArgument("questions", f"{path}: an object of problems is needed")
+        raise InvalidArgument("--questions", f"{path}: an object of problems is needed")
     return Row(str(path), value)
 
 
 def _problem(problems: Row, name: str) -> Row:
     problem = problems.values.get(name)
     if not isinstance(problem, dict):
-        raise InvalidArgument("questions", f"{problems.where}: there is no problem {name!r}")
+        raise InvalidArgument("--questions", f"{problems.where}: there is no problem {name!r}")
     return Row(f"{problems.where}: {name}", problem)

@@ -44,6 +44,7 @@ class TextVqa(Task[tuple[str, ...]]):
             labels = _labels(sources.annotations) if sources.annotations else None
             names = distinct([str(row.identity("question_id")) for row in rows])
             return [self._llava_item(row, name, labels, sources) for row, name in zip(rows, names, strict=True)]
+        self.refuse_labels(sources)
         return [self._item(row, sources) for row in read_object(sources.questions).rows("data")]
 
     def score(self, items: Sequence[Item[tuple[str, ...]]], answers: Mapping[Id, str]) -> Scores:
@@ -56,7 +57,7 @@ class TextVqa(Task[tuple[str, ...]]):
     def export(self, items: Sequence[Item[tuple[str, ...]]], answers: Mapping[Id, str], path: Path) -> None:
         """See `export_form`. Raises InvalidArgument where questions are named by their images, as in LLaVA's file."""
         if any(isinstance(item.id, str) for item in items):
-            raise InvalidArgument("export", "the file of questions has no question ids; ask those of TextVQA's own file")
+            raise InvalidArgument("--export", "the file of questions has no question ids; ask those of TextVQA's own file")
         write_json(path, [{"question_id": item.id, "answer": evalai_answer(answers[item.id])} for item in items])
 
     def _item(self, row: Row, sources: Sources) -> Item[tuple[str, ...]]:
@@ -68,6 +69,7 @@ class TextVqa(Task[tuple[str, ...]]):
             prompt=self.ask(question, sources),
             images=(row.picture("image_id", sources.images, "{}.jpg"),),
             reference=tuple(row.texts("answers")) if row.values.get("answers") else None,
+            where=row.where,
         )
 
     def _llava_item(self, row: Row, name: str, labels: Labels | None, sources: Sources) -> Item[tuple[str, ...]]:
@@ -82,11 +84,14 @@ class TextVqa(Task[tuple[str, ...]]):
             prompt=self.ask_as_given(row, "text", sources),
             images=(row.picture("image", sources.images),),
             reference=reference,
+            where=row.where,
         )
 
 
 def _labels(path: Path) -> Labels:
-    """By image and question in lower case: LLaVA's file has the image's name as the question's."""
+    """By image and question in lower case: LLaVA's file has the image's name as the question's. Of two that are alike in both
+    the last one counts, as in its script.
+    """
     return {
         (row.text("image_id"), row.text("question").lower()): tuple(row.texts("answers"))
         for row in read_object(path).rows("data")

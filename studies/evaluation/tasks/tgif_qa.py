@@ -60,15 +60,14 @@ class TgifQa(VideoQa):
         """Both forms; see `Task.read`."""
         if sources.questions.suffix.lower() not in _TABLES:
             return super().read(sources)
-        if sources.annotations is not None:
-            raise InvalidArgument("annotations", f"{sources.questions.name} has its answers within")
+        self.refuse_labels(sources)
         return [self._row_item(row, sources) for row in read_rows(sources.questions)]
 
     def score(self, items: Sequence[Item[VideoLabel]], answers: Mapping[Id, str]) -> Scores:
         """By the rule of the table's kind; as `VideoQa` where a judge's is meant."""
         kinds = {getattr(item.label, "kind", "") for item in items}
         if len(kinds) > 1:
-            raise InvalidArgument("questions", f"kinds are mixed: {', '.join(sorted(kinds))}", limit="one kind a run")
+            raise InvalidArgument("--questions", f"kinds are mixed: {', '.join(sorted(kinds))}", limit="one kind a run")
         kind = next(iter(kinds), "")
         if kind == "FRAMEQA":
             return _score_frameqa(items, answers)
@@ -79,7 +78,7 @@ class TgifQa(VideoQa):
     def judged(self, items: Sequence[Item[VideoLabel]], answers: Mapping[Id, str], path: Path) -> Scores:
         """See `VideoQa.judged`. Raises InvalidArgument for the tables, which are scored without one."""
         if any(isinstance(item.label, TgifLabel) for item in items):
-            raise InvalidArgument("judged", "the release's tables are scored without a judge")
+            raise InvalidArgument("--judged", "the release's tables are scored without a judge")
         return super().judged(items, answers, path)
 
     def _row_item(self, row: Row, sources: Sources) -> Item[VideoLabel]:
@@ -95,6 +94,7 @@ class TgifQa(VideoQa):
             prompt=f"{asked}\n{suffix}" if suffix else asked,
             videos=(self.video(row, "gif_name", sources),),
             reference=label,
+            where=row.where,
         )
 
 

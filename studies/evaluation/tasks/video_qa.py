@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studies.evaluation.pictures import inside
-from studies.evaluation.reading import Row, read_rows
+from studies.evaluation.reading import Row, read_rows, rows_by_id
 from studies.evaluation.scoring import accuracy, by_category
 from studies.evaluation.task import Item, Scores, Sources, Task
 from studies.evaluation.verdicts import read_verdicts, score_verdicts
@@ -81,7 +81,7 @@ class VideoQa(Task[VideoLabel]):
             InvalidArgument: there are no labels, without which a judge has nothing to judge by.
         """
         if any(item.reference is None for item in items):
-            raise InvalidArgument("export", "a judge compares answers with labels: give them by --annotations")
+            raise InvalidArgument("--export", "a judge compares answers with labels: give them by --annotations")
         lines = [
             {"id": str(item.id), "question": item.label.question, "answer": item.label.answer, "pred": answers[item.id]}
             for item in items
@@ -114,12 +114,13 @@ class VideoQa(Task[VideoLabel]):
             prompt=self.ask(question, sources),
             videos=(self.video(row, "video_name", sources),),
             reference=_label(question, answers.get(name, row)),
+            where=row.where,
         )
 
     def _answers(self, sources: Sources) -> dict[Id, Row]:
         if sources.annotations is None:
             return {}
-        return {row.identity("question_id"): row for row in read_rows(sources.annotations)}
+        return rows_by_id(read_rows(sources.annotations), "question_id")
 
 
 def plain(text: str) -> str:

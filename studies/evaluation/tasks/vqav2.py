@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studies.evaluation.reading import Row, read_object, read_rows
+from studies.evaluation.reading import Row, read_object, read_rows, rows_by_id
 from studies.evaluation.scoring import accuracy, by_category
 from studies.evaluation.task import Item, Scores, Sources, Task
 from studies.evaluation.vqa_accuracy import evalai_answer, normalised, plain, vqa_accuracy
@@ -77,6 +77,7 @@ class Vqav2(Task[VqaLabel]):
             prompt=self.ask(row.text("question"), sources),
             images=(row.picture_called(form.format(row.integer("image_id")), "image_id", sources.images),),
             reference=_label_of(row, name, labels),
+            where=row.where,
         )
 
     def _llava_item(self, row: Row, labels: Mapping[Id, VqaLabel] | None, sources: Sources) -> Item[VqaLabel]:
@@ -86,6 +87,7 @@ class Vqav2(Task[VqaLabel]):
             prompt=self.ask_as_given(row, "text", sources),
             images=(row.picture("image", sources.images),),
             reference=_label_of(row, name, labels),
+            where=row.where,
         )
 
 
@@ -98,13 +100,14 @@ def people_said(row: Row) -> tuple[str, ...]:
 
 
 def _labels(path: Path) -> dict[Id, VqaLabel]:
+    rows = rows_by_id(read_object(path).rows("annotations"), "question_id")
     return {
-        row.identity("question_id"): VqaLabel(
+        name: VqaLabel(
             people_said(row),
             row.optional_text("answer_type") or "",
             row.optional_text("question_type") or "",
         )
-        for row in read_object(path).rows("annotations")
+        for name, row in rows.items()
     }
 
 

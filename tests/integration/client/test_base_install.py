@@ -24,6 +24,7 @@ EXTRAS = [
         "jinja2",
         "redis",
     ),
+    "openpyxl",
     *("prometheus_client", "grpc_health", "grpc_reflection"),
     *("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.instrumentation"),
 ]
@@ -89,6 +90,7 @@ def test_the_command_line_needs_no_extra(tmp_path: Path) -> None:
         (["serve", "decoder", "--model", "x"], "serve"),
         (["ask", "IMAGE", "what?", "--trace-console"], "otel"),
         (["show", "IMAGE", "what?"], "show"),
+        (["eval", "mmbench", "--questions", f"{DATA}/mmbench/mmbench_dev.tsv", "--images", ".", "--export", "x.xlsx"], "eval"),
         (["page"], "page"),
         (["up", "--page"], "page"),
     ],

@@ -75,9 +75,9 @@ def test_every_option_reaches_the_server(deployment: ScriptedDeployment, address
     )
     penalties = "--min-p 0.1 --repetition-penalty 1.25 --presence-penalty -0.5 --frequency-penalty 0.5 --stop-token-id 7"
     arguments = [*options.split(), *more.split(), *penalties.split(), "--stop", "a b", "--stop", "c", "--regex", "a|b c"]
-    arguments += ["--priority", "-3"]
+    arguments += ["--priority", "-3", "--json"]
     ran = vscan("ask", cat, "what?", "--server", address, *arguments)
-    assert ran.out == "1 image(s):\n"
+    assert json.loads(ran.out)["text"] == "1 image(s):"
     (request,) = deployment.requests
     assert reduction_from_proto(request.reduction) == ReductionSpec(
         method=ReductionMethod.VSCAN, budget=TargetAverage(0.125), local_share=0.25, merge=False
@@ -173,6 +173,11 @@ def test_a_server_that_is_not_there_is_one_line_too(cat: Path) -> None:
         (["CAT", "what?", "--budget", "0"], "vscan: reduction.budget.tokens_per_tile: 0"),
         (["CAT", "what?", "--local-share", "2"], "vscan: reduction.local_share: 2"),
         (["CAT", "what?", "--positions", "best"], "positions"),
+        (["CAT", "what?", "--reduction", "none", "--budget", "9"], "--budget: given, and nothing is reduced, limit only with"),
+        (["CAT", "what?", "--reduction", "pool", "--local-share", "1"], "--local-share: given, and pool has no share"),
+        (["CAT", "what?", "--rater", "none", "--keep", "9"], "--keep: given, and nothing is pruned, limit only with"),
+        (["CAT", "what?", "--top-p", "0.9"], "--top-p: given, and answers are greedy, limit only with a --temperature over 0"),
+        (["CAT", "what?", "--logprobs", "2"], "--logprobs: given, and not printed, limit only with --json"),
         (["CAT", "what?", "--rater", "best"], "rater"),
         (["sha256:12", "what?"], "sha256"),
         (["CAT", "what?", "--json-schema", "@gone.json"], "json_schema: gone.json: No such file"),

@@ -166,8 +166,14 @@ def test_a_run_that_was_killed_goes_on_where_it_was(out: Path) -> None:
 def test_two_runs_do_not_write_one_file(deployment: ScriptedDeployment, address: str, out: Path) -> None:
     with AnswerFile(out.with_suffix(".answers.jsonl"), {"task": "pope"}):
         ran = run(address, out)
-    assert (ran.code, ran.one_line) == (2, f"vscan: out: {out.with_suffix('.answers.jsonl')}: another run is writing it")
+    assert (ran.code, ran.one_line) == (2, f"vscan: --out: {out.with_suffix('.answers.jsonl')}: another run is writing it")
     assert not deployment.requests
+
+
+def test_runs_whose_names_have_dots_have_answers_of_their_own(address: str, tmp_path: Path) -> None:
+    for budget in ("11.1", "22.2"):
+        assert run(address, tmp_path / f"avg-{budget}", "--budget", f"avg:{budget}%", "--limit", 1).code == 0
+    assert {path.name for path in tmp_path.glob("*.jsonl")} == {"avg-11.1.answers.jsonl", "avg-22.2.answers.jsonl"}
 
 
 def test_a_run_with_failures_is_not_scored(deployment: ScriptedDeployment, address: str, out: Path) -> None:
@@ -281,15 +287,19 @@ def test_the_listing_names_every_benchmark_and_its_files() -> None:
     [
         (["eval"], "task: which one?"),
         (["eval", "popo"], "'popo' is none; pope?"),
-        (["eval", "gqa"], "--questions is needed"),
-        (["eval", "gqa", "--questions", "q.json"], "--images is needed"),
+        (["eval", "gqa"], "--questions: missing"),
+        (["eval", "gqa", "--questions", "q.json"], "--images: missing"),
         ([*POPE, "--export", "x.json"], "export: pope has no form of its own"),
         ([*POPE, "--budget", "many"], "'many' is neither a number of tokens nor a percentage"),
         ([*POPE, "--split", "dev"], "split: pope takes none"),
         ([*POPE, "--out", "gone/x.json", "--server", "ADDRESS"], "gone"),
-        ([*POPE, "--out", DATA], f"out: {DATA} is a folder"),
-        ([*VQAV2, "--export", "gone/x.json"], "export: gone: No such file"),
-        ([*VQAV2, "--export", DATA], "is a folder"),
+        ([*POPE, "--out", DATA], f"--out: {DATA}: Is a directory"),
+        ([*POPE, "--frames", "4"], "--frames: pope asks about images, limit only with videos"),
+        ([*POPE, "--top-p", "0.5"], "--top-p: given, and answers are greedy, limit only with a --temperature over 0"),
+        ([*POPE, "--annotations", DATA / "pope/coco"], "--annotations: coco has its answers within"),
+        ([*VQAV2, "--export", "gone/x.json"], "--export: gone is not a folder"),
+        ([*VQAV2, "--export", DATA], f"--export: {DATA}: Is a directory"),
+        ([*VQAV2, "--out", "OUT", "--export", "OUT"], "x.json is what --out writes too"),
         ([*MSVD, "--judged", "gone.json"], "judged: gone.json is not a file"),
         ([*MSVD, "--export", "x.json"], "export: a judge compares answers with labels"),
         ([*MME, "--annotations", "gone"], "annotations: gone is not a folder"),
@@ -298,6 +308,6 @@ def test_the_listing_names_every_benchmark_and_its_files() -> None:
 def test_a_bad_option_is_one_line(address: str, tmp_path: Path, arguments: list[object], told: str) -> None:
     for clip in ("clip1.mp4", "clip2.mp4"):
         (tmp_path / clip).touch()
-    here = {"ADDRESS": address, "VIDEOS": str(tmp_path)}
+    here = {"ADDRESS": address, "VIDEOS": str(tmp_path), "OUT": str(tmp_path / "x.json")}
     ran = vscan(*(here.get(str(argument), argument) for argument in arguments))
     assert (ran.code, told in ran.one_line) == (2, True), ran.err

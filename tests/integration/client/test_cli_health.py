@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.certificates import Authority
 from tests.support.client_cli import Ran, vscan
+from tests.support.gateway import in_process_gateway
 from tests.support.redis_server import free_port
 from vscan.rpc.channel import open_channel
 from vscan.rpc.server import RpcServer
@@ -56,3 +60,20 @@ def test_a_port_where_nobody_listens_is_not_serving() -> None:
     ran = vscan("health", f"127.0.0.1:{free_port()}", "--timeout", "0.5")
     assert ran.code == 3
     assert "is not serving" in ran.one_line
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_gateway_is_asked_over_http(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{free_port()}")
+    issued = Authority(tmp_path).issue("gateway.example")  # asked by another name than its certificate's
+    tls: dict[str, Any] = {"tls_cert_file": issued.cert_file, "tls_key_file": issued.key_file} if scheme == "https" else {}
+    async with in_process_gateway(f"127.0.0.1:{free_port()}", **tls) as gateway:
+        url = f"{scheme}://{gateway.address}"
+        alive, unready, lost = await ask(url, "--service", "liveness"), await ask(url), await ask(f"{url}/nowhere")
+    gone, wrong = await ask(url), await ask("http://[")
+    assert (alive.code, alive.out) == (0, "serving\n")
+    assert unready.code == lost.code == gone.code == 3
+    assert (wrong.code, wrong.one_line) == (2, "vscan: URL: http://[: Invalid IPv6 URL")
+    assert "is not serving: status 503, " in unready.one_line  # it has no decoder, and says so
+    assert "status 404" in lost.one_line
+    assert "refused" in gone.one_line

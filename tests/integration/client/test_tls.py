@@ -5,6 +5,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from page_service.config import PageSettings
 from tests.support.certificates import Authority, Mounted
 from tests.support.client_cli import vscan
 from tests.support.client_decoder import ScriptedDeployment, serving
@@ -50,9 +51,13 @@ def test_a_server_that_wants_to_know_its_clients(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     own = authority.issue("client@example.org")
     known = Tls(ca_file=authority.ca_file, cert_file=own.cert_file, key_file=own.key_file)
+    (tmp_path / "cat.png").write_bytes(b"cat")
     with serving(ScriptedDeployment(), credentials=credentials(authority, clients=authority)) as address:
         with Client(server=address, tls=known) as client:
             assert client.ask(b"cat", "what?").text == "1 image(s): what?"
+        options = ("--tls-ca", authority.ca_file, "--tls-cert", own.cert_file, "--tls-key", own.key_file)
+        ran = vscan("ask", tmp_path / "cat.png", "what?", "--server", address, *options)
+        assert ran.out == "1 image(s): what?\n", ran.err
         with Client(server=address, tls=Tls(ca_file=authority.ca_file), retry=ONCE) as client, pytest.raises(Unavailable):
             client.ask(b"cat", "what?")
 
@@ -82,3 +87,18 @@ def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         pytest.raises(InvalidArgument, match=r"tls\.ca_file: .*gone"),
     ):
         client.ask(b"cat", "what?")
+
+
+def test_the_page_shows_its_services_the_certificate_that_it_was_given(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    own = authority.issue("page@example.org")
+    settings = PageSettings(
+        decoder_tls_ca_file=authority.ca_file, decoder_tls_cert_file=own.cert_file, decoder_tls_key_file=own.key_file
+    )
+    with (
+        serving(ScriptedDeployment(), credentials=credentials(authority, clients=authority)) as address,
+        Client(server=address, tls=settings.decoder_tls) as client,
+    ):
+        assert client.ask(b"cat", "what?").text == "1 image(s): what?"
+    with pytest.raises(ValueError, match="`decoder_tls_cert_file` and `decoder_tls_key_file` go together"):
+        PageSettings(decoder_tls_cert_file=own.cert_file)

@@ -13,9 +13,9 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from safetensors.torch import load_file, save_file
 
-from encoder_service.__main__ import build
 from encoder_service.config import EncoderSettings
 from encoder_service.service import SERVICE
+from encoder_service.wiring import build
 from tests.support.encoder import (
     LLAVA15,
     PARITY_SETTINGS,

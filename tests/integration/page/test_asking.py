@@ -2,14 +2,17 @@
 
 import asyncio
 import hashlib
+import socket
 
 import httpx2
 import pytest
 
+from page_service.config import PageSettings
+from page_service.server import running_page
 from tests.support.client_decoder import SURVIVORS, TOKENS_AFTER, TOKENS_BEFORE, ScriptedDeployment
 from tests.support.pages import events, form, page_of
 from tests.support.until import until
-from vscan.errors import InternalError, InvalidArgument, MissingImages, ResourceExhausted
+from vscan.errors import InternalError, InvalidArgument, MissingImages, ResourceExhausted, Unavailable
 from vscan.v1 import visual_tokens_pb2
 from vscan_client import Client
 
@@ -85,6 +88,75 @@ async def test_places_are_given_back(page: httpx2.AsyncClient, deployment: Scrip
     for wrong in range(3):
         assert (await page.post("/ask", files=form("", IMAGE))).status_code == 400, wrong
     assert events((await page.post("/ask", files=form("q", IMAGE))).text)[-1][0] == "finished"
+
+
+async def test_files_of_all_questions_have_a_bound_until_their_answers_end(
+    address: str, deployment: ScriptedDeployment
+) -> None:
+    deployment.hold_before.clear()
+    async with page_of(address, max_upload_bytes=4096, max_uploads_bytes=6000) as page:
+        first = asyncio.create_task(page.post("/ask", files=form("q", b"x" * 3000)))
+        await until(lambda: deployment.running == 1)
+        for body in (form("q", b"y" * 3000), None):
+            kind = {} if body else {"content-type": "multipart/form-data; boundary=x", "transfer-encoding": "chunked"}
+            second = await page.post("/ask", files=body, content=None if body else b"0\r\n\r\n", headers=kind)
+            assert (second.status_code, second.json()["error"]["code"]) == (429, "busy"), "one of unknown length counts whole"
+        small = asyncio.create_task(page.post("/ask", files=form("q", b"z")))
+        await until(lambda: deployment.running == 2)
+        deployment.hold_before.set()
+        for asked in (first, small):
+            assert events((await asked).text)[-1][0] == "finished"
+        assert events((await page.post("/ask", files=form("q", b"y" * 3000))).text)[-1][0] == "finished"
+
+
+async def test_a_browser_that_stops_reading_ends_its_connection(address: str, deployment: ScriptedDeployment) -> None:
+    """Its question is echoed, more of it than the buffers between take."""
+    told = PageSettings(
+        bind="127.0.0.1:0",
+        decoder_address=(address,),
+        max_question_chars=5_000_000,
+        client_patience_seconds=1,
+        drain_seconds=0,
+    )
+    async with running_page(told) as page:
+        assert page.server._listener
+        page.server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        small = socket.socket()
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, port = page.address.split(":")
+        small.connect((host, int(port)))
+        _, writer = await asyncio.open_connection(sock=small)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        request = httpx2.Request("POST", f"http://{page.address}/ask", files=form(" ".join(["w" * 8_000] * 50), IMAGE))
+        head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+        writer.write(f"POST /ask HTTP/1.1\r\n{head}\r\n".encode() + await request.aread())
+        await until(lambda: len(deployment.requests) == 1)
+        await until(lambda: page.server.connections == 0 and deployment.running == 0)
+        writer.close()
+
+
+async def test_a_decoder_that_ends_in_the_middle_is_told(page: httpx2.AsyncClient, deployment: ScriptedDeployment) -> None:
+    deployment.fail_after_first_text = Unavailable("the engine has ended")
+    told = events((await page.post("/ask", files=form("q", IMAGE))).text)
+    assert [name for name, _ in told] == ["started", "delta", "failed"]
+    assert (told[-1][1]["code"], "the engine has ended" in told[-1][1]["message"]) == ("away", True)
+
+
+async def test_a_video_is_asked_about_as_one(page: httpx2.AsyncClient, deployment: ScriptedDeployment) -> None:
+    clip = b"\0\0\0\x18ftypmp42" + b"a clip"
+    told = events((await page.post("/ask", files=form("q", clip))).text)
+    assert told[-1][1]["text"].startswith("0 image(s), 1 video(s)")
+    assert told[0][1]["images"][0]["frames"] == [0.0, 0.5]
+    name = told[0][1]["images"][0]["sha256"]
+    again = events((await page.post("/ask", files=form("q", f"video:{name}"))).text)
+    assert (again[0][1]["images"][0]["place"], again[-1][0]) == ("found in the decoder's memory", "finished")
+
+
+async def test_an_encoder_and_a_redis_that_are_away_are_told_beside_a_decoder_that_is_there(address: str) -> None:
+    async with page_of(address, encoder_address=("127.0.0.1:1",), redis_address="127.0.0.1:1") as page:
+        state = (await page.get("/state")).json()
+        assert [state[name]["state"] for name in ("decoder", "encoder", "redis")] == ["ready", "away", "away"]
+        assert events((await page.post("/ask", files=form("q", IMAGE))).text)[-1][0] == "finished"
 
 
 @pytest.mark.parametrize(

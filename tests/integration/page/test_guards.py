@@ -12,7 +12,7 @@ import pytest
 from page_service.config import PageSettings
 from page_service.server import running_page
 from tests.support.client_decoder import ScriptedDeployment
-from tests.support.pages import form, page_of
+from tests.support.pages import events, form, page_of
 from vscan.errors import StartupError
 
 IMAGE = b"the bytes of an image"
@@ -75,6 +75,57 @@ async def test_every_answer_is_bounded_to_this_origin(page: httpx2.AsyncClient) 
         assert "server" not in response.headers
 
 
+async def test_other_methods_are_told_which_there_are(page: httpx2.AsyncClient) -> None:
+    for method, path, allowed in (("POST", "/", "GET, HEAD"), ("OPTIONS", "/ask", "POST"), ("GET", "/ask", "POST")):
+        response = await page.request(method, path)
+        assert (response.status_code, response.json()["error"]["code"]) == (405, "no_such_method")
+        assert ", ".join(sorted(response.headers["allow"].split(", "))) == allowed
+        assert "access-control-allow-methods" not in response.headers
+    head = await page.head("/app.js")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len((await page.get("/app.js")).content))
+
+
+async def test_a_fault_that_nobody_foresaw_says_nothing_of_itself(
+    page: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fault(*_: object) -> None:
+        raise RuntimeError("/etc/secrets")
+
+    monkeypatch.setattr("page_service.telling.started", fault)
+    ((name, told),) = events((await page.post("/ask", files=form("q", IMAGE))).text)
+    assert (name, told["message"]) == ("failed", "The page's server failed.")
+    monkeypatch.setattr("page_service.health.Health.state", fault)
+    response = await page.get("/state")
+    assert (response.status_code, response.json()["error"]["message"]) == (500, "The page's server failed.")
+    assert response.headers["content-security-policy"]
+    assert caplog.text.count("RuntimeError: /etc/secrets") == 2
+
+
+async def test_what_a_proxy_may_have_read_otherwise_is_refused(page: httpx2.AsyncClient) -> None:
+    reader, writer = await asyncio.open_connection(page.base_url.host, page.base_url.port)
+    writer.write(b"POST /ask HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n")
+    assert b" 400 " in (await reader.read())  # and the connection ends
+    writer.close()
+
+
+async def test_a_head_that_comes_at_once_is_bounded_too(page: httpx2.AsyncClient) -> None:
+    assert (await page.get("/?" + "x" * 40_000, headers={"x": "y" * 40_000})).status_code in (400, 431)
+    assert (await page.get("/?" + "x" * 40_000, headers={"x": "y" * 20_000})).status_code == 200
+
+
+async def test_who_names_no_host_is_refused(page: httpx2.AsyncClient) -> None:
+    for head in (
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n",
+        b"GET / HTTP/1.0\r\nhost: a\r\nhost: localhost\r\n\r\n",
+    ):
+        reader, writer = await asyncio.open_connection(page.base_url.host, page.base_url.port)
+        writer.write(head)
+        assert (await reader.read()).split(b" ")[1] in (b"400", b"403"), head
+        writer.close()
+
+
 @pytest.mark.parametrize(
     "path", ["/../config.py", "/..%2fconfig.py", "/%2e%2e/config.py", "/static/app.js", "//etc/passwd", "/a.py", "/docs"]
 )
@@ -120,7 +171,46 @@ async def test_bodies_are_bounded(page: httpx2.AsyncClient, deployment: Scripted
     assert await told(files=[*form("q", IMAGE), ("x", (None, "y"))]) == (400, "bad_form", "")
     assert await told(content=b"{}", headers={"content-type": "application/json"}) == (415, "not_a_form", "")
     assert await told(content=b"no parts", headers=kind) == (400, "bad_form", "")
+    assert await told(files=[*form("q", IMAGE), ("budget", (None, "96"))]) == (400, "bad_form", "")
+    assert await told(files=[*form("q", IMAGE), ("question", (None, "p"))]) == (400, "bad_form", "")
     assert deployment.requests == []
+
+
+def part(name: bytes, value: bytes) -> bytes:
+    return b'--x\r\ncontent-disposition: form-data; name="%b"\r\n\r\n%b\r\n' % (name, value)
+
+
+WHOLE = part(b"question", b"q") + part(b'visual"; filename="a', b"1") + part(b'visual"; filename="b', b"2") + b"--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        ("boundary=x", WHOLE[:-4], "cut off"),
+        ("boundary=x", WHOLE.replace(b"\nq\r", b"\n\xff\r"), "no UTF-8"),
+        ("boundary=x; charset=utf-16", WHOLE.replace(b"\nq\r", b"\n\xff\r"), "no UTF-8"),
+        ("boundary=x; charset=undefined", WHOLE.replace(b"question", b"quest\0ion"), "unknown field 'quest\\x00ion'"),
+        ("boundary=", WHOLE, "no boundary"),
+        ("boundary=" + "x" * 71, WHOLE, "no boundary"),
+        ('boundary="x; charset=x', WHOLE, "cannot be read"),
+        ("boundary=x", WHOLE.replace(b"content-", b"x: " + b"y" * 5000 + b"\r\ncontent-", 1), "cannot be read"),
+        ("boundary=x", WHOLE.replace(b"\nq\r", b"\n" + b"q" * 30_000 + b"\r"), "longer than 4000 characters"),
+        ("boundary=x", part(b"f", b"v") * 100 + WHOLE, "Too many fields"),
+        ("boundary=x", part(b"f", b"v") * 5000 + WHOLE, "too large"),
+    ],
+)
+async def test_a_form_that_is_none_is_refused_in_words(kind: str, body: bytes, words: str, address: str) -> None:
+    async with page_of(address, max_upload_bytes=65_536) as page:
+        response = await page.post("/ask", content=body, headers={"content-type": f"multipart/form-data; {kind}"})
+        assert response.status_code in (400, 413)
+        assert words in response.json()["error"]["message"]
+
+
+async def test_what_says_nothing_wrong_is_taken(page: httpx2.AsyncClient, deployment: ScriptedDeployment) -> None:
+    body = WHOLE.replace(b"\nq\r", "\nwie groß\r".encode()) + b"what follows a form is no part of it"
+    kind = "Multipart/Form-Data; charset=punycode; Boundary=x"
+    assert (await page.post("/ask", content=body, headers={"content-type": kind})).status_code == 200
+    assert deployment.requests[0].chat.messages[0].parts[2].text == "wie groß"
 
 
 async def test_nothing_is_written_to_a_disk(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +220,7 @@ async def test_nothing_is_written_to_a_disk(address: str, tmp_path: Path, monkey
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(address: str) -> None:
-    async with page_of(address, upload_seconds=0.05) as page:
+    async with page_of(address, client_patience_seconds=0.05) as page:
         reader, writer = await asyncio.open_connection(page.base_url.host, page.base_url.port)
         kind = "content-type: multipart/form-data; boundary=x\r\ncontent-length: 100"
         writer.write(f"POST /ask HTTP/1.1\r\nhost: localhost\r\n{kind}\r\n\r\n--x\r\n".encode())

@@ -15,9 +15,12 @@ _NOT_PASSED = {"constraint"}  # a build has its own
 
 
 def bare_debian(layers: Layers) -> Path:
-    """A system as `debian:bookworm-slim` begins with: debootstrap's smallest, of this machine's mirror."""
+    """A system as `debian:bookworm-slim` begins with: the smallest that has apt, of this machine's mirror.
+
+    mmdebstrap makes the same as debootstrap in half the time.
+    """
     root = layers.new("debian")
-    run(["debootstrap", "--variant=minbase", SUITE, str(root), _mirror()])
+    run(["mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", SUITE, str(root), _mirror()])
     for name in ("resolv.conf", "hosts"):
         (root / "etc" / name).touch()  # to mount over
     return root

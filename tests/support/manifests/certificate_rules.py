@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from tests.support.manifests.objects import (
-    SERVICES,
+    ALL_SERVICES,
     Object,
     containers,
     environment,
@@ -88,18 +88,19 @@ def called_over_tls(objects: list[Object]) -> Iterator[tuple[str, str]]:
             url = urlsplit(own.get(field) or "")
             if url.scheme == scheme:
                 yield {"rediss": "redis", "https": "otel-collector"}[scheme], str(url.hostname)
-    if "encoder_tls" in settings["decoder"]:
-        yield "encoder", parse_address((settings["decoder"]["encoder_address"] or "").removeprefix("dns:///")).host
+    for caller, server in (("decoder", "encoder"), ("gateway", "decoder")):
+        if f"{server}_tls" in settings.get(caller, {}):
+            yield server, parse_address((settings[caller][f"{server}_address"] or "").removeprefix("dns:///")).host
     for monitor in of_kind(objects, "ServiceMonitor"):
         for endpoint in monitor["spec"]["endpoints"]:
-            if "tlsConfig" in endpoint:
+            if "tlsConfig" in endpoint and monitor["metadata"]["name"] in settings:
                 yield monitor["metadata"]["name"], endpoint["tlsConfig"].get("serverName", "")
 
 
 def _certificate_file(objects: list[Object], server: str) -> str | None:
     """Where a server reads its certificate: by a setting, an argument or a variable."""
     (container,) = pod_of(named(objects, "Deployment", server))["containers"]
-    if server in SERVICES:
+    if server in ALL_SERVICES:
         return own_settings(server, container).get("tls_cert_file")
     arguments = container["args"]
     if "--tls-cert-file" in arguments:

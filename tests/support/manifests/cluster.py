@@ -11,6 +11,7 @@ from tests.support.manifests.mounted import Mounts, moved_path
 from tests.support.manifests.objects import Object, named, pod_of
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.service_process import ServiceProcess, health_of
+from vscan_client.cli.health import HttpHealthCheck
 
 
 class PodRedis(RedisServer):
@@ -58,7 +59,7 @@ _READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind / && exec "$@"'
 
 
 class PodService(ServiceProcess):
-    """Encoder or decoder with the variables of its manifest; it listens beyond loopback, as it does in a pod.
+    """Encoder, decoder or gateway with the variables of its manifest; it listens beyond loopback, as it does in a pod.
 
     Args:
         changes: variables that a single machine wants otherwise; None takes one away.
@@ -77,8 +78,10 @@ class PodService(ServiceProcess):
     ) -> None:
         self.port, self.health_port, self.metrics_port = free_port(), free_port(), free_port()
         prefix = f"VSCAN_{kind.upper()}_"
+        self._objects = objects
+        variables = mounts.environment(objects, kind)
         here = {f"{prefix}HEALTH_BIND": self.health_port, f"{prefix}METRICS_BIND": self.metrics_port}
-        variables = mounts.environment(objects, kind) | {name: f"0.0.0.0:{port}" for name, port in here.items()}
+        variables |= {name: f"0.0.0.0:{port}" for name, port in here.items() if name in variables}
         for name, value in (changes or {}).items():
             variables.pop(prefix + name, None)
             if value is not None:
@@ -89,6 +92,17 @@ class PodService(ServiceProcess):
         super().__init__(kind, folder, {"bind": f"0.0.0.0:{self.port}"}, environment=variables, run_in=run_in)
 
     def wait_ready(self) -> None:
-        """Waits until the port for health says so, as kubelet would ask it."""
-        self.wait_until(lambda: health_of(f"127.0.0.1:{self.health_port}", "")[0], "be ready")
+        """Waits until it is ready, as kubelet would ask it."""
+        self.wait_until(lambda: self.passes("readinessProbe"), "be ready")
         self.address = f"127.0.0.1:{self.port}"
+
+    def passes(self, probe: str) -> bool:
+        """What kubelet would find, which shows no certificate and looks at none."""
+        (container,) = pod_of(named(self._objects, "Deployment", self.kind))["containers"]
+        asked = container[probe]
+        if "grpc" in asked:
+            return health_of(f"127.0.0.1:{self.health_port}", asked["grpc"].get("service", ""))[0]
+        http = asked["httpGet"]
+        url = f"{http['scheme'].lower()}://127.0.0.1:{self.port}{http['path']}"
+        with HttpHealthCheck(url, timeout_s=asked["timeoutSeconds"]) as check:
+            return check.is_serving()

@@ -9,6 +9,9 @@ from tests.support.manifests.wiring_rules import file_is_there
 from vscan.rpc.address import parse_address
 
 _REDIS_USER = "vscan"  # of `k8s/make_secrets.sh`
+_TLS = {"tls_cert_file", "tls_key_file"}
+_MODEL_GUARDS = _TLS | {"identities_file", "cache_secret_file", "redis_password_file", "redis_tls_ca_file"}
+_GUARDS = {"encoder": _MODEL_GUARDS, "decoder": _MODEL_GUARDS, "gateway": _TLS | {"decoder_tls_ca_file"}}
 
 
 def encoder_address(objects: list[Object]) -> list[str]:
@@ -27,6 +30,25 @@ def encoder_address(objects: list[Object]) -> list[str]:
         or address.port not in ports
     ):
         faults.append(f"decoder: its encoder is {settings['decoder']['encoder_address']}")
+    return faults
+
+
+def gateway_address(objects: list[Object]) -> list[str]:
+    """A gateway is pointed at every decoder, and has one address itself; where its TLS ends, callers show tokens."""
+    faults = []
+    for name, _, container in services(objects):
+        if name != "gateway":
+            continue
+        settings = own_settings(name, container)
+        address = settings.get("decoder_address") or ""
+        ports = [port["port"] for port in named(objects, "Service", "decoder")["spec"]["ports"] if port["name"] == "grpc"]
+        if address not in [f"dns:///decoder:{port}" for port in ports]:
+            faults.append(f"gateway: its decoders are {address}")
+        spec = named(objects, "Service", "gateway")["spec"]
+        if spec.get("clusterIP") == "None" or spec.get("type") != "ClusterIP" or spec.get("publishNotReadyAddresses"):
+            faults.append("Service/gateway: is no address of its own within the cluster, or one of pods that are not ready")
+        if ("tls_cert_file" in settings) != (settings.get("require_token") == "true"):
+            faults.append("gateway: asks for tokens in plaintext, or for none")
     return faults
 
 
@@ -77,15 +99,9 @@ def guarded(objects: list[Object]) -> list[str]:
             for field in settings
             if "insecure" in field or field in ("allow_anonymous", "cache_allow_unsigned")
         ]
-        wanted = {
-            "tls_cert_file",
-            "tls_key_file",
-            "identities_file",
-            "cache_secret_file",
-            "redis_password_file",
-            "redis_tls_ca_file",
-        }
-        faults += [f"{name}: no {field}" for field in sorted(wanted - set(settings))]
+        faults += [f"{name}: no {field}" for field in sorted(_GUARDS[name] - set(settings))]
+        if name == "gateway" and not settings.get("decoder_tls") == settings.get("require_token") == "true":
+            faults.append("gateway: its decoder in plaintext, or callers without tokens")
         if name == "decoder" and settings.get("encoder_tls") != "true":
             faults.append("decoder: its encoder in plaintext")
         url = settings.get("redis_url")
@@ -95,7 +111,11 @@ def guarded(objects: list[Object]) -> list[str]:
         if endpoint is not None and not endpoint.startswith("https://"):
             faults.append(f"{name}: spans in plaintext")
         variables = environment(container)
-        faults += [f"{name}: {key} looks like a secret" for key in variables if key.endswith(("PASSWORD", "TOKEN", "SECRET"))]
+        faults += [
+            f"{name}: {key} looks like a secret"
+            for key, value in variables.items()
+            if key.endswith(("PASSWORD", "TOKEN", "SECRET")) and value not in ("true", "false")
+        ]
     policies = [one["spec"] for one in of_kind(objects, "NetworkPolicy")]
     if not any(
         one["podSelector"] == {} and set(one["policyTypes"]) == {"Ingress", "Egress"} and len(one) == 2 for one in policies
@@ -104,4 +124,4 @@ def guarded(objects: list[Object]) -> list[str]:
     return faults
 
 
-RULES = (encoder_address, called_services, redis_keeps_nothing)
+RULES = (encoder_address, gateway_address, called_services, redis_keeps_nothing)

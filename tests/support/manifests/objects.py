@@ -7,11 +7,14 @@ from typing import Any
 
 from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
+from gateway_service.config import GatewaySettings
 from vscan.config import ServiceSettings
 
 Object = dict[str, Any]
 
+# Those of a model, which every deployment has; and with those that a component adds.
 SERVICES: dict[str, type[ServiceSettings]] = {"encoder": EncoderSettings, "decoder": DecoderSettings}
+ALL_SERVICES: dict[str, type[ServiceSettings]] = {**SERVICES, "gateway": GatewaySettings}
 CLUSTER_KINDS = {"Namespace"}
 
 
@@ -61,12 +64,17 @@ def all_containers(objects: list[Object]) -> Iterator[tuple[str, Object, Object]
 
 
 def services(objects: list[Object]) -> Iterator[tuple[str, Object, Object]]:
-    """(name, pod, container) of encoder and decoder."""
+    """(name, pod, container) of encoder and decoder, and of a gateway where there is one."""
     for workload in of_kind(objects, "Deployment"):
         name = workload["metadata"]["name"]
-        if name in SERVICES:
+        if name in ALL_SERVICES:
             (container,) = [one for one in pod_of(workload)["containers"] if one["name"] == name]
             yield name, pod_of(workload), container
+
+
+def model_services(objects: list[Object]) -> Iterator[tuple[str, Object, Object]]:
+    """The same of encoder and decoder."""
+    return (one for one in services(objects) if one[0] in SERVICES)
 
 
 def environment(container: Object) -> dict[str, str | None]:

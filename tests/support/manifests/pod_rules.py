@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from tests.support.manifests.objects import (
+    ALL_SERVICES,
     SERVICES,
     Object,
     all_containers,
     matches,
+    model_services,
     named,
     of_kind,
     own_settings,
@@ -120,7 +122,7 @@ def read_only_root(objects: list[Object]) -> list[str]:
         if not container.get("securityContext", {}).get("readOnlyRootFilesystem"):
             faults.append(f"{where}: writes into its root")
         mounts = {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts", [])}
-        if container["name"] in SERVICES and "emptyDir" not in _volume(pod, mounts.get("/tmp")):
+        if container["name"] in ALL_SERVICES and "emptyDir" not in _volume(pod, mounts.get("/tmp")):
             faults.append(f"{where}: no /tmp to write to")
     for workload in workloads(objects):
         faults += [
@@ -161,17 +163,35 @@ def bounded_resources(objects: list[Object]) -> list[str]:
 
 
 def probed(objects: list[Object]) -> list[str]:
-    """Three probes for whatever stays; those of services ask the port for health alone, by gRPC."""
+    """Three probes for whatever stays; those of encoder and decoder ask the port for health alone, by gRPC."""
     faults = []
     for workload in of_kind(objects, "Deployment"):
         for container in pod_of(workload)["containers"]:
             faults += [f"{title(workload)}: no {probe}" for probe in _PROBES if probe not in container]
-    for name, _, container in services(objects):
+    for name, _, container in model_services(objects):
         port = own_settings(name, container).get("health_bind") or ""
         for probe in _PROBES:
             asked = {"port": int(port.rpartition(":")[2] or 0)} | ({} if probe == "readinessProbe" else {"service": LIVENESS})
             if container.get(probe, {}).get("grpc") != asked:
                 faults.append(f"{name}: its {probe} asks {container.get(probe, {}).get('grpc')}, not {asked}")
+    return faults
+
+
+def probed_over_http(objects: list[Object]) -> list[str]:
+    """Those of a gateway ask its one port, over TLS where it has any, and get in: kubelet shows no certificate and no token."""
+    faults = []
+    for name, _, container in services(objects):
+        settings = own_settings(name, container)
+        if name in SERVICES:
+            continue
+        scheme = "HTTPS" if "tls_cert_file" in settings else "HTTP"
+        for probe in _PROBES:
+            path = "/readyz" if probe == "readinessProbe" else "/healthz"
+            asked = {"path": path, "port": "http", "scheme": scheme}
+            if container.get(probe, {}).get("httpGet") != asked:
+                faults.append(f"{name}: its {probe} asks {container.get(probe, {}).get('httpGet')}, not {asked}")
+        if "tls_client_ca_file" in settings:
+            faults.append(f"{name}: turns kubelet away, which has no certificate")
     return faults
 
 
@@ -269,6 +289,7 @@ RULES = (
     read_only_root,
     bounded_resources,
     probed,
+    probed_over_http,
     no_tokens,
     spread_and_protected,
     evictable,

@@ -22,6 +22,8 @@ OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
 # Combinations beside the overlays: (what they begin with, components added, components left out).
 _COMBINATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "gpu with gateway": ("overlays/gpu", ("gateway",), ()),
+    "production without gateway": ("overlays/production", (), ("gateway",)),
     "production with external-redis": ("overlays/production", ("external-redis",), ()),
     "production with autoscaling-hpa": ("overlays/production", ("autoscaling-hpa",), ("autoscaling",)),
 }

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 
-from tests.support.manifests.objects import SERVICES, Object, of_kind, own_settings, pod_of, quantity, services, title
+from tests.support.manifests.objects import (
+    ALL_SERVICES,
+    Object,
+    model_services,
+    of_kind,
+    own_settings,
+    pod_of,
+    quantity,
+    services,
+    title,
+)
 
 _END_SECONDS = 15  # what a service takes for its end once calls have ended (docs/operations.md)
 # Of an image of which a worker has the file's own pixels and those in RGB: 4 + 3 bytes.
 _DECODED_PIXEL_BYTES = 7
 _PROCESS_BYTES = 2**30  # interpreter, torch, the embedded model
+_GATEWAY_BYTES = 2**28  # interpreter, HTTP, the SDK
+_BODY_COPIES = 4  # a body, its text, the texts in it, and what they say in base64 on its way to the decoder
 _TRIED_CONSTRAINTS_BYTES = 2 * 2**29  # two processes of 512 MiB (docs/limits.md)
 _MOST_ANNOTATION_BYTES = 250_000
 _CPU_KV_SHARE = 0.25  # of the pod's memory, where nothing is set and there is no GPU
@@ -44,7 +56,7 @@ def time_to_start(objects: list[Object]) -> list[str]:
 def threads_by_cpus(objects: list[Object]) -> list[str]:
     """What runs threads is told how many, no more than it has CPUs: by its limit, or where it has none by its request."""
     faults = []
-    for name, _, container in services(objects):
+    for name, _, container in model_services(objects):
         resources, settings = container["resources"], own_settings(name, container)
         cpus = quantity(resources.get("limits", {}).get("cpu") or resources["requests"]["cpu"])
         fields = ("torch_threads", "image_workers") if name == "encoder" else ("torch_threads",)
@@ -69,8 +81,10 @@ def memory_for_bounds(objects: list[Object]) -> list[str]:
 
 def _held_bytes(name: str, settings: dict[str, str | None], limit: float) -> float:
     def value(field: str) -> float:
-        return float(settings.get(field) or SERVICES[name].model_fields[field].default)
+        return float(settings.get(field) or ALL_SERVICES[name].model_fields[field].default)
 
+    if name == "gateway":
+        return _GATEWAY_BYTES + _BODY_COPIES * value("max_bodies_bytes")
     held = _PROCESS_BYTES + value("max_request_bytes") + value("cache_memory_bytes")
     if name == "encoder":
         pictures = int(settings.get("image_workers") or 1) * value("max_image_pixels") * _DECODED_PIXEL_BYTES

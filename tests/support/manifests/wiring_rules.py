@@ -8,8 +8,8 @@ from pathlib import Path
 
 from scripts.observability.promql import names_in
 from tests.support.manifests.objects import (
+    ALL_SERVICES,
     CLUSTER_KINDS,
-    SERVICES,
     Object,
     all_containers,
     containers,
@@ -33,7 +33,7 @@ _OF_PROMETHEUS = {"up"}  # it makes this one itself, of whatever it scrapes
 def known_settings(objects: list[Object]) -> list[str]:
     """Each variable of the project's is a setting of the service that it is given to, and given once."""
     faults = []
-    known = {name: {variable_name(kind, field) for field in kind.model_fields} for name, kind in SERVICES.items()}
+    known = {name: {variable_name(kind, field) for field in kind.model_fields} for name, kind in ALL_SERVICES.items()}
     for where, _, container in all_containers(objects):
         names = [variable["name"] for variable in container.get("env", [])]
         faults += [f"{where}: {name} is given twice" for name in sorted({name for name in names if names.count(name) > 1})]

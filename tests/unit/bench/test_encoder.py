@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from bench.encoder.__main__ import PARTS
-from bench.encoder.plot import plot
 from bench.encoder.setup import Setup
 from bench.harness import Report
 from bench.random_clip import ClipShape
+from studies.kept.encoder import plot
 
 CHECKS = {
     "passes": ["reduced_vs_plain_b1", "reduced_vs_plain_b2"],

@@ -114,8 +114,10 @@ def test_a_line_that_is_no_question_says_why(tmp_path: Path, line: object, ident
 
 
 def test_ids_are_there_once(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgument, match="twice"):
-        read_questions(written(tmp_path / "q.jsonl", GOOD, GOOD))
+    with pytest.raises(InvalidArgument, match=r"q\.jsonl:3: the id .* is there twice, in line 1 too"):
+        read_questions(
+            written(tmp_path / "q.jsonl", "\N{ZERO WIDTH NO-BREAK SPACE}" + json.dumps(GOOD), "", GOOD)
+        )  # with a mark, as of editors
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

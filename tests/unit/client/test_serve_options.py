@@ -38,6 +38,7 @@ def test_settingsby_service() -> None:
         "encoder": {"device": "cpu", "max_queue": "4"},
         "decoder": {"device": "cpu", "max_queue": "8"},
     }
-    for bad in ("max_queue=8", "redis.port=1", "decoder.max_queue"):
+    assert by_service(["gateway.max-callers=9"], gateway=True, device="cpu")["gateway"] == {"max_callers": "9"}
+    for bad in ("max_queue=8", "redis.port=1", "decoder.max_queue", "gateway.max_callers=9"):
         with pytest.raises(InvalidArgument, match="-s"):
             by_service([bad])

@@ -17,6 +17,8 @@ reduction_merge = false
 [decoder]
 prune_layers = [8, 16]
 prune_rater = "text_mean"
+[gateway]
+require_token = true
 """
 
 
@@ -30,6 +32,7 @@ def test_values_become_what_variables_have(tmp_path: Path) -> None:
     file = read_settings(written(tmp_path, TEXT))
     assert file.of("encoder", {}) == {"window": "3", "reduction_merge": "false"}
     assert file.of("decoder", {}) == {"prune_layers": "8,16", "prune_rater": "text_mean"}
+    assert file.of("gateway", {}) == {"require_token": "true"}
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
@@ -46,7 +49,7 @@ def test_no_file_sets_nothing() -> None:
     ("text", "said"),
     [
         ("[encoder", "s.toml"),
-        ("[gateway]\nx = 1", "'gateway'"),
+        ("[page]\nx = 1", "'page'"),
         ("encoder = 3", "'encoder'"),
         ("window = 3", "'window'"),
         ("[encoder]\nwindow = {a = 1}", "[encoder] window"),

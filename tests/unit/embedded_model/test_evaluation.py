@@ -14,22 +14,20 @@ from embedded_model.evaluate import exam as exam_module
 from embedded_model.evaluate.asking import Outcome, TokenCounts
 from embedded_model.evaluate.evaluation import Evaluation
 from embedded_model.evaluate.exam import ExamPicture, best_constant, draw_exam, share_of_no
-from embedded_model.evaluate.plot import write_plot
-from embedded_model.evaluate.report import build_lines, main_lines, to_markdown
+from embedded_model.evaluate.report import build_lines, main_lines, to_json, to_markdown
 from embedded_model.evaluate.rows import (
-    ALL_TOKENS,
     BUDGETS,
     EARLY,
     HALFWAY,
     LEAST_BUDGET,
     MAIN_CONTROLS,
-    VSCAN,
     Row,
     build_rows,
 )
 from embedded_model.questions import FAMILIES, Question
 from embedded_model.scenes import Split, draw_layout, seeded
 from encoder_service.reduction.budget import Grid, plan_reduction
+from studies.kept.evaluation import ALL_TOKENS, VSCAN, plot
 from studies.statistics import Bootstrap
 from vscan.specs import DEFAULT_REDUCTION, PositionPolicy, PruneSpec, Rater, ReductionMethod
 
@@ -207,5 +205,5 @@ def test_the_best_constant_answer_and_the_share_of_no_are_counted() -> None:
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
-    write_plot(evaluation().lines, tmp_path / "plot.png")
+    plot(to_json(evaluation().lines), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from encoder_service.__main__ import build
 from encoder_service.config import EncoderSettings
+from encoder_service.wiring import build
 from tests.support.encoder import PARITY, PARITY_SETTINGS
 from tests.support.vision import load, pixels, prepared, shared_model
 from vscan.errors import StartupError

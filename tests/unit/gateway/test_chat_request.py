@@ -81,6 +81,16 @@ def test_options_become_the_sdks() -> None:
     assert (asked.top_logprobs, asked.samples, asked.stream, asked.include_usage) == (5, 2, False, False)
 
 
+def test_a_least_length_is_met_by_an_answer_that_ends_at_its_greatest() -> None:
+    asked = read(min_tokens=8, max_tokens=8, ignore_eos=True).options["sampling"]
+    assert asked
+    assert (asked.max_new_tokens, asked.ignore_eos) == (8, True)
+    assert read(min_tokens=0).messages
+    assert refusal(min_tokens=9, max_tokens=8, ignore_eos=True).message.startswith("min_tokens: more than")
+    assert "only beside `ignore_eos`" in refusal(min_tokens=8, max_tokens=8).message
+    assert refusal(min_tokens="8", ignore_eos=True).field == "min_tokens"
+
+
 def test_forms_of_an_answer_become_constraints() -> None:
     def constraint(**changes: Any) -> Any:
         sampling = read(**changes).options["sampling"]
@@ -166,6 +176,10 @@ def test_a_bad_field_is_named_by_its_path(changes: dict[str, Any], field: str, s
         ("messages[1].parts[0].image.data", "messages", "messages[1].content[0].image_url.data"),
         ("messages[0].parts[2].text", "messages", "messages[0].content[2].text"),
         ("messages", "messages", "messages"),
+        ("request", "messages", "body"),
+        ("messages[0].parts[0].video.sampling.frames", "vscan", "vscan.frames"),
+        ("messages[0].parts[0].video.sampling.frames_per_second", "vscan", "vscan.fps"),
+        ("messages[0].parts[1].video.data", "messages", "messages[0].content[1].video_url.data"),
         ("reduction.budget.ratio", "vscan", "vscan.budget"),
         ("prune.budgets[0].tokens", "vscan", "vscan.keep"),
         ("priority", "vscan", "vscan.priority"),
@@ -198,6 +212,13 @@ def test_json_that_may_be_read_in_two_ways_or_is_too_much_is_refused(body: bytes
     with pytest.raises(InvalidArgument, match=said) as caught:
         parse_object(body, max_values=1000, max_depth=64)
     assert caught.value.field == "body"
+
+
+def test_an_error_repeats_nothing_that_a_terminal_would_obey() -> None:
+    for name in ("\r\n\x1b[2J", "\x00" * 99, "é", "\u202e"):
+        message = refusal(**{name: 1}).message
+        assert message.isascii() or "…" in message
+        assert message.isprintable()
 
 
 @pytest.mark.parametrize("changes", [{"seed": "x" * 9999}, {"vscan": {"budget": "9" * 9999}}, {"vscan": {"keep": "9" * 9999}}])

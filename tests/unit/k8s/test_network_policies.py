@@ -43,13 +43,14 @@ AROUND = {
 GRPC = {"encoder": 7071, "decoder": 7070}
 HEALTH = {"encoder": 7073, "decoder": 7072, "otel-collector": 13133}
 METRICS = {"encoder": 9465, "decoder": 9464}
+GATEWAY = 8000
 SERVICES = ("encoder", "decoder")
-PORTS = (53, 443, 4317, 6379, 7070, 7071, 7072, 7073, 8889, 9464, 9465, 13133, 26379)
+PORTS = (53, 443, 4317, 6379, 7070, 7071, 7072, 7073, 8000, 8889, 9464, 9465, 9466, 13133, 26379)
 
 Flow = tuple[str, str, int, str]
 
 
-def expected(*, external_redis: bool = False) -> set[Flow]:
+def expected(*, external_redis: bool = False, gateway: bool = True) -> set[Flow]:
     """The table: who may reach whom, at which port."""
     flows: set[Flow] = {
         ("client", "decoder", GRPC["decoder"], "TCP"),
@@ -57,6 +58,10 @@ def expected(*, external_redis: bool = False) -> set[Flow]:
         ("otel-collector", "tempo", 4317, "TCP"),
         ("otel-collector", "prometheus", 4317, "TCP"),  # the whole namespace: what keeps traces is not known by name
     }
+    if gateway:
+        flows |= {("client", "gateway", GATEWAY, "TCP"), ("gateway", "decoder", GRPC["decoder"], "TCP")}
+        flows |= {(source, "gateway", 9466, "TCP") for source in ("prometheus", "tempo")}
+        flows |= {("gateway", "otel-collector", 4317, "TCP"), ("gateway", "dns", 53, "TCP"), ("gateway", "dns", 53, "UDP")}
     flows |= {(source, "otel-collector", 4317, "TCP") for source in SERVICES}
     if external_redis:
         flows |= {(source, "private network", port, "TCP") for source in SERVICES for port in (6379, 26379)}
@@ -82,7 +87,10 @@ def worked_out(objects: Objects) -> set[Flow]:
 
 @pytest.mark.parametrize("name", GUARDED)
 def test_these_connections_get_through_and_no_others(name: str) -> None:
-    assert worked_out(rendered(name)) == expected(external_redis="external-redis" in name)
+    objects = rendered(name)
+    gateway = "gateway" in pods_of(objects)
+    assert gateway == (name not in ("overlays/gpu", "production without gateway"))
+    assert worked_out(objects) == expected(external_redis="external-redis" in name, gateway=gateway)
 
 
 @pytest.mark.parametrize("name", GUARDED)
@@ -104,6 +112,14 @@ def test_nobody_else_reaches_anything() -> None:
         ("client", "encoder", 7071),
         ("client", "redis", 6379),
         ("client", "decoder", 9464),
+        ("client", "gateway", 9466),
+        ("client where none may be", "gateway", 8000),
+        ("stranger", "gateway", 8000),
+        ("internet", "gateway", 8000),
+        ("decoder", "gateway", 8000),
+        ("gateway", "encoder", 7071),
+        ("gateway", "redis", 6379),
+        ("gateway", "internet", 443),
         ("client where none may be", "decoder", 7070),
         ("client in the namespace itself", "decoder", 7070),
         ("its neighbour", "decoder", 7070),
@@ -125,7 +141,9 @@ def test_nobody_else_reaches_anything() -> None:
         assert not is_allowed(objects, pods[source], pods[target], port), f"{source} → {target}:{port}"
 
 
-@pytest.mark.parametrize("file", ["encoder", "decoder", "redis", "redis-clients", "otel-collector", "dns", "default-deny"])
+@pytest.mark.parametrize(
+    "file", ["encoder", "decoder", "gateway", "redis", "redis-clients", "otel-collector", "dns", "default-deny"]
+)
 def test_without_one_of_the_policies_the_table_is_another(file: str) -> None:
     objects = rendered("overlays/production")
     objects.remove(named(objects, "NetworkPolicy", file))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.manifests.objects import named, of_kind, pod_of
+from tests.support.manifests.objects import of_kind, services
 from tests.support.manifests.rendering import APPLIED, COMPONENTS, COPIES, K8S, OVERLAYS, PARTS, rendered
 from tests.support.manifests.wiring_rules import foreign_names
 from vscan import __version__
@@ -69,8 +69,7 @@ def _kustomization(folder: str) -> dict[str, list[dict[str, str]]]:
 @pytest.mark.parametrize("name", APPLIED)
 def test_the_services_images_are_of_this_release(name: str) -> None:
     objects = rendered(name)
-    for service in ("encoder", "decoder"):
-        pod = pod_of(named(objects, "Deployment", service))
+    for service, pod, _ in services(objects):
         images = {container["image"] for container in [*pod["containers"], *pod.get("initContainers", [])]}
         variant = "-cuda" if "nvidia.com/gpu" in pod["containers"][0]["resources"]["limits"] else ""
         assert images == {f"vscan-{service}:{__version__}{variant}"}

@@ -56,6 +56,10 @@ def encoder(path: str, value: Any) -> Callable[[Objects], None]:
     return put("Deployment", "encoder", f"pod.{path}", value)
 
 
+def gateway(path: str, value: Any) -> Callable[[Objects], None]:
+    return put("Deployment", "gateway", f"pod.{path}", value)
+
+
 def setting(name: str, variable: str, value: str | None) -> Callable[[Objects], None]:
     """Gives a service a variable, another value for it, or takes it away."""
 
@@ -132,6 +136,9 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     (pod_rules.probed, encoder("containers.0.livenessProbe.grpc", {"port": 7073})),
     (pod_rules.probed, encoder("containers.0.readinessProbe.grpc.port", 7071)),
     (pod_rules.probed, put("Deployment", "otel-collector", "pod.containers.0.livenessProbe", None)),
+    (pod_rules.probed_over_http, gateway("containers.0.livenessProbe.httpGet.scheme", "HTTP")),
+    (pod_rules.probed_over_http, gateway("containers.0.readinessProbe.httpGet.path", "/healthz")),
+    (pod_rules.probed_over_http, setting("gateway", "VSCAN_GATEWAY_TLS_CLIENT_CA_FILE", "/run/secrets/vscan-tls/ca.crt")),
     (pod_rules.no_tokens, encoder("automountServiceAccountToken", None)),
     (pod_rules.no_tokens, encoder("enableServiceLinks", None)),
     (pod_rules.no_tokens, encoder("serviceAccountName", None)),
@@ -146,6 +153,8 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     (sizing_rules.memory_for_bounds, setting("encoder", "VSCAN_ENCODER_MAX_QUEUE_BYTES", str(6 * 2**30))),
     (sizing_rules.memory_for_bounds, encoder("containers.0.resources.limits.memory", "6Gi")),
     (sizing_rules.memory_for_bounds, setting("decoder", "VSCAN_DECODER_CACHE_MEMORY_BYTES", str(32 * 2**30))),
+    (sizing_rules.memory_for_bounds, setting("gateway", "VSCAN_GATEWAY_MAX_BODIES_BYTES", None)),
+    (sizing_rules.time_to_drain, gateway("terminationGracePeriodSeconds", 140)),
     (sizing_rules.fits_an_apply, put("ConfigMap", "vscan-dashboard", "data.more", "x" * 150_000)),
     (sizing_rules.threads_by_cpus, setting("decoder", "VSCAN_DECODER_TORCH_THREADS", None)),
     (sizing_rules.threads_by_cpus, setting("encoder", "VSCAN_ENCODER_IMAGE_WORKERS", "16")),
@@ -172,6 +181,8 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     (port_rules.declared_ports, put("Deployment", "redis", "pod.containers.0.ports.0.containerPort", 6380)),
     (port_rules.declared_ports, redis_argument("--tls-port", "6380")),
     (port_rules.declared_ports, put("Deployment", "otel-collector", "pod.containers.0.ports.0.containerPort", 4318)),
+    (port_rules.declared_ports, setting("gateway", "VSCAN_GATEWAY_BIND", "0.0.0.0:80")),
+    (port_rules.service_ports, put("Service", "gateway", "spec.ports.0.port", 80)),
     (port_rules.service_ports, put("Service", "encoder", "spec.ports.0.targetPort", "http")),
     (port_rules.service_ports, put("Service", "encoder", "spec.ports.0.port", 80)),
     (port_rules.service_ports, put("Service", "encoder", "spec.selector", {"app.kubernetes.io/name": "encode"})),
@@ -187,11 +198,15 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
         put("NetworkPolicy", "decoder", "spec.egress.0.to.0.podSelector.matchLabels", {"app": "encoder"}),
     ),
     (port_rules.monitored_ports, put("ServiceMonitor", "encoder", "spec.endpoints.0.port", "http")),
+    (port_rules.monitored_ports, put("ServiceMonitor", "gateway", "spec.selector.matchLabels", {"app": "gateway"})),
+    (port_rules.monitored_ports, put("ServiceMonitor", "gateway", "spec.endpoints.0.scheme", "http")),
+    (port_rules.policy_ports, put("NetworkPolicy", "gateway", "spec.egress.0.ports.0.port", 7071)),
     (port_rules.monitored_ports, put("ServiceMonitor", "encoder", "spec.endpoints.0.scheme", "http")),
     (port_rules.monitored_ports, put("ServiceMonitor", "encoder", "spec.endpoints.0.tlsConfig.cert", None)),
     (port_rules.monitored_ports, put("ServiceMonitor", "encoder", "spec.selector.matchLabels", {"app": "encoder"})),
     (wiring_rules.known_settings, setting("encoder", "VSCAN_ENCODER_PORT", "1")),
     (wiring_rules.known_settings, setting("encoder", "VSCAN_DECODER_MAX_QUEUE", "1")),
+    (wiring_rules.known_settings, setting("gateway", "VSCAN_GATEWAY_IDENTITIES_FILE", "/run/secrets/vscan-tls/tls.crt")),
     (wiring_rules.known_settings, encoder("containers.0.env.1.name", "VSCAN_ENCODER_BIND")),
     (wiring_rules.expanded_variables, encoder("containers.0.env.0", {"name": "EARLY", "value": "$(POD_NAME)"})),
     (wiring_rules.mounted_volumes, encoder("volumes.0", None)),
@@ -209,11 +224,13 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
         setting("encoder", "VSCAN_ENCODER_IDENTITIES_FILE", "/run/secrets/vscan-identities/who.toml"),
     ),
     (wiring_rules.files_of_settings, setting("encoder", "VSCAN_ENCODER_MODEL", "/model/llava")),
+    (wiring_rules.files_of_settings, setting("gateway", "VSCAN_GATEWAY_TLS_CLIENT_CA_FILE", "/models/ca.pem")),
     (wiring_rules.volume_claims, drop("PersistentVolumeClaim", "vscan-model")),
     (wiring_rules.volume_claims, put("PersistentVolumeClaim", "vscan-model", "spec.accessModes", ["ReadWriteOnce"])),
     (wiring_rules.selectors, put("Deployment", "encoder", "spec.selector.matchLabels", {"app.kubernetes.io/part-of": "vscan"})),
     (wiring_rules.selectors, put("PodDisruptionBudget", "encoder", "spec.selector.matchLabels", {"app": "encoder"})),
     (wiring_rules.selectors, put("Certificate", "encoder", "spec.issuerRef.name", "another-ca")),
+    (wiring_rules.scaled_targets, put("Deployment", "gateway", "spec.replicas", 2)),
     (wiring_rules.scaled_targets, put("ScaledObject", "encoder", "spec.scaleTargetRef.name", "encoders")),
     (wiring_rules.scaled_targets, put("ScaledObject", "encoder", "spec.scaleTargetRef.name", "decoder")),
     (wiring_rules.scaled_targets, put("Deployment", "encoder", "spec.replicas", 2)),
@@ -227,6 +244,10 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     (deployment_rules.encoder_address, setting("decoder", "VSCAN_DECODER_ENCODER_ADDRESS", "encoder:7071")),
     (deployment_rules.encoder_address, put("Service", "decoder", "spec.clusterIP", "10.0.0.1")),
     (deployment_rules.encoder_address, put("Service", "decoder", "spec.publishNotReadyAddresses", True)),
+    (deployment_rules.gateway_address, setting("gateway", "VSCAN_GATEWAY_DECODER_ADDRESS", "decoder:7070")),
+    (deployment_rules.gateway_address, put("Service", "gateway", "spec.clusterIP", "None")),
+    (deployment_rules.gateway_address, put("Service", "gateway", "spec.type", "LoadBalancer")),
+    (deployment_rules.gateway_address, setting("gateway", "VSCAN_GATEWAY_REQUIRE_TOKEN", None)),
     (deployment_rules.redis_keeps_nothing, redis_argument("--save", "60 1")),
     (deployment_rules.redis_keeps_nothing, redis_argument("--appendonly", "yes")),
     (deployment_rules.redis_keeps_nothing, redis_argument("--protected-mode", "yes")),
@@ -235,6 +256,9 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
     (deployment_rules.redis_keeps_nothing, redis_argument("--aclfile", "/run/secrets/users.acl")),
     (certificate_rules.servers_certificates, put("Certificate", "encoder", "spec.dnsNames", ["encoder.vscan.svc"])),
     (certificate_rules.servers_certificates, put("Certificate", "otel-collector", "spec.dnsNames", ["collector"])),
+    (certificate_rules.servers_certificates, put("Certificate", "gateway", "spec.dnsNames", ["gateway.vscan"])),
+    (certificate_rules.servers_certificates, put("Certificate", "decoder", "spec.dnsNames", ["decoder.vscan.svc"])),
+    (certificate_rules.servers_certificates, mounts_secret("gateway", "tls", "decoder-tls")),
     (
         certificate_rules.servers_certificates,
         put("ServiceMonitor", "decoder", "spec.endpoints.0.tlsConfig.serverName", "decoders"),
@@ -270,6 +294,9 @@ BROKEN: list[tuple[Rule, Callable[[Objects], None]]] = [
         certificate_rules.servers_certificates,
         put("Deployment", "otel-collector", "pod.containers.0.args", ["--config=/etc/otelcol/config.yaml"]),
     ),
+    (deployment_rules.guarded, setting("gateway", "VSCAN_GATEWAY_DECODER_TLS", None)),
+    (deployment_rules.guarded, setting("gateway", "VSCAN_GATEWAY_DECODER_TLS_CA_FILE", None)),
+    (deployment_rules.guarded, setting("gateway", "VSCAN_GATEWAY_ALLOW_ANONYMOUS", "true")),
     (deployment_rules.guarded, setting("decoder", "VSCAN_DECODER_ENCODER_TLS", None)),
     (deployment_rules.guarded, setting("encoder", "VSCAN_ENCODER_INSECURE", "true")),
     (deployment_rules.guarded, setting("decoder", "VSCAN_DECODER_IDENTITIES_FILE", None)),

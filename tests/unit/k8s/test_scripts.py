@@ -18,7 +18,7 @@ import redis
 from scripts import get_kubectl, kustomize
 from tests.support.manifests.cluster import PodRedis
 from tests.support.manifests.mounted import Mounts, run_make_secrets
-from tests.support.manifests.objects import Object, environment, named, own_settings, pod_of, services
+from tests.support.manifests.objects import Object, environment, model_services, named, own_settings, pod_of
 from tests.support.manifests.rendering import K8S, OTHER_MODEL, rendered
 
 # ── Secrets, and the users of Redis.
@@ -161,13 +161,13 @@ def test_a_service_waits_for_what_the_job_makes(name: str, directory: str) -> No
     (filled,) = pod_of(named(objects, "Job", "fill-model"))["containers"]
     target = environment(filled)["TARGET"]
     assert target == directory
-    for name, pod, container in services(objects):
+    for name, pod, container in model_services(objects):
         (waits,) = pod["initContainers"]
         assert environment(waits)["TARGET"] == own_settings(name, container)["model"] == target
 
 
 def test_waiting_ends_when_it_is_there(tmp_path: Path) -> None:
-    for _, pod, _ in services(rendered("overlays/gpu")):
+    for _, pod, _ in model_services(rendered("overlays/gpu")):
         command = pod["initContainers"][0]["command"]
         done = subprocess.run(command, env=os.environ | {"TARGET": str(tmp_path)}, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, "")

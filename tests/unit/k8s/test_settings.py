@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from gateway_service.config import GatewaySettings
+from gateway_service.wiring import check_open
 from tests.support.manifests.mounted import Mounts
 from tests.support.manifests.objects import SERVICES
 from tests.support.manifests.rendering import APPLIED, PARTS, rendered
@@ -36,6 +38,20 @@ def test_they_load(name: str, service: str, tmp_path: Path, monkeypatch: pytest.
         assert settings.redis_url.startswith("rediss")
         assert settings.device == "cuda"
         assert str(settings.model).startswith("/models/llava-1.5-")
+
+
+@pytest.mark.parametrize("name", [name for name in (*APPLIED, *PARTS) if "gateway" in name or "overlays" in name])
+def test_a_gateway_loads_its_own_and_may_start(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = rendered(name)
+    if not any(one["metadata"]["name"] == "gateway" and one["kind"] == "Deployment" for one in objects):
+        assert name in ("overlays/gpu", "production without gateway")
+        return
+    for variable, value in Mounts(tmp_path).environment(objects, "gateway").items():
+        monkeypatch.setenv(variable, value)
+    settings = load_settings(GatewaySettings)
+    check_open(settings)
+    guarded = "production" in name
+    assert (settings.require_token, settings.decoder_tls, settings.insecure) == (guarded, guarded, not guarded)
 
 
 @pytest.mark.parametrize("url", ["redis://vscan@10.0.0.5:6379/0", "redis://vscan@redis:6379/0"])

@@ -42,6 +42,13 @@ OTHERS: Mapping[str, frozenset[str]] = {
     "process_cpu_seconds_total": SCRAPED,
     "process_resident_memory_bytes": SCRAPED,
     "process_max_fds": SCRAPED,
+    # Of OpenTelemetry's instrumentation for ASGI, at gateways; `tests/system` asks a real one for them.
+    "http_server_active_requests": SCRAPED,
+    **{
+        f"http_server_{name}_{part}": SCRAPED | {"le", "http_response_status_code"}
+        for name in ("request_duration_seconds", "request_body_size_bytes", "response_body_size_bytes")
+        for part in ("bucket", "sum", "count")
+    },
 }
 
 
@@ -179,10 +186,12 @@ def test_the_scraped_ports_are_those_of_the_page() -> None:
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
     assert targets["vscan-encoder"] == ["encoder:9465"]
     assert targets["vscan-decoder"] == ["decoder:9464"]
+    assert targets["vscan-gateway"] == ["gateway:9466"]
     assert set(config["rule_files"]) == {path.name for path in PROMETHEUS.glob("*.rules.yml")}
     page = (ROOT / "docs" / "operations.md").read_text()
     assert "`9465`" in page
     assert "`9464`" in page
+    assert "`9466`" in page
 
 
 def test_the_readme_names_every_file() -> None:

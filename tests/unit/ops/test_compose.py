@@ -16,6 +16,9 @@ import yaml
 
 from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
+from gateway_service.config import GatewaySettings
+from gateway_service.wiring import check_open
+from page_service.config import PageSettings
 from scripts.protos import ROOT
 from tests.support.images.dockerfile import parse
 from tests.support.redis_server import RedisServer
@@ -28,6 +31,7 @@ COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 GPU = yaml.safe_load((ROOT / "compose.gpu.yaml").read_text())
 CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]
 SERVICES: dict[str, type[ServiceSettings]] = {"encoder": EncoderSettings, "decoder": DecoderSettings}
+CLIENTS: dict[str, type[ServiceSettings]] = {"gateway": GatewaySettings, "page": PageSettings}
 # What others' images listen on, by what their makers say.
 _OTHERS = {"redis": 6379, "prometheus": 9090, "grafana": 3000, "tempo": 3200, "otel-collector": 4317}
 _TMPFS_BYTES = 2**30  # of /tmp, which counts as the container's memory
@@ -66,7 +70,7 @@ def test_a_container_may_do_no_more_than_it_must(name: str) -> None:
     assert container["security_opt"] == ["no-new-privileges:true"]
     assert container["pids_limit"]
     assert container["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}
-    user = container["user"] if name not in SERVICES else _final(name).last("USER").text
+    user = container["user"] if "build" not in container else _final(name).last("USER").text
     assert not user.startswith(("0", "root"))
     assert not container.keys() & {"privileged", "cap_add", "network_mode", "pid", "devices"}
 
@@ -75,10 +79,11 @@ def test_a_container_may_do_no_more_than_it_must(name: str) -> None:
 def test_an_image_has_a_version(name: str) -> None:
     image, _, tag = CONTAINERS[name]["image"].partition(":")
     assert re.search(r"\d+\.\d+", tag), image
-    if name in SERVICES:
+    if "build" in CONTAINERS[name]:
         labels = dict(word.split("=", 1) for word in _final(name).last("LABEL").words)
         assert image == labels["org.opencontainers.image.title"]
         assert tag == labels["org.opencontainers.image.version"]
+    if name in SERVICES:
         assert GPU["services"][name]["image"] == f"{image}:{tag}-cuda"
 
 
@@ -174,6 +179,39 @@ def test_the_service_takes_every_setting(
     assert ports == [int(port) for port in _final(name).last("EXPOSE").words]
 
 
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_client_of_the_services_takes_every_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    container = CONTAINERS[name]
+    environment = _final(name).environment | container["environment"]
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, str(value)) if variable.startswith("VSCAN_") else None
+    settings: Any = load_settings(CLIENTS[name])
+    assert environment["http_proxy"] == environment["https_proxy"] == ""
+    assert settings.otlp_endpoint == f"http://otel-collector:{_OTHERS['otel-collector']}"
+    grpc = {one: CONTAINERS[one]["environment"][f"VSCAN_{one.upper()}_BIND"].rpartition(":")[2] for one in SERVICES}
+    assert settings.decoder_address == (f"dns:///decoder:{grpc['decoder']}",)
+    if name == "page":
+        assert settings.encoder_address == (f"dns:///encoder:{grpc['encoder']}",)
+        assert settings.redis_address == f"redis:{_OTHERS['redis']}"
+        return
+    check_open(settings)
+    assert settings.hosts is not None  # or any page's script could ask it from this host's browser
+    assert settings.drain_seconds + 15 < int(container["stop_grace_period"].removesuffix("s"))
+    limit = int(container["deploy"]["resources"]["limits"]["memory"].removesuffix("g")) * 2**30
+    assert 4 * settings.max_bodies_bytes <= limit // 2
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_client_is_the_same_image_with_its_own_start_and_check(name: str) -> None:
+    container, image = CONTAINERS[name], _final("gateway")
+    started = container.get("entrypoint") or json.loads(image.last("ENTRYPOINT").text)
+    assert started == ["tini", "--", "python", "-m", f"{name}_service"]
+    assert (container["image"], container["build"]) == (CONTAINERS["gateway"]["image"], CONTAINERS["gateway"]["build"])
+    (port,) = container["ports"]
+    path = {"gateway": "", "page": "/"}[name]
+    assert container["healthcheck"]["test"] == ["CMD", "vscan", "health", f"http://127.0.0.1:{port.rpartition(':')[2]}{path}"]
+
+
 def test_addresses_are_of_containers() -> None:
     encoder, decoder = (CONTAINERS[name]["environment"] for name in SERVICES)
     assert decoder["VSCAN_DECODER_ENCODER_ADDRESS"] == f"dns:///encoder:{encoder['VSCAN_ENCODER_BIND'].rpartition(':')[2]}"
@@ -184,7 +222,7 @@ def test_addresses_are_of_containers() -> None:
     targets = {target for job in prometheus["scrape_configs"] for one in job["static_configs"] for target in one["targets"]}
     served = {
         f"{name}:{CONTAINERS[name]['environment'][f'VSCAN_{name.upper()}_METRICS_BIND'].rpartition(':')[2]}"
-        for name in SERVICES
+        for name in (*SERVICES, "gateway")
     }
     assert targets == served | {f"prometheus:{_OTHERS['prometheus']}"}
     sources = yaml.safe_load((ROOT / "observability/grafana/provisioning/datasources/vscan.yaml").read_text())["datasources"]

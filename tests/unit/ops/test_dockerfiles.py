@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import runpy
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import pytest
 import vscan
 from decoder_service.config import DecoderSettings
 from encoder_service.config import EncoderSettings
+from gateway_service.config import GatewaySettings
+from page_service.config import PageSettings
 from scripts.protos import ROOT
 from tests.support.client_cli import vscan as run_vscan
 from tests.support.images.build import check_understood
@@ -25,6 +29,7 @@ from vscan.rpc.readiness import LIVENESS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETTINGS: dict[str, type[ServiceSettings]] = {"encoder": EncoderSettings, "decoder": DecoderSettings}
+IMAGES = (*SETTINGS, "gateway")  # the last has the page too
 # gRPC, health, metrics: by default, and as the pages say.
 PORTS = {"encoder": ("7071", "7073", "9465"), "decoder": ("7070", "7072", "9464")}
 # What the files may differ in, one by one.
@@ -63,8 +68,8 @@ def _copied(name: str) -> list[str]:
     return [source for one in copies if not one.text.startswith("--from") for source in one.words[:-1]]
 
 
-def test_there_is_one_for_each_service() -> None:
-    assert sorted(path.name for path in (ROOT / "docker").glob("*.Dockerfile")) == ["decoder.Dockerfile", "encoder.Dockerfile"]
+def test_there_is_one_for_each_service_and_one_for_their_clients() -> None:
+    assert {path.name.partition(".")[0] for path in (ROOT / "docker").glob("*.Dockerfile")} == {*SETTINGS, "gateway"}
 
 
 def test_they_are_one_file_with_two_names() -> None:
@@ -78,7 +83,46 @@ def test_they_are_one_file_with_two_names() -> None:
     assert encoder == decoder
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+def test_the_clients_image_begins_as_the_services_and_has_the_same_code() -> None:
+    """So that what is done for one is there for all."""
+
+    def part(name: str, begin: str, end: str) -> str:
+        return _text(name).partition(begin)[2].partition(end)[0]
+
+    for begin, end in (
+        ("\nARG DEBIAN", "\n# What "),
+        ("\nFROM tools AS application", "\nFROM base\n"),
+        ("\nFROM base\n", "ENV "),
+    ):
+        assert part("gateway", begin, end) == part("encoder", begin, end) != ""
+
+
+def test_the_clients_image_starts_a_gateway_and_can_start_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _json("gateway", "ENTRYPOINT") == ["tini", "--", "python", "-m", "gateway_service"]
+    assert (_words("gateway", "USER"), _words("gateway", "STOPSIGNAL")) == (_words("encoder", "USER"), ("SIGTERM",))
+    gateway, page, _ = _words("gateway", "EXPOSE")
+    assert GatewaySettings.model_fields["bind"].default == f"127.0.0.1:{gateway}"
+    assert PageSettings.model_fields["bind"].default == f"127.0.0.1:{page}"
+    assert "serve" not in _text("gateway").partition("requirements.py gateway page")[2].partition("\n")[0]
+    pod = next(
+        one for one in rendered("base with gateway") if one["kind"] == "Deployment" and one["metadata"]["name"] == "gateway"
+    )
+    ports = {port["containerPort"] for port in pod["spec"]["template"]["spec"]["containers"][0]["ports"]}
+    assert ports == {int(port) for port in _words("gateway", "EXPOSE")} - {int(page)}
+
+
+@pytest.mark.parametrize(("certificate", "scheme"), [("", "http"), ("/run/tls.crt", "https")])
+def test_the_clients_health_check_speaks_as_its_port_does(certificate: str, scheme: str, tmp_path: Path) -> None:
+    shell, option, line = _json("gateway", "HEALTHCHECK")
+    (tmp_path / "vscan").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "vscan").chmod(0o755)
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "VSCAN_GATEWAY_TLS_CERT_FILE": certificate}
+    done = subprocess.run([shell, option, line], env=variables, check=True, capture_output=True, text=True)
+    port = _words("gateway", "EXPOSE")[0]
+    assert done.stdout.split() == ["health", f"{scheme}://127.0.0.1:{port}", "--service", LIVENESS]
+
+
+@pytest.mark.parametrize("name", IMAGES)
 def test_everything_that_a_wheel_is_made_of_is_copied_in_and_nothing_else(name: str) -> None:
     folders = PROJECT["tool"]["setuptools"]["package-dir"]
     tops = {Path(folders.get(name, name)).parts[0] for name in PROJECT["tool"]["setuptools"]["packages"] if "." not in name}
@@ -96,9 +140,11 @@ def test_the_layer_of_requirements_is_all_of_the_extra() -> None:
     wanted = {*PROJECT["project"]["dependencies"], *extras["otel"], *extras["serve"]} - {"vscan-serve[otel]"}
     assert set(requirements(PROJECT["project"], "serve")) == wanted
     assert "requirements.py serve" in _text("encoder")
+    of_clients = {*PROJECT["project"]["dependencies"], *extras["otel"], *extras["gateway"], *extras["page"]}
+    assert set(requirements(PROJECT["project"], "gateway", "page")) == of_clients - {"vscan-serve[otel]"}
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_the_base_is_pinned_and_can_be_given_by_its_digest(name: str) -> None:
     assert re.fullmatch(r"debian:bookworm-\d{8}-slim", parse(_text(name))[0].base)
     digest = f"debian@sha256:{'0' * 64}"
@@ -136,7 +182,7 @@ def test_its_health_check_is_a_command_that_exists(name: str) -> None:
     assert run_vscan(arguments[0], "--help").code == 0
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_its_labels_say_what_it_is(name: str) -> None:
     labels = dict(word.split("=", 1) for word in _words(name, "LABEL"))
     of_image = {key.removeprefix("org.opencontainers.image."): value for key, value in labels.items()}
@@ -145,9 +191,9 @@ def test_its_labels_say_what_it_is(name: str) -> None:
     assert of_image["licenses"] == PROJECT["project"]["license"]
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_kubernetes_runs_its_image_as_its_user(name: str) -> None:
-    deployments = {o["metadata"]["name"]: o for o in rendered("base") if o["kind"] == "Deployment"}
+    deployments = {o["metadata"]["name"]: o for o in rendered("base with gateway") if o["kind"] == "Deployment"}
     pod = deployments[name]["spec"]["template"]["spec"]
     (user,) = _words(name, "USER")
     assert f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" == user
@@ -209,7 +255,7 @@ def test_what_would_be_built_otherwise_than_by_an_engine_is_refused(lines: str) 
         check_understood(stage)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_nothing_in_the_files_is_built_otherwise_than_by_an_engine(name: str) -> None:
     for stage in parse(_text(name)):
         check_understood(stage)

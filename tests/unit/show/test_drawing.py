@@ -18,6 +18,7 @@ from vscan.errors import InvalidArgument
 from vscan_client import Area, PruneReport, TileGrid, Video
 from vscan_client import Image as SentImage
 from vscan_client.show import Column, drawing, facts, html, pictures, views_of
+from vscan_client.show.fonts import font_for, without_letters
 from vscan_client.show.sources import opened, pictures_of
 
 RED = (220, 30, 30)
@@ -244,3 +245,10 @@ def test_a_server_that_does_not_say_where_patches_lie_is_named() -> None:
     old = report([TileGrid(2, 2, 2)], [0, 1], [L, G])
     assert "does not say where the patches lie" in html(answer([old]), png(PICTURE))
     assert "does not say where the patches lie" not in html(answer([REPORT]), png(PICTURE))
+
+
+def test_letters_are_drawn_with_a_font_that_has_them() -> None:
+    pytest.importorskip("matplotlib")  # it brings one
+    assert without_letters(["what is it?", "Größe? Ж", "→ ×", "\U0010fffd"]) == "\U0010fffd"
+    own, other = (font_for(text, 16).getname()[0] for text in ("plain", "Größe"))  # type: ignore[union-attr]
+    assert own != other

@@ -27,6 +27,7 @@ from tests.support.client_cli import vscan
         (["--keep", "50%,0%"], "--keep: "),
         (["--keep", "150%"], "--keep: "),
         (["-s", "decoder.kv_reuse=true"], "-s: decoder.kv_reuse is chosen by the run itself"),
+        (["-s", "encoder.window=3", "--window", "6"], "-s: encoder.window beside --window, limit one of the two"),
         (["-s", "gateway.x=1"], "encoder.NAME=VALUE"),
         (["--model", "/nowhere"], "--data: a checkpoint of your own needs questions of your own"),
         (["--data", "/nowhere"], "/nowhere/questions.jsonl: No such file"),

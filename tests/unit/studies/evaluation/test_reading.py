@@ -228,7 +228,19 @@ POPE_LINE = {"question_id": 1, "image": "n101.jpg", "text": "Is there?", "label"
             r"q\.jsonl:3: text: 3 where a text",
         ),
         ("gqa", "q.jsonl", json.dumps(GQA_LINE) + "\n[]", r"q\.jsonl:2: not a JSON object"),
-        ("gqa", "q.jsonl", 2 * (json.dumps(GQA_LINE) + "\n"), r"the question '1' is there twice"),
+        (
+            "gqa",
+            "q.jsonl",
+            2 * (json.dumps(GQA_LINE) + "\n"),
+            r"q\.jsonl:2: the question '1' is there twice, at .*q\.jsonl:1 too",
+        ),
+        ("gqa", "q.json", '{"7": {},\n"8": {},\n"7": {}}', r"q\.json: '7' is there twice in one object, in lines 1 and 3"),
+        (
+            "mmbench",
+            "q.tsv",
+            "index\tquestion\timage\tA\tB\n1\tq\taa==\tx\ty\n1\tq\taa==\tx\ty\n",
+            r"q\.tsv:3: index: '1' is there twice, at .*q\.tsv:2 too",
+        ),
         (
             "pope",
             "coco_pope_x.json",
@@ -304,3 +316,43 @@ def test_a_table_that_is_not_utf8_is_named(tmp_path: Path) -> None:
 def test_an_unknown_benchmark_is_told_the_nearest() -> None:
     with pytest.raises(InvalidArgument, match="'mmebnch' is none; mmbench"):
         find_task("mmebnch")
+
+
+@pytest.mark.parametrize(
+    ("form", "labels", "problem"),
+    [
+        (
+            ("video_qa/test_q.json", "video_qa"),
+            '[{"question_id": "a", "answer": "x"}, {"question_id": "a", "answer": "y"}]',
+            r"\[1\]: question_id: 'a' is there twice, at .*\[0\] too",
+        ),
+        (
+            ("vqav2/v2_OpenEnded_mscoco_test-dev2015_questions.json", "vqav2/test2015"),
+            '{"annotations": [{"question_id": 1}, {"question_id": 1}]}',
+            r"annotations\[1\]: question_id: 1 is there twice, at .*annotations\[0\] too",
+        ),
+    ],
+    ids=["video", "vqav2"],
+)
+def test_two_labels_of_one_id_are_named(tmp_path: Path, form: tuple[str, str], labels: str, problem: str) -> None:
+    questions, images = form
+    (tmp_path / "labels.json").write_text(labels)
+    task = find_task("vqav2" if "vqav2" in questions else "msvd-qa")
+    with pytest.raises(InvalidArgument, match=problem):
+        task.read(Sources(questions=DATA / questions, images=DATA / images, annotations=tmp_path / "labels.json"))
+
+
+def test_a_label_may_be_said_twice_and_not_in_two_ways(tmp_path: Path) -> None:
+    for file in (DATA / "pope/coco").iterdir():
+        (tmp_path / file.name).write_text(file.read_text())
+    file = tmp_path / "coco_pope_adversarial.json"
+    first = file.read_text().splitlines()[0]
+    sources = Sources(questions=DATA / "pope/llava_pope_test.jsonl", images=DATA / "pope/val2014", annotations=tmp_path)
+    with file.open("a") as more:
+        more.write(first + "\n")
+    assert len(find_task("pope").read(sources)) == 8
+    other = first.replace('"no"', '"yes"') if '"no"' in first else first.replace('"yes"', '"no"')
+    with file.open("a") as more:
+        more.write(other + "\n")
+    with pytest.raises(InvalidArgument, match=r"coco_pope_adversarial\.json:\d+: another label than at .*adversarial\.json:1,"):
+        find_task("pope").read(sources)

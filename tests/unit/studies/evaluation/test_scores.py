@@ -229,6 +229,19 @@ def test_mmbench_is_handed_in_as_a_table(tmp_path: Path) -> None:
     assert second == '252\tWhat colour is it?\tred\tblue\t\t"B\tor 252"'
 
 
+def test_mmbenchs_server_gets_a_spreadsheet(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    items = read("mmbench", "mmbench/mmbench_dev.tsv", ".")
+    said = {item.id: "=1+1 \x07是" if item.id == 241 else "B" for item in items}
+    find_task("mmbench").export(items, said, tmp_path / "out.xlsx")
+    head, first, *others = openpyxl.load_workbook(tmp_path / "out.xlsx").active.values
+    assert head == ("index", "question", "A", "B", "C", "prediction")
+    assert first == (241, "What shape is it?", "circle", "square", "star", "=1+1 是")
+    assert len(others) == len(items) - 1
+    cell = openpyxl.load_workbook(tmp_path / "out.xlsx").active["F2"]
+    assert cell.data_type == "s"  # no formula
+
+
 def test_scienceqa_has_the_averages_of_the_release() -> None:
     items = read("scienceqa", "scienceqa/problems.json", "scienceqa/test")
     # 4: language, hint, grade 11: right; 5: natural, image, grade 2: right; 6: social, neither, grade 6: no letter

@@ -103,13 +103,33 @@ def test_verdicts_may_be_numbered_lines_and_say_neither(read: Read, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("said", "mean", "value", "unread", "odd"),
+    [
+        ({"pred": "yes", "score": "4"}, 9 / 3, 200 / 3, 0, 0),
+        ({"pred": "yes", "score": "4.8"}, 5 / 3, 50, 1, 0),  # int() takes no such text: neither its score nor its yes counts
+        ({"pred": "yes"}, 5 / 3, 50, 1, 0),
+        ({"score": 4}, 9 / 3, 50, 0, 0),  # the score was counted before the word was missed
+        ("yes, 4", 5 / 3, 50, 1, 0),
+        ({"pred": "Yes", "score": 9}, 14 / 3, 200 / 3, 0, 1),
+    ],
+)
+def test_verdicts_in_other_forms_count_as_in_video_llavas_script(
+    read: Read, tmp_path: Path, said: Any, mean: float, value: float, unread: int, odd: int
+) -> None:
+    others = {"v_clip1_0": [{"pred": "yes", "score": 5}], "v_clip1_1": [{"pred": "no", "score": 0}]}
+    (tmp_path / "r.json").write_text(json.dumps({**others, "v_clip2_0": [said]}))
+    scores = judged(read("video_qa/test_q.json", "video_qa/test_a.json"), tmp_path / "r.json")
+    assert scores.value == pytest.approx(value)
+    assert scores.further == {"mean score of 0 to 5 (judge's)": pytest.approx(mean)}
+    assert scores.counts["verdicts whose score cannot be read (0 in the mean)"] == unread
+    assert scores.counts["scores that are not 0 to 5 (in the mean as they are)"] == odd
+
+
+@pytest.mark.parametrize(
     ("name", "pair", "named"),
     [
         ("v_clip2_0", None, "no verdict on 'v_clip2_0'; 1 of 3 have none"),
-        ("v_clip2_0", [{"pred": "yes", "score": 9}], "v_clip2_0: score: 9, where 0 to 5 is meant"),
-        ("v_clip2_0", [{"pred": "yes", "score": "many"}], "v_clip2_0: score: 'many' where a number is needed"),
-        ("v_clip2_0", [{"score": 4}], "v_clip2_0: pred"),
-        ("v_clip2_0", {"pred": "yes"}, "v_clip2_0: verdict: a list of objects is needed"),
+        ("v_clip2_0", {"pred": "yes"}, "v_clip2_0: verdict: a list of the judge's words and of what was judged is needed"),
         (
             "v_clip2_0",
             [{"pred": "yes", "score": 4}, {"pred": "four"}],

@@ -15,9 +15,9 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway_service.config import GatewaySettings
-from gateway_service.http_protocol import MAX_HEAD_BYTES, BoundedProtocol
-from gateway_service.listener import BoundedListener, listen
+from vscan.http.listener import BoundedListener, listen
+from vscan.http.protocol import MAX_HEAD_BYTES, BoundedProtocol
+from vscan.http.settings import HttpSettings
 from vscan.rpc.address import Address, parse_address
 from vscan.rpc.listening import write_ready_file
 from vscan.rpc.tls_files import Rotating, ServerTls
@@ -36,21 +36,23 @@ class HttpServer:
     Args:
         settings: where and how.
         app: the application.
-        on_stopping: told when it begins to stop.
+        path: where on it people begin, for the log.
+        on_stopping: told when it begins to stop, and for how many seconds at most that may go on.
         idle: returns once no request is being served.
         end_answers: told when what still runs must end.
     """
 
     def __init__(
         self,
-        settings: GatewaySettings,
+        settings: HttpSettings,
         app: ASGIApp,
         *,
+        path: str,
         on_stopping: Callable[[float], None],
         idle: Callable[[], Coroutine[Any, Any, Any]],
         end_answers: Callable[[], None],
     ) -> None:
-        self._settings, self._on_stopping = settings, on_stopping
+        self._settings, self._path, self._on_stopping = settings, path, on_stopping
         self._idle, self._end_answers = idle, end_answers
         self._server = _Uvicorn(_config(settings, app), settings.header_timeout_seconds)
         self._stop_asked, self._hurried = asyncio.Event(), asyncio.Event()
@@ -73,7 +75,7 @@ class HttpServer:
         self._listener = listener = listen(self._address, self._settings.max_connections)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         bound = str(Address(self._address.host, listener.getsockname()[1]))
-        _log.info("serving %s://%s/v1", "http" if self._settings.server_tls is None else "https", bound)
+        _log.info("serving %s://%s%s", "http" if self._settings.server_tls is None else "https", bound, self._path)
         await asyncio.wait((asyncio.ensure_future(self._server.is_open.wait()), self._serving), return_when=_FIRST)
         if self._settings.ready_file is not None:
             write_ready_file(self._settings.ready_file, bound)
@@ -96,7 +98,7 @@ class HttpServer:
         settings, serving = self._settings, self._serving
         self._on_stopping(settings.drain_delay_seconds + settings.drain_seconds + 3 * _END_SECONDS)
         await self._unhurried(settings.drain_delay_seconds)
-        self._server.should_exit = True
+        self._server.exit()
         waiting = [asyncio.create_task(each) for each in (self._unhurried(settings.drain_seconds), self._idle())]
         await asyncio.wait((*waiting, serving), return_when=_FIRST)
         for task in waiting:
@@ -124,7 +126,12 @@ class _Uvicorn(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, handshake_timeout_s: float) -> None:
         super().__init__(config)
         self._handshake_timeout_s = handshake_timeout_s
-        self.is_open = asyncio.Event()
+        self.is_open, self._exit_asked = asyncio.Event(), asyncio.Event()
+
+    def exit(self) -> None:
+        """Takes no more connections, and returns from `serve` once those there are have ended."""
+        self.should_exit = True
+        self._exit_asked.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's own, whose handshakes may take a minute; and tells that it has happened."""
@@ -139,13 +146,31 @@ class _Uvicorn(uvicorn.Server):
         self.started = True
         self.is_open.set()
 
+    async def main_loop(self) -> None:
+        """As uvicorn's own, but it hears of the end at once."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._exit_asked.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's own, which sleeps and looks now and then; where nothing is left to wait for, it is over."""
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await asyncio.sleep(0)  # closed connections are told so then
+        await asyncio.sleep(0)
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are `HttpServer`'s."""
         yield
 
 
-def _config(settings: GatewaySettings, app: ASGIApp) -> uvicorn.Config:
+def _config(settings: HttpSettings, app: ASGIApp) -> uvicorn.Config:
     tls = settings.server_tls
     return uvicorn.Config(
         app,
@@ -171,8 +196,11 @@ def _config(settings: GatewaySettings, app: ASGIApp) -> uvicorn.Config:
 
 def _following(tls: ServerTls) -> ssl.SSLContext:
     """A context that gives each handshake the files as they then are. Raises StartupError as `ServerTls.check` does."""
-    contexts = Rotating("the gateway's certificate", tls.paths, tls.check)
+    contexts = Rotating("the server's certificate", tls.paths, tls.check)
     first = tls.check()
+    # Sessions are the first context's to resume, and would be without a look at the files of now.
+    first.num_tickets = 0
+    first.options |= ssl.OP_NO_TICKET
 
     def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
         connection.context = contexts.current()

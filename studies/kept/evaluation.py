@@ -1,30 +1,29 @@
-"""Score against average visual tokens."""
+"""Score against average visual tokens, of a report of `embedded_model.evaluate`. Needs matplotlib."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from embedded_model.evaluate.report import Line
-from embedded_model.evaluate.rows import ALL_TOKENS, VSCAN
-
+VSCAN = "VScan"
+ALL_TOKENS = "all tokens"
 _INCH = (8.5, 5.2)
 _TICKS = (16, 24, 32, 48, 72, 96, 144)
 
 
-def write_plot(lines: Sequence[Line], path: Path) -> None:
-    """One curve a method, with 95 % intervals; PNG or whatever the suffix of `path` says. Needs matplotlib."""
+def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """One curve a method, with 95 % intervals; PNG or whatever the suffix of `path` says."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_INCH, layout="constrained")
     axes = figure.subplots()
-    methods = list(dict.fromkeys(line.method for line in lines))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
     for number, method in enumerate(methods):
-        mine = sorted((line for line in lines if line.method == method), key=lambda line: line.average_tokens)
+        mine = sorted((row for row in rows if row["method"] == method), key=lambda row: row["average_tokens"])
         _curve(axes, mine, method, number)
-    whole = next(line for line in lines if line.name == ALL_TOKENS)
-    axes.axhline(100 * whole.score.value, color="0.7", linewidth=1, zorder=0)
+    whole = next(row for row in rows if row["name"] == ALL_TOKENS)
+    axes.axhline(100 * whole["score"]["value"], color="0.7", linewidth=1, zorder=0)
     axes.set_xlabel("visual tokens, average over the layers")
     axes.set_ylabel("exact match, %")
     axes.set_xscale("log", base=2)
@@ -35,16 +34,16 @@ def write_plot(lines: Sequence[Line], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _curve(axes: Any, lines: Sequence[Line], method: str, number: int) -> None:
+def _curve(axes: Any, rows: Sequence[Mapping[str, Any]], method: str, number: int) -> None:
     from matplotlib import colormaps
 
     bold = method == VSCAN
-    scores = [100 * line.score.value for line in lines]
-    below = [100 * (line.score.value - line.score.low) for line in lines]
-    above = [100 * (line.score.high - line.score.value) for line in lines]
+    scores = [row["score"] for row in rows]
+    below = [100 * (score["value"] - score["low"]) for score in scores]
+    above = [100 * (score["high"] - score["value"]) for score in scores]
     axes.errorbar(
-        [line.average_tokens for line in lines],
-        scores,
+        [row["average_tokens"] for row in rows],
+        [100 * score["value"] for score in scores],
         yerr=[below, above],
         label=method,
         color="black" if bold else colormaps["tab20"](number % 20),

@@ -6,9 +6,16 @@ import asyncio
 from typing import Any
 
 import h11
+from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_HEAD_BYTES = 64 * 1024
+
+
+def head_bytes(scope: Scope) -> int:
+    """Of a request's head. h11 bounds one that is not there whole; one that comes all at once may be larger."""
+    fields = sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
+    return fields + len(scope["raw_path"]) + len(scope["query_string"])
 
 
 class BoundedProtocol(H11Protocol):
