@@ -57,6 +57,7 @@ async function refusalIn(response) {
   }
 }
 
+// Chromium's log of the network calls a body that is read piece by piece aborted (net::ERR_ABORTED), even where it came whole.
 async function* eventsIn(body, signal) {
   const reader = body.getReader();
   const letters = new TextDecoder();
