@@ -39,6 +39,7 @@ def finished(answer: Answer) -> dict[str, Any]:
             "after": usage.visual_tokens,
             "average": round(usage.visual_tokens_average, 1),
             "prompt": usage.prompt_tokens,
+            "reused": usage.reused_prompt_tokens,
             "answer": usage.completion_tokens,
         },
         "pruning": [

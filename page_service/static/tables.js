@@ -14,7 +14,7 @@ const ROWS = [
   ["of it, waiting for the engine", ({ finished }) => `${finished.times.wait_ms} ms`],
   ["of it, reading the prompt", ({ finished }) => `${finished.times.prefill_ms} ms`],
   ["the whole answer, in the decoder", ({ finished }) => `${finished.total_ms} ms`],
-  ["asked", ({ isRepeated }) => (isRepeated ? "again, with the same question" : "for the first time on this page")],
+  ["prompt that the decoder still had", ({ finished }) => (finished.tokens.reused === null ? "not told" : `${finished.tokens.reused} of ${finished.tokens.prompt} tokens`)],
   ["answer", ({ finished }) => start(finished.text.trim()) || "(nothing)"],
 ];
 const START = 160; // characters of an answer; the whole of it stands above

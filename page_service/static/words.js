@@ -51,10 +51,16 @@ export function fairness(chosen, plain) {
   if (left !== right) {
     return `The times to the first token do not compare: the left side's tokens were ${left}, the right side's ${right}. Ask again to have both found.`;
   }
-  if (chosen.isRepeated !== plain.isRepeated) {
-    const [again, once] = chosen.isRepeated ? ["left", "right"] : ["right", "left"];
-    return `The times to the first token do not compare: the ${again} side was asked the same before, so the decoder may still have its prompt; the ${once} side was not.`;
+  const [isHad, isOtherHad] = [chosen, plain].map(hadPrompt);
+  if (isHad !== isOtherHad) {
+    const [had, other] = isHad ? ["left", "right"] : ["right", "left"];
+    return `The times to the first token do not compare: the decoder still had most of the ${had} side's prompt, and not the ${other} side's.`;
   }
-  const how = chosen.isRepeated ? "both sides were asked the same before, so the decoder may still have their prompts" : "neither was asked this on this page before";
+  const how = isHad ? "the decoder still had most of both prompts" : "the decoder read both prompts anew";
   return `The times compare: on both sides the tokens were ${left}, and ${how}. One answer each: ask again to see how much they vary.`;
+}
+
+// Whether the decoder had most of the prompt from an earlier question; of one that does not tell, whether there was such a one here.
+function hadPrompt({ finished, isRepeated }) {
+  return finished.tokens.reused === null ? isRepeated : finished.tokens.reused > finished.tokens.prompt / 2;
 }

@@ -111,7 +111,10 @@ def test_a_picture_is_asked_about_and_its_patches_light_up(browser: Browser, sta
         expect(page.locator("#side-fair")).to_contain_text("do not compare: the left side's tokens were found in")
         watched.press("Ask")
         watched.wait_done(0, 1)
-        expect(page.locator("#side-fair")).to_contain_text("both sides were asked the same before")
+        expect(page.locator("#side-fair")).to_contain_text(
+            "on both sides the tokens were found in the decoder's memory, and the decoder still had most of both prompts"
+        )
+        assert not any(cell.startswith("0 ") for cell in watched.row("prompt that the decoder still had"))
         watched.check()
 
 
