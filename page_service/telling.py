@@ -39,6 +39,7 @@ def finished(answer: Answer) -> dict[str, Any]:
             "after": usage.visual_tokens,
             "average": round(usage.visual_tokens_average, 1),
             "prompt": usage.prompt_tokens,
+            "reused": usage.reused_prompt_tokens,
             "answer": usage.completion_tokens,
         },
         "pruning": [
@@ -52,6 +53,11 @@ def finished(answer: Answer) -> dict[str, Any]:
         ],
         "ttft_ms": round(timings.time_to_first_token_ms, 1),
         "total_ms": round(timings.total_ms, 1),
+        "times": {
+            "find_ms": round(timings.resolve_images_ms, 1),
+            "wait_ms": round(timings.queue_ms, 1),
+            "prefill_ms": round(timings.prefill_ms, 1),
+        },
         "sent_bytes": client.sent_bytes,
         "trace_id": client.trace_id,
         "server": client.server,

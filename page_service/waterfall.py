@@ -52,8 +52,10 @@ def bars(timings: Timings, client: ClientReport) -> Iterator[Bar]:
     )
     queued = offset + timings.resolve_images_ms
     yield Bar("wait for the engine", "the decoder", 2, queued, timings.queue_ms)
-    prefill = max(queued + timings.queue_ms, offset + first - timings.prefill_ms)
+    prefill = queued + timings.queue_ms
     yield Bar("read the prompt (prefill)", "the decoder", 2, prefill, timings.prefill_ms, "through all layers")
     prune = prefill + (timings.prefill_ms - timings.prune_ms) / 2
     yield Bar("prune visual tokens", "the decoder", 3, prune, timings.prune_ms, "within prefill; when exactly is not told")
-    yield Bar("write the answer (decode)", "the decoder", 2, offset + first, timings.decode_ms, "after the first token")
+    # Not at the first token: that one counts as come when it has left the engine, which goes on meanwhile.
+    decode = max(0.0, min(prefill + timings.prefill_ms, whole - timings.decode_ms))
+    yield Bar("write the answer (decode)", "the decoder", 2, decode, timings.decode_ms, "after the first token")

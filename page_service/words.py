@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +72,7 @@ def told_of(error: VScanError, decoder: str) -> Told:
         decoder: its address, for when it is away.
     """
     if isinstance(error, InvalidArgument):
-        return Told("refused", f"Refused: {error.message}.", _field_of(error.field))
+        return Told("refused", f"Refused: {_of_person(error)}.", _field_of(error.field))
     if isinstance(error, MissingImages):
         return Told("missing_files", "The tokens of a file are gone from the cache; it has to be sent again.", FILES)
     if isinstance(error, Unavailable):
@@ -103,6 +104,15 @@ def told_unknown() -> Told:
 
 
 _START_IT = "Start the services with `vscan up` (or look at their log), then ask again."
+
+
+def _of_person(error: InvalidArgument) -> str:
+    """`file 2: 6 x 4 pixels (limit: at least 8 pixels a side)`: parts of the form by their own names, not by the request's."""
+    part = re.fullmatch(r"messages\[0\]\.parts\[(\d+)\]\.(image|video|text)(\..+)?", error.field)
+    if part is None:
+        return error.message
+    name = "" if part[2] == "text" else f"file {int(part[1]) + 1}: "
+    return f"{name}{error.problem}" + (f" (limit: {error.limit})" if error.limit else "")
 
 
 def _field_of(path: str) -> str:

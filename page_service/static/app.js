@@ -2,201 +2,187 @@
 
 import { AskError, ask } from "./asking.js";
 import { Column } from "./column.js";
+import { Form, clearComplaints, complain } from "./form.js";
 import { watch } from "./health.js";
-import { Source } from "./sources.js";
-import { sideBySide, waterfall } from "./tables.js";
+import { sideBySide, waterfalls } from "./tables.js";
 
-const SHARES = [3, 5, 8, 11.1, 16, 22, 33, 50, 66.6]; // per cent on average over the layers; the slider's places
 const PLAIN = "none";
 const SLIDER_RESTS_MS = 350;
 
 const $ = (id) => document.getElementById(id);
-const [form, files, question, budget, other, compare] = ["form", "files", "question", "budget", "other", "compare"].map($);
-let limits = null;
-let sources = [];
+const [stop, ask_] = [$("stop"), $("ask")];
 let columns = { chosen: null, plain: null };
 let running = null; // what ends the questions that are being asked
-let last = { text: "", sources: [] }; // what both columns are about
+let last = null; // what both columns are about
 let pending = 0; // the timer of a slider that may still move
+let asked = new Set(); // what was asked about these files, as text
 
+const form = new Form({
+  submitted: askAll,
+  edited: tellAbout,
+  moved: askAgainSoon,
+  chosen: () => {
+    end("Stopped, as other files were chosen.");
+    asked = new Set();
+    tellAbout();
+  },
+});
 watch((state) => {
-  limits = { ...state.limits, max_images: state.decoder.max_images };
-  question.maxLength = limits.max_question_chars;
+  form.limits = { ...state.limits, max_images: state.decoder.max_images };
 });
-budget.addEventListener("input", tellBudget);
-budget.addEventListener("change", () => askAgainSoon());
-other.addEventListener("input", tellBudget);
-other.addEventListener("change", () => askAgainSoon());
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  askAll();
-});
-$("stop").addEventListener("click", () => running?.abort());
-files.addEventListener("change", () => choose([...files.files]));
-for (const name of ["dragenter", "dragover"]) addEventListener(name, (event) => drag(event, true));
-for (const name of ["dragleave", "drop"]) addEventListener(name, (event) => drag(event, false));
-addEventListener("drop", (event) => {
-  if (!event.dataTransfer.files.length) return;
-  files.files = event.dataTransfer.files;
-  choose([...files.files]);
-});
-tellBudget();
+stop.addEventListener("click", () => end("Stopped."));
+addEventListener("keydown", (event) => event.key === "Escape" && end("Stopped."));
+addEventListener("pagehide", () => end("Stopped, as the page was left.")); // a browser may keep a page that was left, and its requests
 
-function drag(event, over) {
-  event.preventDefault();
-  form.classList.toggle("over", over);
+function end(why) {
+  clearTimeout(pending);
+  running?.abort(why);
 }
 
-function choose(chosen) {
-  running?.abort();
-  for (const source of sources) source.forget();
-  sources = chosen.map((file) => new Source(file));
-  $("chosen").textContent = sources.length ? sources.map(({ file }) => `${file.name} (${size(file.size)})`).join(", ") : "";
-  complain({ field: "files", message: wrongWithFiles() ?? "" });
+function askAll() {
+  if (running && isAbout() && last.budget === form.budget && last.isCompared === form.isCompared) return; // a click too many
+  clearTimeout(pending);
+  if (!form.isComplete()) return;
+  inTurn(plainToo(false));
+  if (matchMedia("(max-width: 50rem)").matches) $("about").scrollIntoView({ block: "start" }); // else the answers are below the screen
 }
 
-function size(bytes) {
-  return bytes < 2 ** 20 ? `${Math.max(1, Math.round(bytes / 2 ** 10))} KiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-}
-
-function wrongWithFiles() {
-  if (!sources.length) return "Choose an image or a video.";
-  if (!limits) return null;
-  const most = Math.min(limits.max_files, limits.max_images || Infinity);
-  if (sources.length > most) return `${sources.length} files; at most ${most} for one question.`;
-  const bytes = sources.reduce((sum, { file }) => sum + file.size, 0);
-  if (bytes > limits.max_upload_bytes - 4096) return `The files are too large: ${size(bytes)}, at most ${size(limits.max_upload_bytes)} together. Choose smaller or fewer files.`;
-  return null;
-}
-
-function tellBudget() {
-  const own = other.value.trim();
-  const words = own ? `${own}, as written below` : `${SHARES[budget.value]}% of them, on average over the layers`;
-  $("budget-words").textContent = words;
-  budget.setAttribute("aria-valuetext", words);
-}
-
-function chosenBudget() {
-  return other.value.trim() || `avg:${SHARES[budget.value]}%`;
-}
-
-function complain({ field = "", message = "", advice = "" } = {}) {
-  const place = { files: "files", question: "question", budget: "budget" }[field] ?? "form";
-  $(`${place}-error`).textContent = [message, advice].filter(Boolean).join(" ");
-  const input = { files, question, budget: other.value.trim() ? other : budget }[place];
-  input?.setAttribute("aria-invalid", String(Boolean(message)));
-}
-
-function clearComplaints() {
-  for (const field of ["files", "question", "budget", ""]) complain({ field });
-}
-
-// Whether what the form says can be asked; else it says why not, and goes there.
-function isComplete() {
-  clearComplaints();
-  const wrong = wrongWithFiles();
-  if (wrong) complain({ field: "files", message: wrong });
-  if (!question.value.trim()) complain({ field: "question", message: "Write a question." });
-  const first = [files, question].find((input) => input.getAttribute("aria-invalid") === "true");
-  first?.focus();
-  return !first;
-}
-
+// The slider asks again what was asked; what is written or chosen meanwhile waits for Ask.
 function askAgainSoon() {
   clearTimeout(pending);
-  if (!columns.chosen || !sources.length || !question.value.trim()) return;
-  pending = setTimeout(() => inTurn(plainToo(isAbout(last) && columns.plain?.finished)), SLIDER_RESTS_MS);
+  pending = setTimeout(() => {
+    if (isAbout() && form.isComplete()) inTurn(plainToo(columns.plain?.finished));
+  }, SLIDER_RESTS_MS);
 }
 
-function isAbout({ text, sources: about }) {
-  return text === question.value.trim() && about === sources;
+// Whether the columns are about what the form says.
+function isAbout() {
+  return last !== null && last.text === form.question && last.sources === form.sources;
+}
+
+function tellAbout() {
+  const about = $("about");
+  about.hidden = last === null;
+  if (last === null) return;
+  const stale = isAbout() ? "" : " The form says something else by now: press Ask.";
+  about.textContent = `“${last.text}” about ${last.sources.map(({ file }) => file.name).join(", ")}.${stale}`;
+  about.classList.toggle("stale", stale !== "");
 }
 
 // What to ask: the chosen budget, then no reduction, unless that is there already.
 function plainToo(isThere) {
-  if (isThere) return [["chosen", chosenBudget()]];
+  if (isThere) return [["chosen", form.budget]];
   columns.plain = null;
-  return compare.checked ? [["chosen", chosenBudget()], ["plain", PLAIN]] : [["chosen", chosenBudget()]];
-}
-
-function askAll() {
-  clearTimeout(pending);
-  if (!isComplete()) return;
-  inTurn(plainToo(false));
+  return form.isCompared ? [["chosen", form.budget], ["plain", PLAIN]] : [["chosen", form.budget]];
 }
 
 // Asks one after the other, so that their times do not disturb each other.
-async function inTurn(asked) {
-  running?.abort();
+async function inTurn(turns) {
+  running?.abort("Another was asked.");
   const own = (running = new AbortController());
   clearComplaints();
-  $("stop").disabled = false;
-  const text = question.value.trim();
-  const about = sources;
-  last = { text, sources };
+  stop.disabled = false;
+  last = { text: form.question, sources: form.sources, budget: form.budget, isCompared: form.isCompared };
+  tellAbout();
   try {
-    for (const [place, each] of asked) {
-      const column = new Column(each === PLAIN ? "No reduction" : `Budget ${each}`);
+    for (const [place, budget] of turns) {
+      const column = columnFor(budget, last);
       columns[place] = column;
       layOut();
-      if (!(await follow(column, each, text, about, own.signal))) break;
+      if (!(await follow(column, last, own.signal))) break;
     }
   } finally {
-    if (running === own) {
-      running = null;
-      $("stop").disabled = true;
-    }
+    if (running === own) rest();
   }
+}
+
+function columnFor(budget, { text, sources }) {
+  const column = new Column(budget === PLAIN ? "No reduction" : `Budget ${budget}`, budget, asked.has(`${budget} ${text}`));
+  column.preview(sources);
+  return column;
+}
+
+function rest() {
+  running = null;
+  if (document.activeElement === stop) ask_.focus(); // a button that is disabled would lose it
+  stop.disabled = true;
 }
 
 function layOut() {
   $("answers").replaceChildren(...[columns.chosen, columns.plain].filter(Boolean).map(({ node }) => node));
+  tellTables();
+}
+
+function tellTables() {
   sideBySide(columns.chosen, columns.plain);
+  waterfalls([columns.chosen, columns.plain]);
 }
 
 // Follows one answer to its end; whether there was one.
-async function follow(column, asked, text, about, signal) {
-  $("status").textContent = `${column.title}: asked.`;
+async function follow(column, about, signal) {
+  tell(`${column.title}: asked.`);
   try {
-    await answer(column, asked, text, about, signal, false);
+    await answer(column, about, signal);
     return true;
   } catch (error) {
-    if (!(error instanceof AskError) && !signal.aborted) throw error;
     if (columns.chosen !== column && columns.plain !== column) return false; // another has its place by now
-    const told = signal.aborted ? { field: "", message: "Stopped." } : error.told;
-    column.fail(told);
+    const told = signal.aborted ? { field: "", message: signal.reason } : toldOf(error);
+    column.fail(told, signal.aborted);
     if (told.field) complain(told);
-    $("status").textContent = `${column.title}: no answer.`;
+    tell(`${column.title}: ${signal.aborted ? "stopped" : "no answer"}.`);
     return false;
   }
 }
 
-async function answer(column, asked, text, about, signal, whole) {
+function toldOf(error) {
+  if (error instanceof AskError) return error.told;
+  console.error(error);
+  return { field: "", message: `The page itself failed: ${error.message}.`, advice: "Load it again." };
+}
+
+async function answer(column, about, signal) {
   const began = performance.now();
-  const seen = { first: 0, end: 0 };
-  let drawn = Promise.resolve();
-  try {
-    for await (const [name, data] of ask({ question: text, budget: asked, visuals: about.map((source) => source.form(asked, whole)), signal })) {
-      if (name === "started") {
-        about.forEach((source, index) => {
-          source.sha256 = data.images[index].sha256;
-          source.askedAt.add(asked);
-        });
-        drawn = column.start(data, about);
-      } else if (name === "delta") {
-        seen.first ||= performance.now() - began;
-        column.more(data.text);
-      } else if (name === "finished") {
-        seen.end = performance.now() - began;
-        await drawn;
-        column.finish(data);
-        sideBySide(columns.chosen, columns.plain);
-        waterfall(column.title, data, seen);
-        $("status").textContent = `${column.title}: ${data.tokens.after} of ${data.tokens.before} tokens kept. Answer: ${data.text.trim() || "(nothing)"}`;
-      }
+  column.seen = { first: 0, end: 0 };
+  const tryWith = async (isWhole) => {
+    const visuals = about.sources.map((source) => source.form(column.asked, isWhole));
+    for await (const [name, data] of ask({ question: about.text, budget: column.asked, visuals, signal })) {
+      await take(column, about, name, data, () => performance.now() - began);
+      signal.throwIfAborted();
     }
+  };
+  try {
+    await tryWith(false);
   } catch (error) {
-    if (!(error instanceof AskError) || error.told.code !== "missing_files" || whole) throw error;
-    await answer(column, asked, text, about, signal, true); // the cache has dropped them: with the files this time
+    if (!(error instanceof AskError) || error.told.code !== "missing_files") throw error;
+    column.stage("its tokens are gone from the cache: the files are sent again");
+    await tryWith(true);
   }
+}
+
+async function take(column, { text, sources }, name, data, now) {
+  if (name === "started") {
+    asked.add(`${column.asked} ${text}`); // even where it is stopped: its prompt may have been read
+    sources.forEach((source, index) => {
+      source.sha256 = data.images[index].sha256;
+      source.isVideo = data.images[index].frames !== null;
+      source.askedAt.add(column.asked);
+    });
+    column.drawn = column.start(data, sources);
+    column.drawn.catch(() => {}); // told where it is waited for
+  } else if (name === "delta") {
+    column.seen.first ||= now();
+    column.more(data.text);
+  } else if (name === "finished") {
+    column.seen.end = now();
+    await column.drawn;
+    column.finish(data);
+    tellTables();
+    tell(`${column.title}: ${data.tokens.after} of ${data.tokens.before} tokens kept.`, ` Answer: ${data.text.trim() || "(nothing)"}`);
+  }
+}
+
+// Says it to all; `heard` is for those who listen, as the others see it in its column.
+function tell(words, heard = "") {
+  $("status").firstElementChild.textContent = words;
+  $("status").lastElementChild.textContent = heard;
 }

@@ -12,7 +12,7 @@ const NO_SERVER = {
   advice: "Start it again with `vscan page` or `vscan up --page`.",
 };
 
-// Yields [name, data]. Throws AskError where there is no answer, and AbortError where `signal` ends it.
+// Yields [name, data] until the answer is whole. Throws AskError where there is none; where `signal` ends it, whatever comes first.
 export async function* ask({ question, budget, visuals, signal }) {
   const form = new FormData();
   form.append("question", question);
@@ -23,16 +23,30 @@ export async function* ask({ question, budget, visuals, signal }) {
     response = await fetch("ask", { method: "POST", body: form, signal });
   } catch (error) {
     if (signal.aborted) throw error;
-    throw new AskError(NO_SERVER);
+    throw new AskError((await unreadableOf(visuals)) ?? NO_SERVER);
   }
   if (!response.ok) throw new AskError(await refusalIn(response));
-  let ended = false;
+  let end = null;
   for await (const [name, data] of eventsIn(response.body, signal)) {
-    if (name === "failed") throw new AskError(data);
-    ended ||= name === "finished";
-    yield [name, data];
+    signal.throwIfAborted(); // what had come before is no longer wanted either
+    if (name === "failed" || name === "finished") end = [name, data]; // read on to the end of the body: to leave it would break it off
+    else yield [name, data];
   }
-  if (!ended) throw new AskError({ ...NO_SERVER, message: "The answer broke off." });
+  if (end === null) throw new AskError({ ...NO_SERVER, message: "The answer broke off." });
+  if (end[0] === "failed") throw new AskError(end[1]);
+  yield end;
+}
+
+// Why nothing could be sent, where it is for a file: one that was moved, removed or written to since it was chosen.
+async function unreadableOf(visuals) {
+  for (const file of visuals.filter((visual) => visual instanceof File)) {
+    try {
+      await file.slice(0, 1).arrayBuffer();
+    } catch {
+      return { code: "unreadable", field: "files", message: `${file.name} cannot be read.`, advice: "It was changed or moved since, or may not be read: choose it again." };
+    }
+  }
+  return null;
 }
 
 async function refusalIn(response) {
@@ -43,6 +57,7 @@ async function refusalIn(response) {
   }
 }
 
+// Chromium's log of the network calls a body that is read piece by piece aborted (net::ERR_ABORTED), even where it came whole.
 async function* eventsIn(body, signal) {
   const reader = body.getReader();
   const letters = new TextDecoder();

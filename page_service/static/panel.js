@@ -1,46 +1,63 @@
 // A picture, and over it what was kept of it. Where things lie comes from the server, in fractions of the picture.
+//
+// What can be shown: "picture" alone, what the encoder "kept", what was "merged" into what, and "0", "1" …: what went on past that
+// pruning layer.
 
 import { drawing, element } from "./elements.js";
 
 const BLANK = { node: null, width: 4, height: 3 };
+const UNTOLD = { window: [0, 0, 1, 1], area: [0, 0, 1, 1], hides: false, marks: [], newlines: [], title: "" };
+const MANY_THREADS = 150; // of more only those to the fullest tokens stand out
+const FULLEST = 5;
 
 export class Panel {
-  // `view`: of one answer; `picture`: an element with its size, or null.
+  // `view`: of one answer, or null while nothing is told of it; `picture`: an element with its size, or null.
   constructor(view, picture, name) {
-    this.view = view;
-    this.name = name;
+    this.view = view ?? UNTOLD;
+    this.name = this.view.title ? `${name}, ${this.view.title}` : name;
     const shown = picture ?? BLANK;
-    const [left, top, width, height] = view.window;
+    const [left, top, width, height] = this.view.window;
     this.svg = drawing("svg", { viewBox: `${left} ${top} ${width} ${height}`, preserveAspectRatio: "none", role: "img" });
     this.look = drawing("g");
-    this.node = element("span", { class: "panel" });
-    this.node.style.aspectRatio = `${width * shown.width} / ${height * shown.height}`;
+    this.caption = element("figcaption");
+    const node = element("span", { class: "panel" });
+    node.style.aspectRatio = `${width * shown.width} / ${height * shown.height}`;
+    node.style.setProperty("--ratio", (width * shown.width) / (height * shown.height));
     if (shown.node) {
       const place = shown.node.style;
       [place.left, place.top] = [percent(-left / width), percent(-top / height)];
       [place.width, place.height] = [percent(1 / width), percent(1 / height)];
-      this.node.append(shown.node);
+      node.append(shown.node);
     }
-    this.node.append(this.svg);
+    node.append(this.svg);
+    this.node = element("figure", {}, node, this.caption);
   }
 
-  // Draws a stage: null, what the encoder kept; else the rows that went on past that many pruning layers and one.
-  draw(survivors, stage) {
-    const marks = this.view.marks.filter((mark) => stage === null || past(survivors, stage, mark.token));
-    const alive = marks.filter((mark) => stage === null || survivors[stage].has(mark.token));
-    const ends = this.view.newlines.filter((mark) => stage === null || past(survivors, stage + 1, mark.token));
-    const layers = [this.unseen(), veil(this.view.window, alive.map((mark) => mark.box))];
-    for (const mark of marks) layers.push(sign(mark, kind(mark, survivors, stage)));
-    for (const mark of ends) layers.push(sign(mark, "newline"));
+  // `survivors`: for each pruning layer the rows that went on, as a set.
+  draw(survivors, shown) {
+    const { marks, newlines, window } = this.view;
+    const stage = /^\d+$/.test(shown) ? Number(shown) : null;
+    const reached = marks.filter((mark) => stage === null || past(survivors, stage, mark.token));
+    const alive = reached.filter((mark) => stage === null || survivors[stage].has(mark.token));
+    const ends = newlines.filter((mark) => stage === null || past(survivors, stage + 1, mark.token));
+    const layers = [this.unseen()];
+    if (shown !== "picture") {
+      layers.push(veil(window, alive.map((mark) => mark.box)));
+      if (shown === "merged") layers.push(...threads(marks));
+      for (const mark of reached) layers.push(sign(mark, kind(mark, survivors, stage, shown)));
+      for (const mark of ends) layers.push(sign(mark, "newline"));
+    }
     this.svg.replaceChildren(...layers.filter(Boolean), this.look);
-    this.svg.setAttribute("aria-label", this.words(marks.length, alive.length, stage));
-    this.alive = alive.length;
+    this.caption.textContent = this.words(reached.length, alive.length, shown);
+    this.svg.setAttribute("aria-label", this.caption.textContent);
   }
 
-  words(reached, alive, stage) {
-    const of = this.view.title ? `${this.name}, ${this.view.title}` : this.name;
-    if (stage === null) return `${of}: ${alive} kept of ${this.view.rows * this.view.columns} patches`;
-    return `${of}: ${alive} of ${reached} patches went on`;
+  words(reached, alive, shown) {
+    if (shown === "picture") return this.name;
+    const of = this.view.rows * this.view.columns;
+    if (shown === "kept") return `${this.name}: ${alive} kept of ${of} patches`;
+    if (shown === "merged") return `${this.name}: ${this.view.marks.reduce((sum, mark) => sum + mark.merged.length, 0)} patches merged into others`;
+    return `${this.name}: ${alive} of ${reached} patches went on`;
   }
 
   // Shows one kept patch, and what was merged into it; null shows none.
@@ -48,7 +65,26 @@ export class Panel {
     this.look.replaceChildren();
     if (mark === null) return;
     for (const box of mark.merged) this.look.append(rectangle(box, "held"));
-    this.look.append(rectangle(mark.box, "looked"));
+    if (mark.merged.length) this.look.append(...thread(mark, "thread"));
+    this.look.append(rectangle(mark.box, "looked edge"), rectangle(mark.box, "looked"));
+  }
+
+  // `pointed` is called with [mark, whether the pointer is on a patch that was merged into it], with [null, true] on a patch that was dropped
+  // and went nowhere, and with null when the pointer leaves; `picked` with the mark that is clicked or tapped.
+  listen({ pointed, picked }) {
+    this.svg.addEventListener("pointermove", (event) => event.pointerType !== "touch" && pointed(this.at(event)));
+    this.svg.addEventListener("pointerleave", () => pointed(null));
+    this.svg.addEventListener("click", (event) => picked(this.at(event)?.[0] ?? null));
+  }
+
+  at({ clientX, clientY }) {
+    const box = this.svg.getBoundingClientRect();
+    const [left, top, width, height] = this.view.window;
+    const [x, y] = [left + (width * (clientX - box.left)) / box.width, top + (height * (clientY - box.top)) / box.height];
+    const around = ([a, b, c, d]) => x >= a && x < a + c && y >= b && y < b + d;
+    const own = this.view.marks.find((mark) => around(mark.box));
+    if (own) return [own, false];
+    return around(this.view.area) ? [this.view.marks.find((mark) => mark.merged.some(around)) ?? null, true] : null;
   }
 
   unseen() {
@@ -57,9 +93,9 @@ export class Panel {
   }
 }
 
-function kind(mark, survivors, stage) {
-  if (stage === null) return mark.sign;
-  return survivors[stage].has(mark.token) ? "survivor" : "lost";
+function kind(mark, survivors, stage, shown) {
+  if (stage !== null) return survivors[stage].has(mark.token) ? "survivor" : "lost";
+  return shown === "merged" && !mark.merged.length ? "all" : mark.sign;
 }
 
 // Whether a token went on past the first `layers` pruning layers.
@@ -70,8 +106,24 @@ function past(survivors, layers, token) {
 function sign(mark, name) {
   if (name === "all") return null;
   const [x, y, width, height] = mark.box;
-  const attributes = { href: `#sign-${name}`, x, y, width, height, class: `mark ${name}`, "data-token": mark.token };
-  return drawing("use", attributes);
+  return drawing("use", { href: `#sign-${name}`, x, y, width, height, class: `mark ${name}`, "data-token": mark.token });
+}
+
+// A line from each patch that was dropped to the one that holds it.
+function threads(marks) {
+  const bySize = marks.filter((mark) => mark.merged.length).sort((one, other) => one.merged.length - other.merged.length);
+  const many = bySize.reduce((sum, mark) => sum + mark.merged.length, 0) > MANY_THREADS;
+  return bySize.flatMap((mark, rank) => thread(mark, many && rank < bySize.length - FULLEST ? "thread pale" : "thread"));
+}
+
+function thread(mark, name) {
+  const end = middle(mark.box);
+  const d = mark.merged.map((box) => `M${middle(box)}L${end}`).join("");
+  return [drawing("path", { class: `${name} edge`, d }), drawing("path", { class: name, d })];
+}
+
+function middle([x, y, width, height]) {
+  return `${x + width / 2} ${y + height / 2}`;
 }
 
 function veil(window, clear) {

@@ -164,9 +164,14 @@ async def test_an_encoder_and_a_redis_that_are_away_are_told_beside_a_decoder_th
 @pytest.mark.parametrize(
     ("error", "code", "field", "words"),
     [
-        (InvalidArgument("messages[0].parts[0].image", "1,600 MP", limit="50 MP"), "refused", "files", "1,600 MP, limit 50 MP"),
+        (
+            InvalidArgument("messages[0].parts[0].image", "1,600 MP", limit="50 MP"),
+            "refused",
+            "files",
+            "Refused: file 1: 1,600 MP (limit: 50 MP).",
+        ),
         (InvalidArgument("reduction.budget.tokens_per_tile", "900"), "refused", "budget", "900"),
-        (InvalidArgument("messages[0].parts[1].text", "too long"), "refused", "question", "too long"),
+        (InvalidArgument("messages[0].parts[1].text", "too long"), "refused", "question", "Refused: too long."),
         (InvalidArgument("messages", "too many tokens"), "refused", "", "too many tokens"),
         (InternalError("internal error", trace_id="ab" * 16), "failed", "", "ab" * 16),
     ],

@@ -31,5 +31,21 @@ def test_clocks_that_disagree_leave_no_bar_outside(first_token_ms: float | None)
     assert all(bar.start_ms >= 0 and bar.start_ms + bar.duration_ms <= drawn[0].duration_ms for bar in drawn)
 
 
+def test_an_answer_that_was_written_before_its_first_token_was_told_lies_within_the_call() -> None:
+    timings = Timings(
+        resolve_images_ms=27.1,
+        queue_ms=0.8,
+        prefill_ms=18.1,
+        prune_ms=0.9,
+        decode_ms=32.6,
+        time_to_first_token_ms=69.8,
+        total_ms=86.3,
+    )
+    drawn = list(bars(timings, _client(first_token_ms=86.2, total_ms=102.7)))
+    assert all(bar.start_ms + bar.duration_ms <= drawn[0].duration_ms for bar in drawn)
+    *_, prefill, _, decode = drawn
+    assert prefill.start_ms + prefill.duration_ms == pytest.approx(decode.start_ms)
+
+
 def _client(*, first_token_ms: float | None, total_ms: float) -> ClientReport:
     return ClientReport(attempts=1, sent_bytes=1, first_token_ms=first_token_ms, total_ms=total_ms, trace_id="")
