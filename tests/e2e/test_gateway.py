@@ -73,7 +73,7 @@ async def deployed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[De
     people.add("shop", "shop")
     people.add("lab", "lab")
     people.add("hasty", "hasty")
-    people.limit("hasty", requests_per_second=0.05, burst=3)
+    people.limit("hasty", requests_per_second=0.001, burst=3)
     people.add("decoder", on_behalf_of=True)
     own = {"identities_file": people.path, "encoder_token_file": people.token_file("decoder"), "model_alias": "small"}
     async with (
@@ -82,6 +82,7 @@ async def deployed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[De
             stack.decoder_address,
             require_token=True,
             max_body_bytes=200_000,
+            describe_seconds=3600,
         ) as gateway,
         openai_client(gateway.address, people.tokens["shop"]) as shop,
     ):
@@ -313,7 +314,9 @@ async def test_a_client_for_another_caller_shares_the_connections_and_nothing_th
 
 
 async def test_a_tenants_rate_is_told_with_when_to_come_back(deployed: Deployment) -> None:
-    # Its first request takes two calls: the gateway shows a new token to the decoder before it reads more.
+    # Its first request takes two calls: the gateway shows a new token to the decoder before it reads more. What the model is it
+    # knows from another's.
+    await deployed.shop.models.list()
     async with deployed.client("hasty") as hasty:
         await hasty.chat.completions.create(model="small", messages=question(WORDS), max_tokens=1)
         asked = [hasty.chat.completions.create(model="small", messages=question(WORDS), max_tokens=1) for _ in range(3)]
