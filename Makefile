@@ -8,6 +8,8 @@ STAMP := .venv/.installed
 SOURCES := vscan client encoder_service decoder_service embedded_model scripts tests demo bench studies gateway_service page_service
 SEED ?= 0
 export SEED
+# Tests start the services hundreds of times: without its bytecode kept, each start would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= auto
 
 .PHONY: venv demo test test-system test-lmms-eval hostile faults soak lint types proto proto-check docs audit clean

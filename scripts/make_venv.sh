@@ -12,9 +12,10 @@ if ! .venv/bin/python -c "$PYTHON_IS_RIGHT" >/dev/null 2>&1; then
     echo "Making .venv with $("$python" --version) ..."
     "$python" -m venv --clear .venv
 fi
-# Modules are compiled as they are first used: most of them never are.
 echo 'Installing into .venv; the first time this takes minutes ...'
 .venv/bin/python -m pip install --no-compile --quiet --progress-bar off --disable-pip-version-check \
     ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} \
     --constraint constraints.txt --editable '.[serve,dev]'
+# On all cores, where pip takes one. Some packages carry files that are no Python of this version.
+.venv/bin/python -m compileall -qq -j 0 .venv/lib/python*/site-packages || true
 touch .venv/.installed
