@@ -10,7 +10,7 @@
 #   --until STEP  stop after this step; default: test
 #   --keep        leave the system in its folder and say where
 #
-# Variables named PIP_* and TORCH_INDEX_URL are passed on to the user inside. Needs root, debootstrap and unshare. Mounts and
+# Variables named PIP_* and TORCH_INDEX_URL are passed on to the user inside. Needs root, mmdebstrap and unshare. Mounts and
 # processes live in namespaces of their own and end with the script.
 set -euo pipefail
 
@@ -37,7 +37,7 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # The first run only makes the folder and the namespaces; the second one, inside them, does the work.
 if [ -z "${MINBASE_ROOT:-}" ]; then
     [ "$(id -u)" = 0 ] || { echo 'needs root' >&2; exit 2; }
-    for tool in debootstrap unshare git; do
+    for tool in mmdebstrap unshare git; do
         command -v "$tool" >/dev/null || { echo "needs $tool" >&2; exit 2; }
     done
     MINBASE_ROOT=$(mktemp -d "${TMPDIR:-/tmp}/minbase.XXXXXX")
@@ -60,8 +60,9 @@ fail() { echo "NOT PROVED: $*" >&2; exit 1; }
 apt_mirror() { apt-get indextargets --format '$(SITE)' "Codename: $suite" "Created-By: Packages" | head -n 1; }
 
 make_system() {
-    say "debootstrap --variant=minbase $suite"
-    debootstrap --variant=minbase "$suite" "$root" "${mirror:-$(apt_mirror)}" >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; fail debootstrap; }
+    say "mmdebstrap --variant=minbase $suite"
+    mmdebstrap --mode=root --variant=minbase --format=directory "$suite" "$root" "${mirror:-$(apt_mirror)}" >"$root.log" 2>&1 ||
+        { tail -n 20 "$root.log" >&2; fail mmdebstrap; }
     mount -t proc proc "$root/proc"
     mkdir -p "$root/dev/shm" "$root/dev/pts"
     mount -t tmpfs tmpfs "$root/dev/shm"
